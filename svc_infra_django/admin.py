@@ -1,0 +1,49 @@
+"""What the suite's admin pages share: rows that only machines write, secrets that show once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.views.decorators.debug import sensitive_variables
+
+
+class MachineRowAdmin(admin.ModelAdmin[Any]):
+    """Admin of rows that machines write: staff may look and use actions, never edit."""
+
+    # The row count of a table that grows for ever would be a scan on every page.
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def may_act(self, request: HttpRequest) -> bool:
+        """Whether this member of staff may use the actions: they hold the model's change permission."""
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")  # type: ignore[union-attr]
+
+
+@sensitive_variables("secret")
+def secret_shown_once(
+    request: HttpRequest, site: admin.AdminSite, *, title: str, secret: str, advice: str, next_url: str
+) -> HttpResponse:
+    """The one page that ever shows `secret`: rendered as the answer itself, stored nowhere on the way."""
+    context = {
+        **site.each_context(request),
+        "title": title,
+        "secret": secret,
+        "advice": advice,
+        "next_url": next_url,
+    }
+    response = TemplateResponse(request, "svc_infra/secret_shown_once.html", context)
+    response["Cache-Control"] = "no-store"
+    response["Referrer-Policy"] = "no-referrer"
+    return response

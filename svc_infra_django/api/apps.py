@@ -1,0 +1,5 @@
+from ..app_config import SvcAppConfig
+
+
+class ApiConfig(SvcAppConfig):
+    name = "svc_infra_django.api"

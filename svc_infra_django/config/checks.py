@@ -1,0 +1,65 @@
+"""Every mistake in SVC_INFRA, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, register
+from pydantic import ValidationError
+
+from ..app_config import declared
+from ..errors import ConfigurationError
+from .sections import Section, mistakes, raw_section
+from .secrets import Secret
+
+HINT = "docs/reference/settings.md lists every section and its fields."
+
+
+@register("svc_infra")
+def check_sections(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E001 unknown section, E002 bad value, E003 secret that cannot be read, E004 not a dict."""
+    written = getattr(django_settings, "SVC_INFRA", {})
+    if not isinstance(written, dict):
+        return [Error("SVC_INFRA must be a dict of sections.", hint=HINT, id="svc_config.E004")]
+
+    sections: dict[str, type[Section]] = {cls.section: cls for _, cls in declared("settings_section")}
+    found: list[CheckMessage] = []
+    for name in written:
+        if name not in sections:
+            found.append(_unknown(str(name), sections))
+    for name, cls in sections.items():
+        try:
+            section = cls.model_validate(raw_section(name))
+        except ValidationError as error:
+            found += [Error(line, hint=HINT, id="svc_config.E002") for line in mistakes(name, error)]
+        else:
+            found += _unreadable_secrets(section)
+    return found
+
+
+def _unknown(name: str, known: Iterable[str]) -> Error:
+    close = get_close_matches(name, list(known), n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Installed sections: {', '.join(sorted(known))}."
+    return Error(
+        f"SVC_INFRA[{name!r}] belongs to no installed app.",
+        hint=f"{hint} Or the app that reads it is missing from INSTALLED_APPS.",
+        id="svc_config.E001",
+    )
+
+
+def _unreadable_secrets(section: Section) -> Iterable[Error]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        for secret in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(secret, Secret):
+                try:
+                    secret.reveal()
+                except ConfigurationError as error:
+                    yield Error(
+                        f"SVC_INFRA[{section.section!r}][{name!r}]: {error.message}",
+                        hint="Set the variable, or correct the path.",
+                        id="svc_config.E003",
+                    )

@@ -1,0 +1,22 @@
+"""Spans: OpenTelemetry's when it is installed, nothing at all when it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+try:
+    from opentelemetry import trace
+except ImportError:  # the `otel` extra is not installed
+    trace = None  # type: ignore[assignment]
+
+
+@contextmanager
+def span(name: str, **attributes: Any) -> Iterator[Any]:
+    """Run the block in a span named `name`; yields the span, or None without OpenTelemetry."""
+    if trace is None:
+        yield None
+        return
+    with trace.get_tracer("svc_infra_django").start_as_current_span(name, attributes=attributes) as current:
+        yield current

@@ -1,0 +1,59 @@
+"""Who asks, through which credential, and what that credential may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The identity behind a request, whatever credential brought it.
+
+    `scopes` narrows what the user may do: None means everything the user may, a set means only what
+    both the set and the user's own permissions allow.
+    """
+
+    user: Any
+    method: str
+    """How the caller proved it: `session`, `jwt` or `api_key`."""
+
+    credential_id: str = ""
+    """Identifies the session or key in logs and audits; never the secret itself."""
+
+    tenant: str = ""
+    scopes: frozenset[str] | None = None
+    amr: tuple[str, ...] = ()
+    """Authentication methods used (RFC 8176), such as `pwd` and `otp`."""
+
+    auth_time: datetime | None = None
+    extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def can(self, permission: str) -> bool:
+        """Whether credential and user both allow `permission` (`app_label.codename`)."""
+        if self.scopes is not None and not covered(permission, self.scopes):
+            return False
+        return bool(self.user.has_perm(permission))
+
+    acan = sync_to_async(can)
+
+    @property
+    def is_delegated(self) -> bool:
+        """True for keys and other credentials that act for a user without being the user."""
+        return self.method == "api_key"
+
+
+def covered(permission: str, patterns: Iterable[str]) -> bool:
+    """Whether one of `patterns` is the permission itself or a wildcard above it.
+
+    `*` covers everything and `svc_webhooks.*` every permission of that app; a star stands for whole
+    dotted parts at the end, never for a piece of a word.
+    """
+    return any(
+        pattern in (permission, "*") or (pattern.endswith(".*") and permission.startswith(pattern[:-1]))
+        for pattern in patterns
+    )

@@ -1,0 +1,85 @@
+"""The project that the tests run in: every app of the suite, on SQLite unless DATABASE_URL says otherwise."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import dj_database_url
+
+SCRATCH = Path(tempfile.gettempdir()) / f"svc-infra-django-tests-{os.getuid()}-{os.getpid()}"
+
+SECRET_KEY = "tests-only-and-long-enough-for-every-check-that-looks-at-it-0123456789"
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "/static/"
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "ninja",
+    "rest_framework",
+    "allauth",
+    "allauth.account",
+    "django_otp",
+    "svc_infra_django.config",
+    "svc_infra_django.observability",
+    "svc_infra_django.cache",
+    "svc_infra_django.api",
+    "svc_infra_django.jobs",
+    "svc_infra_django.accounts",
+    "svc_infra_django.apikeys",
+    "svc_infra_django.rbac",
+    "svc_infra_django.webhooks",
+]
+
+MIDDLEWARE = [
+    "svc_infra_django.observability.middleware.RequestContextMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+
+AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{SCRATCH}.sqlite3")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # A file, not memory: workers and threads of a test open connections of their own.
+    DATABASES["default"] |= {
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        "TEST": {"NAME": f"{SCRATCH}.test.sqlite3"},
+    }
+
+SVC_INFRA: dict[str, dict[str, object]] = {}
