@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -44,3 +45,58 @@ def svc_settings(settings: Any) -> Callable[..., None]:
     return merge
 
 
+# Which tests a pass leaves to another one. Nothing else may leave a test out: a skip is a failure.
+
+SET_ASIDE = pytest.StashKey[dict[str, int]]()
+
+
+def database() -> str:
+    return "postgresql" if "DATABASE_URL" in os.environ else "sqlite"
+
+
+def marks_for_elsewhere() -> set[str]:
+    """Marks of tests that this run cannot make."""
+    elsewhere = {"sqlite"} if database() == "postgresql" else {"postgresql"}
+    return elsewhere if "REDIS_URL" in os.environ else {*elsewhere, "redis"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SET_ASIDE] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for mark in sorted(marks_for_elsewhere()):
+        left_out = [item for item in items if item.get_closest_marker(mark)]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
+            config.stash[SET_ASIDE][mark] = len(left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """A parallel process is done: every one of them left out the same tests."""
+    node.config.stash[SET_ASIDE].update(getattr(node, "workeroutput", {}).get("set_aside", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["set_aside"] = config.stash[SET_ASIDE]
+        return
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and reporter.stats.get("skipped") and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    count = {kind: len(reports) for kind, reports in terminalreporter.stats.items()}
+    ran = sum(count.get(kind, 0) for kind in ("passed", "failed", "xfailed", "xpassed"))
+    line = f"{ran} tests ran on {database()}"
+    for mark, number in sorted(config.stash[SET_ASIDE].items()):
+        line += f"; {number} marked {mark} were left to a run that has it"
+    terminalreporter.write_line(f"{line}.")
+    if count.get("skipped"):
+        terminalreporter.write_line(
+            f"{count['skipped']} tests were skipped: this counts as a failure.", red=True
+        )

@@ -10,6 +10,10 @@ import dj_database_url
 
 SCRATCH = Path(tempfile.gettempdir()) / f"svc-infra-django-tests-{os.getuid()}-{os.getpid()}"
 
+# Each parallel test process has a Redis database of its own, as it has one of PostgreSQL.
+if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    os.environ["REDIS_URL"] = os.environ.get("REDIS_URL", "").removesuffix("/0") + f"/{worker}"
+
 SECRET_KEY = "tests-only-and-long-enough-for-every-check-that-looks-at-it-0123456789"
 DEBUG = False
 ALLOWED_HOSTS = ["*"]

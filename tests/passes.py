@@ -1,0 +1,23 @@
+"""The two passes of `make test`: everything on SQLite, then everything on PostgreSQL, both with Redis."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    workers = os.environ.get("TEST_WORKERS", "2")
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, *arguments]
+    on_postgresql = dict(os.environ)
+    on_sqlite = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    failures = 0
+    for name, environment in (("SQLite", on_sqlite), ("PostgreSQL", on_postgresql)):
+        print(f"\n──── every test on {name} ────", flush=True)
+        failures += subprocess.run(command, env=environment, check=False).returncode != 0
+    return min(failures, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
