@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,7 +38,10 @@ class Principal:
         """Whether credential and user both allow `permission` (`app_label.codename`)."""
         if self.scopes is not None and not covered(permission, self.scopes):
             return False
-        return bool(self.user.has_perm(permission))
+        if self.user.has_perm(permission):
+            return True
+        # Backends that know tenants read `.tenant` of the object; the rest answer False to a stranger.
+        return bool(self.tenant) and bool(self.user.has_perm(permission, self))
 
     acan = sync_to_async(can)
 
@@ -45,6 +49,17 @@ class Principal:
     def is_delegated(self) -> bool:
         """True for keys and other credentials that act for a user without being the user."""
         return self.method == "api_key"
+
+
+PATTERN = re.compile(r"\*|[A-Za-z_]\w*(\.[\w-]+)*\.(\*|[\w-]+)", re.ASCII)
+"""What a permission or a wildcard over permissions looks like: `orders.add_order`, `orders.*`, `*`."""
+
+PATTERN_LENGTH = 200
+
+
+def is_pattern(text: str) -> bool:
+    """Whether `text` is a permission or a wildcard, and short enough to store."""
+    return len(text) <= PATTERN_LENGTH and PATTERN.fullmatch(text) is not None
 
 
 def covered(permission: str, patterns: Iterable[str]) -> bool:

@@ -1,0 +1,25 @@
+"""Make the roles that the settings declare what the settings say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from ....errors import SvcInfraError
+from ...services.granting import sync_declared_roles
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            synced = sync_declared_roles()
+        except SvcInfraError as error:
+            raise CommandError(error.message) from error
+        for what, names in (("made", synced.made), ("changed", synced.changed), ("emptied", synced.emptied)):
+            for name in names:
+                self.stdout.write(f"{what}: {name}")
+        if not (synced.made or synced.changed or synced.emptied):
+            self.stdout.write("Nothing to do: the roles are as declared.")

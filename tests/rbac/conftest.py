@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from svc_infra_django.rbac.models import Role, RolePermission
+
+
+@pytest.fixture
+def make_role(db: None) -> Callable[..., Role]:
+    """Make a role: `make_role("clerk", "orders.add_order", tenant="acme")`."""
+
+    def make(name: str = "clerk", *patterns: str, **fields: Any) -> Role:
+        role = Role.objects.create(name=name, **fields)
+        for pattern in patterns:
+            RolePermission.objects.create(role=role, pattern=pattern)
+        return role
+
+    return make
+
+
+@pytest.fixture
+def fresh() -> Callable[[Any], Any]:
+    """The same user as the next request would load them."""
+
+    def load(user: Any) -> Any:
+        return type(user)._default_manager.get(pk=user.pk)
+
+    return load
