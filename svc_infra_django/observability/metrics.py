@@ -28,6 +28,7 @@ class Metrics:
         self._metrics: dict[str, Counter | Gauge | Histogram] = {}
         self._children: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._sizes: dict[str, int] = {}
+        self._summed: set[str] = set()
         self._lock = Lock()
 
     def increment(self, name: str, amount: float = 1, **labels: object) -> None:
@@ -39,7 +40,8 @@ class Metrics:
         self._child(Gauge, name, labels).set(value)
 
     def adjust(self, name: str, amount: float, **labels: object) -> None:
-        """Move a gauge by `amount`, up or down."""
+        """Move a gauge by `amount`, up or down; the exported value is the sum of all processes."""
+        self._summed.add(name)
         self._child(Gauge, name, labels).inc(amount)
 
     def observe(self, name: str, seconds: float, **labels: object) -> None:
@@ -82,11 +84,14 @@ class Metrics:
             self._children[key] = child
             return child
 
-    def _declare(self, kind: type[MetricT], name: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+    def _declare(
+        self, kind: type[MetricT], name: str, labels: tuple[str, ...]
+    ) -> Counter | Gauge | Histogram:
         exported = name.replace(".", "_").replace("-", "_")
         if kind is Gauge:
             # With several processes the newest value is the truth; summing a depth would multiply it.
-            return Gauge(exported, name, labels, registry=self._registry, multiprocess_mode="livemostrecent")
+            mode: Any = "livesum" if name in self._summed else "livemostrecent"
+            return Gauge(exported, name, labels, registry=self._registry, multiprocess_mode=mode)
         if kind is Histogram:
             return Histogram(f"{exported}_seconds", name, labels, registry=self._registry)
         return Counter(exported, name, labels, registry=self._registry)

@@ -1,0 +1,123 @@
+"""Who is calling: each installed kind of credential is asked in turn."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from hashlib import sha256
+from typing import Any, ClassVar
+
+from django.conf import settings as django_settings
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.module_loading import import_string
+
+from ..app_config import declared
+from ..errors import AuthenticationError
+from ..principals import Principal
+from .conf import settings
+from .errors import AmbiguousCredentials, CsrfFailed
+
+
+class ApiRequest(HttpRequest):
+    """For annotations: what an operation behind authentication gets as its request."""
+
+    principal: Principal
+    auth: Principal
+    request_id: str
+
+
+class Authenticator(ABC):
+    """One kind of credential. Name the class in `authenticators` of an app config."""
+
+    name: ClassVar[str]
+    """Its key among the OpenAPI security schemes."""
+
+    scheme: ClassVar[dict[str, Any]]
+    """Its OpenAPI security scheme object."""
+
+    challenge: ClassVar[str] = ""
+    """What it adds to WWW-Authenticate when nobody is signed in, such as `Bearer` (RFC 9110, 11.6.1)."""
+
+    @abstractmethod
+    def authenticate(self, request: HttpRequest) -> Principal | None:
+        """The caller, or None if the request has no credential of this kind.
+
+        Raises AuthenticationError for a credential that is there and bad. Runs in a thread, also for
+        asynchronous operations, so it may ask the database.
+        """
+
+
+class SessionAuthenticator(Authenticator):
+    """Django's session, with its CSRF token on every method that may change something."""
+
+    name = "session"
+    scheme = {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "sessionid",
+        "description": "Django's session cookie. Methods that may change something also need the CSRF token, "
+        "in X-CSRFToken.",
+    }
+
+    def authenticate(self, request: HttpRequest) -> Principal | None:
+        """Raises CsrfFailed for an unsafe method without the token."""
+        user = getattr(request, "user", None)
+        if user is None or not user.is_authenticated:
+            return None
+        check = _CsrfCheck(_never_called)
+        check.process_request(request)
+        if check.process_view(request, None, (), {}) is not None:
+            raise CsrfFailed()
+        key = request.session.session_key or ""
+        return Principal(user, method="session", credential_id=sha256(key.encode()).hexdigest()[:16])
+
+
+class Authentication:
+    """What `create_api` gives Ninja as `auth`: the first authenticator that knows the caller wins."""
+
+    # Ninja's documentation page sends the CSRF token if some `auth` says that it needs one.
+    csrf = True
+
+    def __call__(self, request: HttpRequest) -> Principal:
+        """Sets `request.principal` and `request.user`. Raises AuthenticationError if there is nobody."""
+        if "," in request.headers.get("Authorization", ""):
+            raise AmbiguousCredentials()
+        active = active_authenticators()
+        for authenticator in active:
+            principal = authenticator.authenticate(request)
+            if principal is not None:
+                return _admitted(request, principal)
+        challenges = [each.challenge for each in active if each.challenge]
+        raise AuthenticationError(headers={"WWW-Authenticate": ", ".join(challenges) or "Session"})
+
+
+def active_authenticators() -> list[Authenticator]:
+    """One of each class in the settings, or of each that an installed app brings and the session."""
+    if settings.authenticators is not None:
+        return [import_string(path)() for path in settings.authenticators]
+    return [*(cls() for _, cls in declared("authenticators")), SessionAuthenticator()]
+
+
+def session_scheme() -> dict[str, Any]:
+    """The session's security scheme, with the project's own cookie name."""
+    return {**SessionAuthenticator.scheme, "name": django_settings.SESSION_COOKIE_NAME}
+
+
+def _admitted(request: Any, principal: Principal) -> Principal:
+    if not principal.user.is_active:
+        raise AuthenticationError("This account is not active.")
+
+    async def auser() -> Any:
+        return principal.user
+
+    request.principal, request.user, request.auser = principal, principal.user, auser
+    return principal
+
+
+class _CsrfCheck(CsrfViewMiddleware):
+    def _reject(self, request: HttpRequest, reason: str) -> Any:
+        return reason
+
+
+def _never_called(request: HttpRequest) -> HttpResponse:
+    raise NotImplementedError

@@ -1,0 +1,189 @@
+"""The one API object of a project, and the apps mounted on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Any, cast
+
+import orjson
+from django.apps import apps
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+from ninja import errors as ninja_errors
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
+from ninja.parser import Parser
+from pydantic import TypeAdapter
+
+from ..errors import FieldProblem, ValidationError
+from .authentication import Authentication, SessionAuthenticator, active_authenticators, session_scheme
+from .conf import settings
+from .errors import (
+    CONTENT_TYPE,
+    UnreadableBody,
+    UnsupportedMediaType,
+    UrlTooLong,
+    field_problem,
+    problem,
+    roll_back_request,
+)
+from .schemas import Problem
+
+JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)")
+NUL_MESSAGE = "must not contain NUL characters"
+
+
+def create_api(**ninja_options: Any) -> NinjaAPI:
+    """A NinjaAPI whose operations want a signed-in caller and whose errors are problem+json.
+
+    Takes all options of NinjaAPI; `auth=None` opens every operation that does not say otherwise. A
+    second API needs its own `urls_namespace`.
+    """
+    return SuiteAPI(
+        **{
+            "title": settings.title,
+            "version": settings.version,
+            "urls_namespace": "api",
+            "auth": Authentication(),
+            "parser": StrictParser(),
+            **ninja_options,
+        }
+    )
+
+
+def mount_installed_apps(api: NinjaAPI) -> None:
+    """Add `<app>.api.router` at the `api_prefix` of every installed app whose config has one."""
+    for app in apps.get_app_configs():
+        prefix = getattr(app, "api_prefix", "").strip("/")
+        if prefix:
+            api.add_router(f"/{prefix}", import_module(f"{app.name}.api").router)
+
+
+class SuiteAPI(NinjaAPI):
+    """What `create_api` makes; the differences from Ninja's own."""
+
+    def set_default_exception_handlers(self) -> None:
+        self.add_exception_handler(Exception, self._answer)
+
+    def _answer(self, request: HttpRequest, error: Any) -> HttpResponse:
+        # Ninja has answered the error, so Django would not see it and would commit.
+        roll_back_request()
+        return problem(request, error)
+
+    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
+        """Called by every operation before it reads its parameters: refuses URLs that nothing could keep."""
+        query = request.META.get("QUERY_STRING", "")
+        if max(len(request.path), len(query)) > settings.max_url_length:
+            raise UrlTooLong()
+        if "\x00" in request.path:
+            raise ValidationError.at("/path", NUL_MESSAGE, code="nul")
+        return super().create_temporal_response(request)
+
+    def validation_error_from_error_contexts(
+        self, error_contexts: list[ninja_errors.ValidationErrorContext[Any]]
+    ) -> Any:
+        return ValidationError(
+            errors=[each for context in error_contexts for each in _field_problems(context)]
+        )
+
+    def get_openapi_operation_id(self, operation: Operation) -> str:
+        """`orders_place` for `place` in `orders/api.py`, short enough for generated clients."""
+        module = operation.view_func.__module__.removesuffix(".api").rpartition(".")[2]
+        return f"{module}_{operation.view_func.__name__}"
+
+    def get_openapi_schema(
+        self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None
+    ) -> OpenAPISchema:
+        prefix = self.get_root_path(path_params or {}) if path_prefix is None else path_prefix
+        return SuiteOpenAPI(self, prefix)
+
+
+class StrictParser(Parser):
+    """Reads JSON bodies with orjson, which refuses NaN, lone surrogates and endless nesting."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        """Raises UnsupportedMediaType, UnreadableBody, or ValidationError at each NUL character."""
+        if not JSON_TYPE.fullmatch(request.content_type or ""):
+            raise UnsupportedMediaType()
+        try:
+            body = orjson.loads(request.body)
+        except orjson.JSONDecodeError:
+            raise UnreadableBody() from None
+        if b"\\u0000" in request.body:
+            _refuse_nul(body, "body")
+        return body
+
+    def parse_querydict(self, data: Any, list_fields: list[str], request: HttpRequest) -> dict[str, Any]:
+        place = "query" if data is request.GET else "form"
+        for name, values in data.lists():
+            if any("\x00" in str(text) for text in (name, *values)):
+                raise ValidationError(errors=[field_problem((place, name), "nul", NUL_MESSAGE)])
+        return super().parse_querydict(data, list_fields, request)
+
+
+class SuiteOpenAPI(OpenAPISchema):
+    """Ninja's OpenAPI document, with the security schemes and problems of the suite."""
+
+    def operation_security(self, operation: Operation) -> list[dict[str, Any]] | None:
+        if not any(isinstance(callback, Authentication) for callback in operation.auth_callbacks):
+            return super().operation_security(operation)
+        schemes = {
+            each.name: session_scheme() if isinstance(each, SessionAuthenticator) else each.scheme
+            for each in active_authenticators()
+        }
+        self.securitySchemes.update(schemes)
+        return [{name: []} for name in schemes]
+
+    def responses(self, operation: Operation) -> dict[int, dict[str, Any]]:
+        found = cast(dict[Any, dict[str, Any]], super().responses(operation))
+        schema = TypeAdapter(Problem).json_schema(ref_template="#/components/schemas/{model}")
+        self.add_schema_definitions(schema.pop("$defs", {}))
+        self.add_schema_definitions({"Problem": schema})
+        content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        for status in [status for status in found if int(status) >= 400]:
+            found[status]["content"] = content
+        for statuses, description in (
+            ("4XX", "The request was refused."),
+            ("5XX", "It went wrong on our side."),
+        ):
+            found[statuses] = {"description": description, "content": content}
+        return found
+
+
+def _field_problems(context: ninja_errors.ValidationErrorContext[Any]) -> Iterable[FieldProblem]:
+    model = context.model
+    flattened = getattr(model, "__ninja_flatten_map_reverse__", {})
+    single = getattr(model, "__read_from_single_attr__", None)
+    for error in context.pydantic_validation_error.errors(
+        include_url=False, include_input=False, include_context=False
+    ):
+        location = error["loc"]
+        if single is not None and location[:1] == (single,):
+            location = location[1:]
+        for length in range(len(location), 0, -1):
+            if location[:length] in flattened:
+                location = flattened[location[:length]] + location[length:]
+                break
+        yield field_problem((model.__ninja_param_source__, *location), error["type"], error["msg"])
+
+
+def _refuse_nul(value: Any, *location: object) -> None:
+    problems = [field_problem(place, "nul", NUL_MESSAGE) for place in _nul_places(value, location)]
+    if problems:
+        raise ValidationError(errors=problems)
+
+
+def _nul_places(value: Any, location: tuple[object, ...]) -> Iterable[tuple[object, ...]]:
+    match value:
+        case str() if "\x00" in value:
+            yield location
+        case dict():
+            for name, inner in value.items():
+                if "\x00" in name:
+                    yield location
+                yield from _nul_places(inner, (*location, name))
+        case list():
+            for index, inner in enumerate(value):
+                yield from _nul_places(inner, (*location, index))

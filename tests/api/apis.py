@@ -1,0 +1,152 @@
+"""The API that the tests of this folder call: each operation once sync and once async."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.http import Http404
+from django.urls import path
+from ninja import Query, Router, Status
+
+from svc_infra_django.api import (
+    ApiRequest,
+    Page,
+    PageQuery,
+    Schema,
+    Text,
+    apaginated,
+    create_api,
+    not_delegated,
+    paginated,
+    requires,
+)
+from svc_infra_django.errors import ConflictError, FieldProblem, ValidationError
+
+router = Router(tags=["things"])
+
+
+class Address(Schema):
+    street: Text(min_length=1, max_length=20)  # type: ignore[valid-type]  # a type made by a function
+
+
+class Thing(Schema):
+    name: str
+    count: int = 0
+    addresses: list[Address] = []
+
+
+class GroupOut(Schema):
+    id: int
+    name: str
+
+
+class TooMany(ConflictError):
+    """There are too many things."""
+
+    code = "things.too_many"
+
+
+def raised(kind: str) -> Exception:
+    return {
+        "conflict": TooMany(limit=3),
+        "fields": ValidationError(errors=[FieldProblem("/body/a~1b", "bad", "No.")]),
+        "missing": Http404("secret path"),
+        "model": ModelValidationError({"name": ["Too short."]}),
+        "bug": ZeroDivisionError("secret detail"),
+        "recursion": RecursionError(),
+    }[kind]
+
+
+@router.get("/me")
+def me(request: ApiRequest) -> dict[str, Any]:
+    return {"name": request.user.username, "method": request.principal.method}
+
+
+@router.get("/ame")
+async def ame(request: ApiRequest) -> dict[str, Any]:
+    same = (await request.auser()) == request.user
+    return {"name": request.user.username, "method": request.principal.method, "same": same}
+
+
+@router.post("/things", response={201: Thing})
+def make(request: ApiRequest, payload: Thing) -> Status[Thing]:
+    return Status(201, payload)
+
+
+@router.post("/athings", response={201: Thing})
+async def amake(request: ApiRequest, payload: Thing) -> Status[Thing]:
+    return Status(201, payload)
+
+
+@router.get("/guarded")
+@requires("auth.add_group")
+def guarded(request: ApiRequest, number: int = 0) -> dict[str, Any]:
+    """Something guarded."""
+    return {"number": number}
+
+
+@router.get("/aguarded")
+@requires("auth.add_group", delegated=False)
+async def aguarded(request: ApiRequest, number: int = 0) -> dict[str, Any]:
+    return {"number": number}
+
+
+@router.get("/personal")
+@not_delegated
+def personal(request: ApiRequest) -> dict[str, Any]:
+    return {}
+
+
+@router.get("/errors/{kind}", auth=None)
+def fail(request: ApiRequest, kind: str) -> None:
+    raise raised(kind)
+
+
+@router.get("/aerrors/{kind}", auth=None)
+async def afail(request: ApiRequest, kind: str) -> None:
+    raise raised(kind)
+
+
+@router.get("/public/{name}", auth=None)
+def public(request: ApiRequest, name: str, q: str = "") -> dict[str, str]:
+    return {"name": name, "q": q}
+
+
+@router.get("/numbered/{uuid:pk}", auth=None)
+def numbered(request: ApiRequest, pk: UUID) -> dict[str, str]:
+    return {"pk": str(pk)}
+
+
+@router.post("/duplicate", auth=None)
+def duplicate(request: ApiRequest) -> None:
+    Group.objects.create(name="twice")
+    Group.objects.create(name="twice")
+
+
+@router.get("/groups", response=Page[GroupOut], auth=None)
+def groups(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    return paginated(Group.objects.all(), page, order=("name",))
+
+
+@router.get("/agroups", response=Page[GroupOut], auth=None)
+async def agroups(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    return await apaginated(Group.objects.all(), page, order=("-name", "-id"))
+
+
+@router.get("/users", response=Page[dict], auth=None)
+def users(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    found = paginated(get_user_model().objects.all(), page, order=("-date_joined",))
+    return {**found, "items": [{"name": each.username} for each in found["items"]]}
+
+
+api = create_api(title="Things", urls_namespace="things")
+api.add_router("", router)
+
+urlpatterns = [path("things/", api.urls)]
+
+handler404 = "svc_infra_django.api.errors.handler404"
+handler500 = "svc_infra_django.api.errors.handler500"
