@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -40,8 +41,21 @@ def check_middleware(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 
 
 @register("svc_infra")
+def check_routers(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W003: an app says where its API belongs and has none."""
+    for app in apps.get_app_configs():
+        if getattr(app, "api_prefix", "") and find_spec(f"{app.name}.api") is None:
+            yield Warning(
+                f"{app.name} has an api_prefix but no module {app.name}.api.",
+                hint="Write the module with a `router` in it, or take the prefix away.",
+                obj=app,
+                id="svc_api.W003",
+            )
+
+
+@register("svc_infra")
 def check_authenticators(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
-    """E003 a path that cannot be imported, E004 something that is no Authenticator."""
+    """E001 a path that cannot be imported, E002 something that is no Authenticator."""
     try:
         paths = load(ApiSettings).authenticators or ()
     except BadSettings:  # svc_config.E002 says so already
@@ -53,12 +67,12 @@ def check_authenticators(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             yield Error(
                 f'SVC_INFRA["api"]["authenticators"]: {path} cannot be imported: {error}',
                 hint="Correct the dotted path.",
-                id="svc_api.E003",
+                id="svc_api.E001",
             )
             continue
         if not (isinstance(found, type) and issubclass(found, Authenticator)):
             yield Error(
                 f'SVC_INFRA["api"]["authenticators"]: {path} is not an Authenticator class.',
                 hint="Subclass svc_infra_django.api.Authenticator.",
-                id="svc_api.E004",
+                id="svc_api.E002",
             )
