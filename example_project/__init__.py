@@ -1,0 +1,1 @@
+"""The show flat: a small service that uses every app of the suite once."""

@@ -1,0 +1,27 @@
+"""Questions about orders."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, TypedDict
+
+from django.db.models import Count, F, Sum
+
+from svc_infra_django import rows
+
+
+class Summary(TypedDict):
+    day: date
+    orders: int
+    total: Decimal
+
+
+class OrderQuerySet(rows.OwnedQuerySet[Any]):
+    def summary_of(self, day: date) -> Summary:
+        """How many orders `day` (UTC) brought, and what they came to."""
+        begins = datetime.combine(day, time.min, tzinfo=UTC)
+        counted = self.filter(created_at__gte=begins, created_at__lt=begins + timedelta(days=1)).aggregate(
+            orders=Count("pk"), total=Sum(F("quantity") * F("unit_price"))
+        )
+        return Summary(day=day, orders=counted["orders"], total=counted["total"] or Decimal(0))
