@@ -1,0 +1,42 @@
+"""What the apikeys app refuses, in the words its caller reads."""
+
+from __future__ import annotations
+
+from ..errors import AuthenticationError, ConflictError, PermissionDeniedError
+
+
+class InvalidKey(AuthenticationError):
+    """This API key is not valid."""
+
+    # One message for malformed, unknown, revoked, expired and disabled: a guesser learns nothing.
+    code = "apikeys.invalid"
+
+
+class ScopeNotHeld(PermissionDeniedError):
+    """A key cannot have a scope that its owner, or whoever makes it, does not hold."""
+
+    code = "apikeys.scope_not_held"
+
+
+class KeysCannotManageKeys(PermissionDeniedError):
+    """An API key cannot make, change or list API keys; sign in as a user."""
+
+    code = "apikeys.not_for_keys"
+
+
+class OwnerDisabled(ConflictError):
+    """The owner is disabled, so no key can act for them."""
+
+    code = "apikeys.owner_disabled"
+
+
+class KeyNotUsable(ConflictError):
+    """This key is revoked, expired or rotated already; issue a new one."""
+
+    code = "apikeys.not_usable"
+
+
+class KeyAlreadyRevoked(ConflictError):
+    """This key was revoked already."""
+
+    code = "apikeys.already_revoked"

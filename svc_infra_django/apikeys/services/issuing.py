@@ -1,0 +1,229 @@
+"""Keys are made, followed by others, and stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from ...errors import FieldProblem, ValidationError
+from ...principals import Principal, is_pattern
+from ...sealing import derived_keys, key_id
+from ..conf import settings
+from ..errors import KeyAlreadyRevoked, KeyNotUsable, KeysCannotManageKeys, OwnerDisabled, ScopeNotHeld
+from ..events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED, KeyIssued, KeyRevoked, KeyRotated
+from ..hashing import digest, new_key
+from ..models import ApiKey
+
+PEPPER = "apikeys.pepper"
+
+
+@sensitive_variables("secret")
+@transaction.atomic
+def issue_key(
+    *,
+    owner: Any,
+    name: str,
+    scopes: Sequence[str] | None = None,
+    tenant: str = "",
+    expires_at: datetime | None = None,
+    actor: Any = None,
+    now: datetime | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key for `owner` and return it with its text, which nobody can read again.
+
+    `scopes` None lets the key do all that its owner may. `actor` is the user or Principal who makes
+    it; None is the project itself. Raises ScopeNotHeld if the owner, or an actor who makes it for
+    somebody else, lacks a scope; OwnerDisabled; KeysCannotManageKeys; ValidationError.
+    """
+    now = now or timezone.now()
+    expires_at = check_new_key(
+        owner=owner, scopes=scopes, tenant=tenant, expires_at=expires_at, actor=actor, now=now
+    )
+    key, secret = _make(owner=owner, name=name, scopes=scopes, tenant=tenant, expires_at=expires_at, now=now)
+    KEY_ISSUED.emit(
+        KeyIssued(
+            key_id=str(key.pk),
+            name=key.name,
+            hint=key.hint,
+            scopes=key.scopes,
+            expires_at=expires_at,
+            actor_id=_actor_id(actor),
+        ),
+        owner=owner,
+        tenant=tenant,
+    )
+    return key, secret
+
+
+@sensitive_variables("secret")
+@transaction.atomic
+def rotate_key(
+    key: ApiKey, *, grace: timedelta | None = None, actor: Any = None, now: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """Make a successor with the same name, scopes and length of life; the old key works for `grace` more.
+
+    The grace is cut down to `max_rotation_grace`, and never moves an earlier end. Raises KeyNotUsable
+    if the key is revoked, expired or rotated already, and otherwise as `issue_key`.
+    """
+    now = now or timezone.now()
+    grace = settings.rotation_grace if grace is None else grace
+    grace = max(timedelta(0), min(grace, settings.max_rotation_grace))
+    # Of two who rotate at once, the second waits here and then finds a successor.
+    key = ApiKey.objects.select_for_update(of=("self",)).select_related("owner").get(pk=key.pk)
+    if key.state(now=now) != "active":
+        raise KeyNotUsable()
+    check_actor(actor, owner=key.owner, scopes=key.scopes, tenant=key.tenant)
+    if not key.owner.is_active:
+        raise OwnerDisabled()
+
+    lifetime = None if key.expires_at is None else now + (key.expires_at - key.created_at)
+    successor, secret = _make(
+        owner=key.owner, name=key.name, scopes=key.scopes, tenant=key.tenant, expires_at=lifetime, now=now
+    )
+    key.successor = successor
+    key.expires_at = min(filter(None, (key.expires_at, now + grace)))
+    key.save(update_fields=["successor", "expires_at"])
+    KEY_ROTATED.emit(
+        KeyRotated(
+            key_id=str(key.pk),
+            successor_id=str(successor.pk),
+            name=key.name,
+            expires_at=key.expires_at,
+            actor_id=_actor_id(actor),
+        ),
+        owner=key.owner,
+        tenant=key.tenant,
+    )
+    return successor, secret
+
+
+@transaction.atomic
+def revoke_key(key: ApiKey, *, actor: Any = None, now: datetime | None = None) -> ApiKey:
+    """Stop the key for good, seen by the very next call. Raises KeyAlreadyRevoked, KeysCannotManageKeys."""
+    _refuse_keys(actor)
+    now = now or timezone.now()
+    if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
+        raise KeyAlreadyRevoked()
+    key.revoked_at = now
+    KEY_REVOKED.emit(
+        KeyRevoked(key_id=str(key.pk), name=key.name, hint=key.hint, actor_id=_actor_id(actor)),
+        owner=key.owner,
+        tenant=key.tenant,
+    )
+    return key
+
+
+aissue_key = sync_to_async(issue_key)
+arotate_key = sync_to_async(rotate_key)
+arevoke_key = sync_to_async(revoke_key)
+
+
+def check_new_key(
+    *,
+    owner: Any,
+    scopes: Sequence[str] | None,
+    tenant: str,
+    expires_at: datetime | None,
+    actor: Any,
+    now: datetime | None = None,
+) -> datetime | None:
+    """Raise what `issue_key` would raise; return the end that the key will have."""
+    now = now or timezone.now()
+    check_actor(actor, owner=owner, scopes=scopes, tenant=tenant)
+    if not owner.is_active:
+        raise OwnerDisabled()
+    malformed = [place for place, scope in enumerate(scopes or ()) if not is_pattern(scope)]
+    if malformed:
+        raise ValidationError(
+            errors=[
+                FieldProblem(f"/body/scopes/{place}", "bad_scope", "Neither a permission nor a wildcard.")
+                for place in malformed
+            ]
+        )
+    _check_held(Principal(owner, "system", tenant=tenant), scopes)
+    return _end(expires_at, now=now)
+
+
+def check_actor(actor: Any, *, owner: Any, scopes: Sequence[str] | None, tenant: str) -> None:
+    """Raise unless `actor` may hold a key that acts for `owner`.
+
+    For themselves everybody may. For somebody else, who is not a superuser must name scopes and hold
+    each of them: otherwise making a key would be a way to another's rights.
+    """
+    _refuse_keys(actor)
+    user = actor.user if isinstance(actor, Principal) else actor
+    if user is None or user.pk == owner.pk or (user.is_active and user.is_superuser):
+        return
+    if scopes is None:
+        raise ScopeNotHeld("To make a key for somebody else, name its scopes.", permission="*")
+    _check_held(actor if isinstance(actor, Principal) else Principal(actor, "session", tenant=tenant), scopes)
+
+
+def _check_held(principal: Principal, scopes: Sequence[str] | None) -> None:
+    lacking = [place for place, scope in enumerate(scopes or ()) if not principal.can(scope)]
+    if scopes is not None and lacking:
+        raise ScopeNotHeld(
+            permission=scopes[lacking[0]],
+            errors=[
+                FieldProblem(f"/body/scopes/{place}", "not_held", f"{scopes[place]} is not held.")
+                for place in lacking
+            ],
+        )
+
+
+def _refuse_keys(actor: Any) -> None:
+    if isinstance(actor, Principal) and actor.is_delegated:
+        raise KeysCannotManageKeys()
+
+
+def _end(expires_at: datetime | None, *, now: datetime) -> datetime | None:
+    if expires_at is not None and expires_at <= now:
+        raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
+    latest = None if settings.max_lifetime is None else now + settings.max_lifetime
+    if latest is None:
+        return expires_at
+    if expires_at is not None and expires_at > latest:
+        raise ValidationError.at(
+            "/body/expires_at", f"No key may live longer than {settings.max_lifetime}.", code="too_late"
+        )
+    return expires_at or latest
+
+
+@sensitive_variables("secret")
+def _make(
+    *,
+    owner: Any,
+    name: str,
+    scopes: Sequence[str] | None,
+    tenant: str,
+    expires_at: datetime | None,
+    now: datetime,
+) -> tuple[ApiKey, str]:
+    secret, parts = new_key(brand=settings.brand, environment=settings.environment)
+    pepper = derived_keys(PEPPER)[0]
+    key = ApiKey.objects.create(
+        owner=owner,
+        tenant=tenant,
+        name=name,
+        prefix=parts.prefix,
+        last4=parts.last4,
+        environment=parts.environment,
+        digest=digest(secret, pepper=pepper),
+        pepper_id=key_id(pepper),
+        scopes=None if scopes is None else sorted(set(scopes)),
+        created_at=now,
+        expires_at=expires_at,
+    )
+    return key, secret
+
+
+def _actor_id(actor: Any) -> str | None:
+    if actor is None:
+        return None
+    return str((actor.user if isinstance(actor, Principal) else actor).pk)

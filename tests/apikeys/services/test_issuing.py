@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from svc_infra_django.apikeys import issue_key, revoke_key, rotate_key, verify_key
+from svc_infra_django.apikeys.errors import (
+    InvalidKey,
+    KeyAlreadyRevoked,
+    KeyNotUsable,
+    KeysCannotManageKeys,
+    OwnerDisabled,
+    ScopeNotHeld,
+)
+from svc_infra_django.apikeys.events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED
+from svc_infra_django.apikeys.models import ApiKey
+from svc_infra_django.errors import ValidationError
+from svc_infra_django.events import any_event
+from svc_infra_django.principals import Principal
+
+NOW = timezone.now()
+
+
+@pytest.fixture
+def heard() -> Any:
+    events: list[Any] = []
+
+    def listen(event: Any, **_: Any) -> None:
+        events.append(event)
+
+    any_event.connect(listen)
+    yield events
+    any_event.disconnect(listen)
+
+
+def test_the_key_is_recognised_by_its_ends(user: Any) -> None:
+    key, secret = issue_key(owner=user, name="robot")
+
+    assert (key.prefix, key.last4) == ("svc_sk_live_", secret[-4:])
+    assert str(key) == f"robot (svc_sk_live_…{secret[-4:]})"
+
+
+def test_the_brand_is_the_projects(user: Any, svc_settings: Callable[..., None]) -> None:
+    svc_settings(apikeys={"brand": "acme"})
+
+    _, secret = issue_key(owner=user, name="robot")
+
+    assert secret.startswith("acme_sk_live_")
+    svc_settings(apikeys={"brand": "newname"})
+    verify_key(secret)
+
+
+def test_scopes_beyond_the_owners_rights_are_refused_by_name(user: Any, permit: Any) -> None:
+    user = permit(user, "view_role")
+
+    with pytest.raises(ScopeNotHeld) as refused:
+        issue_key(owner=user, name="robot", scopes=["svc_rbac.view_role", "svc_rbac.add_role"])
+
+    assert refused.value.status == 403
+    assert refused.value.extra["permission"] == "svc_rbac.add_role"
+    assert [problem.pointer for problem in refused.value.errors] == ["/body/scopes/1"]
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize("scope", ["*", "svc_rbac.*"])
+def test_a_wildcard_scope_needs_the_wildcard(user: Any, permit: Any, make_user: Any, scope: str) -> None:
+    user = permit(user, "view_role", "add_role", "change_role", "delete_role")
+
+    with pytest.raises(ScopeNotHeld):
+        issue_key(owner=user, name="robot", scopes=[scope])
+    issue_key(owner=make_user("root", is_superuser=True), name="robot", scopes=[scope])
+
+
+@pytest.mark.parametrize(
+    "scope", ["", "a", "a.b*", "a.**", "*.b", " a.b", "a.b\n", "a.b\0", "é.b", "a." + "b" * 300]
+)
+def test_malformed_scopes_are_a_field_problem(make_user: Any, scope: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        issue_key(owner=make_user("root", is_superuser=True), name="robot", scopes=["a.b", scope])
+
+    assert [problem.pointer for problem in refused.value.errors] == ["/body/scopes/1"]
+
+
+def test_no_scope_at_all_is_not_every_scope(user: Any, permit: Any) -> None:
+    key, _ = issue_key(owner=permit(user, "view_role"), name="robot", scopes=[])
+
+    assert key.granted_scopes == frozenset()
+    assert not Principal(user, "api_key", scopes=key.granted_scopes).can("svc_rbac.view_role")
+
+
+def test_a_disabled_user_gets_no_key(make_user: Any) -> None:
+    with pytest.raises(OwnerDisabled):
+        issue_key(owner=make_user("gone", is_active=False), name="robot")
+
+
+def test_the_end_must_be_in_the_future(user: Any) -> None:
+    with pytest.raises(ValidationError):
+        issue_key(owner=user, name="robot", expires_at=NOW, now=NOW)
+
+
+def test_a_longest_life_is_kept_and_is_the_default(user: Any, svc_settings: Callable[..., None]) -> None:
+    svc_settings(apikeys={"max_lifetime": timedelta(days=30)})
+
+    assert issue_key(owner=user, name="robot", now=NOW)[0].expires_at == NOW + timedelta(days=30)
+    with pytest.raises(ValidationError):
+        issue_key(owner=user, name="robot", expires_at=NOW + timedelta(days=31), now=NOW)
+
+
+def test_a_key_makes_rotates_and_revokes_no_key(issued: tuple[ApiKey, str], user: Any) -> None:
+    robot = Principal(user, "api_key", credential_id=str(issued[0].pk))
+
+    with pytest.raises(KeysCannotManageKeys):
+        issue_key(owner=user, name="child", actor=robot)
+    with pytest.raises(KeysCannotManageKeys):
+        rotate_key(issued[0], actor=robot)
+    with pytest.raises(KeysCannotManageKeys):
+        revoke_key(issued[0], actor=robot)
+
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_key_for_somebody_else_is_no_way_to_their_rights(make_user: Any, permit: Any) -> None:
+    boss = make_user("boss", is_superuser=True)
+    staff = permit(make_user("staff", is_staff=True), "add_apikey")
+
+    with pytest.raises(ScopeNotHeld):
+        issue_key(owner=boss, name="mine now", actor=staff)
+    with pytest.raises(ScopeNotHeld):
+        issue_key(owner=boss, name="mine now", scopes=["svc_rbac.add_role"], actor=staff)
+    with pytest.raises(ScopeNotHeld):
+        rotate_key(issue_key(owner=boss, name="robot")[0], actor=staff)
+
+    key, _ = issue_key(owner=boss, name="both", scopes=["svc_apikeys.add_apikey"], actor=staff)
+    assert key.owner == boss
+
+
+def test_rotation_links_the_successor_and_keeps_what_the_key_was(make_user: Any) -> None:
+    root = make_user("root", is_superuser=True)
+    key, _ = issue_key(
+        owner=root, name="robot", scopes=["a.b"], tenant="acme", expires_at=NOW + timedelta(90), now=NOW
+    )
+
+    successor, _ = rotate_key(key, grace=timedelta(hours=1), now=NOW + timedelta(days=80))
+
+    key.refresh_from_db()
+    assert key.successor == successor
+    assert (successor.name, successor.scopes, successor.tenant) == ("robot", ["a.b"], "acme")
+    assert successor.expires_at == NOW + timedelta(days=170)
+    assert key.expires_at == NOW + timedelta(days=80, hours=1)
+    assert key.state(now=NOW + timedelta(days=80)) == "rotated"
+
+
+def test_the_grace_is_capped_and_never_lengthens_a_life(user: Any, svc_settings: Callable[..., None]) -> None:
+    svc_settings(apikeys={"max_rotation_grace": timedelta(hours=3)})
+    endless, _ = issue_key(owner=user, name="endless", now=NOW)
+    short, _ = issue_key(owner=user, name="short", expires_at=NOW + timedelta(hours=1), now=NOW)
+    none, _ = issue_key(owner=user, name="none", now=NOW)
+
+    rotate_key(endless, grace=timedelta(days=365), now=NOW)
+    rotate_key(short, grace=timedelta(days=365), now=NOW)
+    rotate_key(none, grace=timedelta(seconds=-5), now=NOW)
+
+    ends = dict(ApiKey.objects.exclude(successor=None).values_list("name", "expires_at"))
+    assert ends == {"endless": NOW + timedelta(hours=3), "short": NOW + timedelta(hours=1), "none": NOW}
+
+
+def test_only_an_active_key_can_be_rotated(user: Any) -> None:
+    rotated, _ = issue_key(owner=user, name="rotated", now=NOW)
+    rotate_key(rotated, now=NOW)
+    revoked, _ = issue_key(owner=user, name="revoked", now=NOW)
+    revoke_key(revoked)
+    expired, _ = issue_key(owner=user, name="expired", expires_at=NOW + timedelta(1), now=NOW)
+
+    for key in (rotated, revoked, expired):
+        with pytest.raises(KeyNotUsable):
+            rotate_key(key, now=NOW + timedelta(days=1))
+
+
+def test_a_key_is_revoked_once(issued: tuple[ApiKey, str]) -> None:
+    revoke_key(issued[0])
+
+    with pytest.raises(KeyAlreadyRevoked):
+        revoke_key(issued[0])
+
+
+def test_each_step_of_a_keys_life_is_told_without_the_secret(user: Any, heard: list[Any]) -> None:
+    key, secret = issue_key(owner=user, name="robot", tenant="acme", actor=user)
+    _, other = rotate_key(key, actor=user)
+    revoke_key(key, actor=user)
+
+    assert [event.type for event in heard] == [KEY_ISSUED, KEY_ROTATED, KEY_REVOKED]
+    assert {(event.owner, event.tenant) for event in heard} == {(user, "acme")}
+    assert {event.payload.actor_id for event in heard} == {str(user.pk)}
+    told = "".join(event.payload.model_dump_json() for event in heard)
+    assert secret[12:-4] not in told
+    assert other[12:-4] not in told
+
+
+def test_a_rolled_back_key_never_was(user: Any) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        _, secret = issue_key(owner=user, name="robot")
+        raise ZeroDivisionError
+
+    with pytest.raises(InvalidKey):
+        verify_key(secret)
+
+
+def test_a_key_without_an_owner_cannot_be_stored(issued: tuple[ApiKey, str]) -> None:
+    with pytest.raises(IntegrityError), transaction.atomic():
+        ApiKey.objects.filter(pk=issued[0].pk).update(owner=None)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_who_rotate_at_once_one_wins(user: Any) -> None:
+    key, _ = issue_key(owner=user, name="robot")
+    won, lost = together(8, lambda: rotate_key(key))
+
+    assert len(won) == 1
+    assert {type(error) for error in lost} == {KeyNotUsable}
+    assert ApiKey.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_who_revoke_at_once_one_wins(user: Any) -> None:
+    key, _ = issue_key(owner=user, name="robot")
+    won, lost = together(8, lambda: revoke_key(ApiKey.objects.get(pk=key.pk)))
+
+    assert len(won) == 1
+    assert {type(error) for error in lost} == {KeyAlreadyRevoked}
+
+
+def together(times: int, act: Callable[[], Any]) -> tuple[list[Any], list[Exception]]:
+    """Do it in that many threads at the same moment; what was returned and what was raised."""
+    barrier = threading.Barrier(times)
+    won: list[Any] = []
+    lost: list[Exception] = []
+
+    def run() -> None:
+        try:
+            barrier.wait(10)
+            won.append(act())
+        except Exception as error:
+            lost.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return won, lost
