@@ -1,1 +1,19 @@
-"""The accounts app."""
+"""People: how they sign in, what proves it afterwards, and how it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._exports import lazy
+
+if TYPE_CHECKING:
+    from .services.issuing_tokens import Tokens as Tokens
+    from .services.issuing_tokens import issue_tokens as issue_tokens
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "Tokens": ".services.issuing_tokens",
+        "issue_tokens": ".services.issuing_tokens",
+    },
+)

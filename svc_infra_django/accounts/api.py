@@ -1,0 +1,196 @@
+"""The door of the accounts: log in, stay in, log out."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import django_otp
+from django.contrib.auth import logout as end_browser_session
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from ninja import Query, Router, Status
+
+from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated
+from ..observability.middleware import client_address
+from .models import AuthSession, RecoveryCode
+from .schemas import (
+    BeginTOTPIn,
+    CodeIn,
+    DeviceOut,
+    DevicesOut,
+    EnrolmentOut,
+    FinishLoginIn,
+    FreshFactorIn,
+    LoginIn,
+    MeOut,
+    RecoveryCodesOut,
+    RefreshIn,
+    SecondStepOut,
+    SessionOut,
+    TokensOut,
+)
+from .services.ending_sessions import end_all_sessions, end_session
+from .services.enrolling_mfa import (
+    begin_totp,
+    confirm_totp,
+    disable_mfa,
+    replace_recovery_codes,
+    require_fresh_factor,
+)
+from .services.issuing_tokens import Client, Tokens, refresh_tokens
+from .services.logging_in import SecondStep, log_in
+from .services.verifying_mfa import finish_login
+
+router = Router(tags=["auth"])
+
+
+@router.post("login", auth=None, response=TokensOut | SecondStepOut)
+def login(request: HttpRequest, response: HttpResponse, body: LoginIn) -> Any:
+    """Log in by address and password: two tokens, or a token for the second step."""
+    _not_stored(response)
+    return _shown(log_in(body.email, body.password, client=_client(request), now=timezone.now()))
+
+
+@router.post("mfa/verify", auth=None, response=TokensOut)
+def verify_second_factor(request: HttpRequest, response: HttpResponse, body: FinishLoginIn) -> Any:
+    """The second step of a login."""
+    _not_stored(response)
+    return _shown(finish_login(body.mfa_token, body.code, client=_client(request), now=timezone.now()))
+
+
+@router.post("refresh", auth=None, response=TokensOut)
+def refresh(request: HttpRequest, response: HttpResponse, body: RefreshIn) -> Any:
+    """Exchange a refresh token for the next pair. Each is good once; a second use ends the session."""
+    _not_stored(response)
+    return _shown(refresh_tokens(body.refresh_token, client=_client(request), now=timezone.now()))
+
+
+@router.post("logout", response={204: None})
+@not_delegated
+def logout(request: ApiRequest) -> Any:
+    """End this session: both tokens are dead at once."""
+    if request.principal.method == "session":
+        end_browser_session(request)
+    else:
+        session = get_object_or_404(AuthSession, pk=request.principal.credential_id)
+        end_session(session, reason=AuthSession.Reason.LOGOUT, now=timezone.now())
+    return Status(204, None)
+
+
+@router.post("logout-all", response={204: None})
+@not_delegated
+def logout_everywhere(request: ApiRequest) -> Any:
+    """End every session of yours, this one too."""
+    end_all_sessions(request.principal.user, reason=AuthSession.Reason.LOGOUT_ALL, now=timezone.now())
+    if request.principal.method == "session":
+        end_browser_session(request)
+    return Status(204, None)
+
+
+@router.get("me", response=MeOut)
+def me(request: ApiRequest) -> Any:
+    """Who you are to this service, and how it knows."""
+    principal = request.principal
+    user = principal.user
+    return MeOut(
+        id=str(user.pk),
+        username=user.get_username(),
+        email=getattr(user, user.get_email_field_name(), "") or "",
+        tenant=principal.tenant,
+        method=principal.method,
+        amr=list(principal.amr),
+        auth_time=principal.auth_time,
+    )
+
+
+@router.get("sessions", response=Page[SessionOut])
+@not_delegated
+def list_sessions(request: ApiRequest, page: Query[PageQuery]) -> Any:
+    """Your living sessions, the newest first."""
+    rows = AuthSession.objects.alive(now=timezone.now()).of_user(request.principal.user)
+    found = paginated(rows, page)
+    current = request.principal.credential_id
+    return {**found, "items": [SessionOut.of(row, current=current) for row in found["items"]]}
+
+
+@router.delete("sessions/{session_id}", response={204: None})
+@not_delegated
+def delete_session(request: ApiRequest, session_id: UUID) -> Any:
+    """End one of your sessions."""
+    now = timezone.now()
+    session = get_object_or_404(
+        AuthSession.objects.alive(now=now).of_user(request.principal.user), pk=session_id
+    )
+    end_session(session, reason=AuthSession.Reason.LOGOUT, now=now)
+    return Status(204, None)
+
+
+@router.post("mfa/totp", response={201: EnrolmentOut})
+@not_delegated
+def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> Any:
+    """Begin with an authenticator app. It counts once a code of it was confirmed."""
+    _not_stored(response)
+    now = timezone.now()
+    require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
+    enrolment = begin_totp(request.principal.user, name=body.name, now=now)
+    return Status(201, EnrolmentOut(secret=enrolment.secret, url=enrolment.url))
+
+
+@router.post("mfa/totp/confirm", response=RecoveryCodesOut)
+@not_delegated
+def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
+    """Confirm the authenticator app by a code of it. From now on every login wants one."""
+    _not_stored(response)
+    return RecoveryCodesOut(
+        recovery_codes=confirm_totp(request.principal.user, body.code, now=timezone.now())
+    )
+
+
+@router.get("mfa/devices", response=DevicesOut)
+@not_delegated
+def list_devices(request: ApiRequest) -> Any:
+    """What your second step may be done with."""
+    user = request.principal.user
+    devices = [
+        DeviceOut(id=device.persistent_id, kind=device._meta.model_name, name=device.name)
+        for device in django_otp.devices_for_user(user)
+    ]
+    return DevicesOut(devices=devices, recovery_codes_left=RecoveryCode.objects.unused(user).count())
+
+
+@router.post("mfa/recovery-codes", response=RecoveryCodesOut)
+@not_delegated
+def renew_recovery_codes(request: ApiRequest, response: HttpResponse, body: FreshFactorIn) -> Any:
+    """New recovery codes; the old ones are void."""
+    _not_stored(response)
+    now = timezone.now()
+    require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
+    return RecoveryCodesOut(recovery_codes=replace_recovery_codes(request.principal.user, now=now))
+
+
+@router.post("mfa/disable", response={204: None})
+@not_delegated
+def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
+    """Remove your second factor, on a fresh code."""
+    disable_mfa(request.principal.user, body.code, now=timezone.now())
+    return Status(204, None)
+
+
+def _client(request: HttpRequest) -> Client:
+    agent = "".join(letter for letter in request.headers.get("User-Agent", "") if letter.isprintable())
+    return Client(address=client_address(request), user_agent=agent)
+
+
+def _shown(outcome: Tokens | SecondStep) -> TokensOut | SecondStepOut:
+    if isinstance(outcome, SecondStep):
+        return SecondStepOut(mfa_token=outcome.mfa_token, expires_in=outcome.expires_in)
+    return TokensOut(
+        access_token=outcome.access_token, refresh_token=outcome.refresh_token, expires_in=outcome.expires_in
+    )
+
+
+def _not_stored(response: HttpResponse) -> None:
+    # RFC 6749, section 5.1
+    response["Cache-Control"] = "no-store"

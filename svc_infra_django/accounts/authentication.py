@@ -1,0 +1,32 @@
+"""The bearer door: an access token in the Authorization header (RFC 6750, section 2.1)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django.utils import timezone
+
+from ..api import Authenticator
+from ..principals import Principal
+from .services.checking_tokens import check_access_token
+
+
+class BearerToken(Authenticator):
+    """An access token of ours. The header is the only place it is taken from."""
+
+    name: ClassVar[str] = "bearer"
+    scheme: ClassVar[dict[str, Any]] = {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "The `access_token` from `POST auth/login`.",
+    }
+    challenge: ClassVar[str] = "Bearer"
+
+    def authenticate(self, request: HttpRequest) -> Principal | None:
+        """Raises InvalidAccessToken for a bearer credential that is not a good token of ours."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return check_access_token(token.strip(" "), now=timezone.now())

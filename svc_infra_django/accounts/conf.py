@@ -1,0 +1,97 @@
+"""Settings of the accounts app."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from ..config.sections import Section, section_settings
+
+MINUTE, DAY = 60, 24 * 60 * 60
+
+
+class AccountsSettings(Section):
+    section: ClassVar[str] = "accounts"
+
+    issuer: str = Field("svc_infra_django", min_length=1)
+    """The `iss` of access tokens, checked in each. Make it the public URL of your service."""
+
+    audience: str = Field("svc_infra_django.api", min_length=1)
+    """The `aud` of access tokens, checked in each."""
+
+    access_token_seconds: int = Field(15 * MINUTE, ge=30, le=60 * MINUTE)
+    """How long an access token is valid; at most an hour."""
+
+    token_leeway_seconds: int = Field(10, ge=0, le=60)
+    """How far the clocks of two machines may differ when times in a token are checked."""
+
+    session_seconds: int = Field(30 * DAY, ge=MINUTE)
+    """The absolute end of a session, counted from its login. Refreshing never moves it."""
+
+    session_idle_seconds: int = Field(7 * DAY, ge=MINUTE)
+    """A session that is not refreshed for so long is over."""
+
+    session_history_seconds: int = Field(90 * DAY, ge=0)
+    """How long ended sessions are kept for looking back."""
+
+    login_attempts: int = Field(10, ge=1, le=15)
+    """Wrong passwords for one address within the window; then logging in to it is stopped."""
+
+    login_attempts_per_client: int = Field(60, ge=1)
+    """Wrong passwords from one client address within the window, whatever accounts they were for."""
+
+    login_window_seconds: int = Field(15 * MINUTE, ge=1)
+    """The window in which wrong passwords are counted. It starts with the first and ends the stop with it."""
+
+    email_verification: bool = True
+    """People who signed up themselves must prove their address before they can log in."""
+
+    signup_open: bool = True
+    """Whether strangers may make themselves an account by `POST auth/signup`."""
+
+    mails_per_hour: int = Field(5, ge=1)
+    """Verification and reset mails that one address gets within an hour, whoever asks for them."""
+
+    signups_per_client: int = Field(20, ge=1)
+    """Sign-ups and reset requests from one client address within an hour."""
+
+    email_verification_seconds: int = Field(DAY, ge=MINUTE)
+    """How long the key in a verification mail is good."""
+
+    email_verification_url: str = ""
+    """The page of your front end that posts the key, with `{key}` in it: `https://app.example.com/verify#{key}`.
+    If empty, the mail holds the key itself."""
+
+    password_reset_seconds: int = Field(30 * MINUTE, ge=MINUTE, le=60 * MINUTE)
+    """How long the key in a reset mail is good; at most an hour."""
+
+    password_reset_url: str = ""
+    """As `email_verification_url`, for the page that asks for a new password."""
+
+    password_min_length: int = Field(8, ge=8)
+    """Characters that a new password has at least, whatever AUTH_PASSWORD_VALIDATORS say."""
+
+    mfa_attempts: int = Field(10, ge=1, le=10)
+    """Wrong codes of one user within the window, over all devices and logins; then codes are refused."""
+
+    mfa_window_seconds: int = Field(15 * MINUTE, ge=1)
+    """The window in which wrong codes are counted."""
+
+    mfa_challenge_seconds: int = Field(5 * MINUTE, ge=30, le=5 * MINUTE)
+    """How long the second step of a login may take."""
+
+    mfa_challenge_attempts: int = Field(5, ge=1, le=10)
+    """Codes that may be tried with one `mfa_token`."""
+
+    fresh_factor_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=60 * MINUTE)
+    """How long after a login the factors count as fresh, for changes to the factors themselves."""
+
+    totp_issuer: str = Field("svc-infra-django", min_length=1)
+    """The name that an authenticator app shows beside the account."""
+
+    recovery_codes: int = Field(10, ge=8, le=20)
+    """How many recovery codes a user gets."""
+
+
+settings = section_settings(AccountsSettings)

@@ -1,0 +1,92 @@
+"""What can be wrong with a login, a token or a code."""
+
+from __future__ import annotations
+
+from ..errors import (
+    AuthenticationError,
+    ConflictError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ValidationError,
+)
+
+
+class InvalidCredentials(AuthenticationError):
+    """Address and password do not fit, or this account cannot log in."""
+
+    code = "accounts.invalid_credentials"
+
+
+class InvalidAccessToken(AuthenticationError):
+    """The access token is malformed, expired or revoked."""
+
+    code = "accounts.invalid_token"
+
+    def __init__(self) -> None:
+        # RFC 6750, section 3.1
+        super().__init__(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+class InvalidRefreshToken(AuthenticationError):
+    """The refresh token is unknown, expired, revoked or was used before. Log in again."""
+
+    code = "accounts.invalid_refresh_token"
+
+
+class InvalidMFAToken(AuthenticationError):
+    """This login has expired or was finished already. Start again with the password."""
+
+    code = "accounts.invalid_mfa_token"
+
+
+class WrongCode(AuthenticationError):
+    """The code is wrong, too old, or was used before."""
+
+    code = "accounts.wrong_code"
+
+
+class WrongPassword(AuthenticationError):
+    """The present password is wrong."""
+
+    code = "accounts.wrong_password"
+
+
+class FreshFactorRequired(AuthenticationError):
+    """Prove again who you are: send `code` (or `password`, if you have no second factor), or log in anew."""
+
+    code = "accounts.fresh_factor_required"
+
+    def __init__(self, *, max_age: int) -> None:
+        # RFC 9470, section 3
+        challenge = f'Bearer error="insufficient_user_authentication", max_age="{max_age}"'
+        super().__init__(headers={"WWW-Authenticate": challenge}, max_age=max_age)
+
+
+class InvalidKey(ValidationError):
+    """The key is wrong, expired, or was used before."""
+
+    code = "accounts.invalid_key"
+
+
+class TooManyAttempts(RateLimitedError):
+    """Too many attempts; wait as long as Retry-After says."""
+
+    code = "accounts.too_many_attempts"
+
+
+class SignupClosed(PermissionDeniedError):
+    """New accounts are made by invitation only."""
+
+    code = "accounts.signup_closed"
+
+
+class NothingToConfirm(ConflictError):
+    """No device is waiting to be confirmed. Begin with `POST auth/mfa/totp`."""
+
+    code = "accounts.nothing_to_confirm"
+
+
+class NoSecondFactor(ConflictError):
+    """There is no second factor on this account."""
+
+    code = "accounts.no_second_factor"

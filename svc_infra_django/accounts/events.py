@@ -1,0 +1,115 @@
+"""What happens to accounts."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from ..events import EventType
+
+
+class UserSignedUp(BaseModel):
+    """Somebody made themselves an account; the address is not proven yet."""
+
+    user_id: str
+
+
+class EmailVerified(BaseModel):
+    """A user proved that an address is theirs."""
+
+    user_id: str
+
+
+class UserLoggedIn(BaseModel):
+    """A login was completed and a session begun."""
+
+    user_id: str
+    session_id: UUID
+    amr: list[str]
+    client_address: str
+
+
+class LoginFailed(BaseModel):
+    """A password was wrong, or the account cannot log in. The account is named by a keyed digest."""
+
+    account: str
+    client_address: str
+
+
+class LoginStopped(BaseModel):
+    """Too many attempts: an account or a client address has to wait. It is named by a keyed digest."""
+
+    scope: str
+    subject: str
+    client_address: str
+
+
+class SessionEnded(BaseModel):
+    """A session was ended by its user or by staff."""
+
+    user_id: str
+    session_id: UUID
+
+
+class SessionsEnded(BaseModel):
+    """All sessions of a user were ended."""
+
+    user_id: str
+    count: int
+
+
+class SessionReuseDetected(BaseModel):
+    """A refresh token came a second time: it was copied. Its session is ended."""
+
+    user_id: str
+    session_id: UUID
+    client_address: str
+
+
+class PasswordChanged(BaseModel):
+    """A user has a new password; all other sessions are over."""
+
+    user_id: str
+    by_reset: bool
+
+
+class MFAEnabled(BaseModel):
+    """A user confirmed a device for their second factor."""
+
+    user_id: str
+    device: str
+
+
+class MFADisabled(BaseModel):
+    """A user removed their second factor."""
+
+    user_id: str
+
+
+class RecoveryCodesReplaced(BaseModel):
+    """A user made new recovery codes; the old ones are void."""
+
+    user_id: str
+
+
+class RecoveryCodeUsed(BaseModel):
+    """A recovery code was used instead of a device."""
+
+    user_id: str
+    remaining: int
+
+
+USER_SIGNED_UP = EventType("user.signed_up", UserSignedUp)
+EMAIL_VERIFIED = EventType("user.email_verified", EmailVerified)
+USER_LOGGED_IN = EventType("user.logged_in", UserLoggedIn)
+LOGIN_FAILED = EventType("login.failed", LoginFailed)
+LOGIN_STOPPED = EventType("login.stopped", LoginStopped)
+SESSION_ENDED = EventType("session.ended", SessionEnded)
+SESSIONS_ENDED = EventType("session.all_ended", SessionsEnded)
+SESSION_REUSE_DETECTED = EventType("session.reuse_detected", SessionReuseDetected)
+PASSWORD_CHANGED = EventType("user.password_changed", PasswordChanged)
+MFA_ENABLED = EventType("user.mfa_enabled", MFAEnabled)
+MFA_DISABLED = EventType("user.mfa_disabled", MFADisabled)
+RECOVERY_CODES_REPLACED = EventType("user.recovery_codes_replaced", RecoveryCodesReplaced)
+RECOVERY_CODE_USED = EventType("user.recovery_code_used", RecoveryCodeUsed)

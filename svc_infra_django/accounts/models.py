@@ -1,0 +1,247 @@
+"""Sessions, their tokens, second factors, and counts of attempts. The user model is the project's own."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from secrets import token_bytes
+from typing import Any, ClassVar
+
+from django.conf import settings as django_settings
+from django.db import models
+from django.utils import timezone
+from django_otp.models import Device, ThrottlingMixin
+
+from ..rows import id_field, tenant_field
+from ..sealing import seal, unseal
+from .hashing import has_password_state
+from .querysets import AuthSessionQuerySet, MFAChallengeQuerySet, RecoveryCodeQuerySet, RefreshTokenQuerySet
+from .totp import KEY_BYTES, matching_step, step_at
+
+
+def _owner() -> models.ForeignKey[Any, Any]:
+    return models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+
+
+class AuthSession(models.Model):
+    """One login on one device: the family of its refresh tokens, and what its access tokens stand on."""
+
+    class Reason(models.TextChoices):
+        LOGOUT = "logout", "logged out"
+        LOGOUT_ALL = "logout_all", "logged out everywhere"
+        REUSE = "reuse", "refresh token reused"
+        ADMIN = "admin", "ended by staff"
+
+    id = id_field()
+    owner = _owner()
+    tenant = tenant_field()
+    amr = models.CharField(
+        "methods", max_length=64, help_text="Authentication methods (RFC 8176), with blanks between."
+    )
+    auth_time = models.DateTimeField("authenticated at")
+    password_state = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField()
+    refreshed_at = models.DateTimeField()
+    idle_expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_for = models.CharField(max_length=16, choices=Reason, blank=True)
+    user_agent = models.CharField(max_length=255, blank=True)
+    client_address = models.GenericIPAddressField(null=True, blank=True)
+
+    objects = AuthSessionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "session"
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="svc_accounts_session_revoked_for_a_reason",
+                condition=models.Q(revoked_at=None, revoked_for="")
+                | models.Q(revoked_at__isnull=False) & ~models.Q(revoked_for=""),
+            ),
+            models.CheckConstraint(
+                name="svc_accounts_session_idle_before_end",
+                condition=models.Q(idle_expires_at__lte=models.F("expires_at")),
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
+            models.Index(fields=["expires_at"], name="svc_accounts_session_expires"),
+            models.Index(
+                fields=["owner"],
+                name="svc_accounts_session_open",
+                condition=models.Q(revoked_at=None),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Authentication methods used at login (RFC 8176)."""
+        return tuple(self.amr.split())
+
+    def is_good(self, *, now: datetime) -> bool:
+        """Whether the session still speaks for its user: alive, user active, password unchanged."""
+        return (
+            self.revoked_at is None
+            and self.expires_at > now
+            and self.idle_expires_at > now
+            and self.owner.is_active
+            and has_password_state(self.owner, self.password_state)
+        )
+
+
+class RefreshToken(models.Model):
+    """One member of a session's family of refresh tokens; only its digest is kept."""
+
+    id = id_field()
+    session = models.ForeignKey(AuthSession, on_delete=models.CASCADE, related_name="refresh_tokens")
+    parent = models.OneToOneField("self", null=True, on_delete=models.CASCADE, related_name="successor")
+    digest = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    objects = RefreshTokenQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_refreshtoken_digest")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class MFAChallenge(models.Model):
+    """A login between password and code. Its token is good at the second step and nowhere else."""
+
+    id = id_field()
+    owner = _owner()
+    tenant = tenant_field()
+    digest = models.CharField(max_length=64, editable=False)
+    amr = models.CharField("methods", max_length=64)
+    password_state = models.CharField(max_length=64, editable=False)
+    tries = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    objects = MFAChallengeQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "MFA challenge"
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_mfachallenge_digest")]
+        indexes = [models.Index(fields=["expires_at"], name="svc_accounts_challenge_expires")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Authentication methods used so far (RFC 8176)."""
+        return tuple(self.amr.split())
+
+
+class TOTPDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp is untyped
+    """An authenticator app. The key is sealed; a step that was used, and any before it, is used up."""
+
+    sealed_key = models.TextField(editable=False)
+    last_step = models.BigIntegerField(default=-1, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta(Device.Meta):  # type: ignore[misc]  # django-otp is untyped
+        verbose_name = "authenticator app"
+
+    @classmethod
+    def begin(cls, user: Any, *, name: str, now: datetime) -> TOTPDevice:
+        """A new device with a fresh key of 160 bits, not confirmed yet. It replaces one still waiting."""
+        cls.objects.filter(user=user, confirmed=False).delete()
+        sealed = seal(token_bytes(KEY_BYTES).hex(), context=_key_context(user.pk))
+        device: TOTPDevice = cls.objects.create(
+            user=user, name=name, confirmed=False, sealed_key=sealed, created_at=now
+        )
+        return device
+
+    @property
+    def bin_key(self) -> bytes:
+        """The key itself."""
+        return bytes.fromhex(unseal(self.sealed_key, context=_key_context(self.user_id)))
+
+    def verify_token(self, token: str) -> bool:
+        """Whether `token` is the code of a step that was not used yet; uses it up.
+
+        Call it through `django_otp.verify_token`, which locks the row. A second caller loses even
+        without the lock: the step only moves forward.
+        """
+        allowed, _ = self.verify_is_allowed()
+        if not allowed:
+            return False
+        now = timezone.now()
+        step = matching_step(self.bin_key, token, step=step_at(now), after=self.last_step)
+        if step is None or not self._move_to(step, now=now):
+            self.throttle_increment()
+            return False
+        return True
+
+    def get_throttle_factor(self) -> float:
+        return getattr(django_settings, "OTP_TOTP_THROTTLE_FACTOR", 1)
+
+    def _move_to(self, step: int, *, now: datetime) -> bool:
+        moved: int = TOTPDevice.objects.filter(pk=self.pk, last_step__lt=step).update(
+            last_step=step, last_used_at=now, throttling_failure_timestamp=None, throttling_failure_count=0
+        )
+        return moved == 1
+
+
+def _key_context(user_id: Any) -> str:
+    return f"accounts.totp:{user_id}"
+
+
+class RecoveryCode(models.Model):
+    """A code for the day the device is lost: 120 random bits, kept as a digest, good once."""
+
+    id = id_field()
+    owner = _owner()
+    digest = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True)
+
+    objects = RecoveryCodeQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_recoverycode_digest")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Throttle(models.Model):
+    """How many attempts one subject made in its window. The subject is a keyed digest."""
+
+    class Scope(models.TextChoices):
+        LOGIN = "login", "wrong passwords for an address"
+        CLIENT = "client", "wrong passwords from a client"
+        PASSWORD = "password", "wrong present passwords"  # the name of a count
+        MFA = "mfa", "wrong codes"
+        MAIL = "mail", "mails to an address"
+        SIGNUP = "signup", "sign-ups and resets from a client"
+
+    scope = models.CharField(max_length=16, choices=Scope)
+    subject = models.CharField(max_length=64)
+    count = models.PositiveIntegerField(default=0)
+    started_at = models.DateTimeField()
+    ends_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "count of attempts"
+        verbose_name_plural = "counts of attempts"
+        ordering: ClassVar[list[str]] = ["-ends_at", "-pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["subject", "scope"], name="svc_accounts_throttle_subject"),
+        ]
+        indexes = [models.Index(fields=["ends_at"], name="svc_accounts_throttle_ends")]
+
+    def __str__(self) -> str:
+        return f"{self.scope} {self.subject[:12]}"

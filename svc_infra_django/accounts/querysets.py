@@ -1,0 +1,70 @@
+"""Questions about sessions, tokens, challenges and devices."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models import F, Q
+
+from ..rows import OwnedQuerySet
+from .hashing import token_digest
+
+if TYPE_CHECKING:
+    from .models import MFAChallenge
+
+
+class AuthSessionQuerySet(OwnedQuerySet["AuthSession"]):
+    def alive(self, *, now: datetime) -> AuthSessionQuerySet:
+        """Sessions that were not ended and have not run out."""
+        return self.filter(revoked_at=None, expires_at__gt=now, idle_expires_at__gt=now)
+
+    def of_user(self, user: Any) -> AuthSessionQuerySet:
+        """The user's sessions in every tenant."""
+        return self.filter(owner_id=user.pk)
+
+    def revoke(self, *, now: datetime, reason: str) -> int:
+        """End what is not ended yet; how many that were."""
+        return self.filter(revoked_at=None).update(revoked_at=now, revoked_for=reason)
+
+    def over(self, *, before: datetime) -> AuthSessionQuerySet:
+        """Sessions that ended, one way or the other, before `before`."""
+        return self.filter(
+            Q(revoked_at__lt=before) | Q(expires_at__lt=before) | Q(idle_expires_at__lt=before)
+        )
+
+
+class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
+    def with_token(self, token: str) -> RefreshTokenQuerySet:
+        return self.filter(digest=token_digest(token))
+
+    def use(self, token: str, *, now: datetime) -> bool:
+        """Take the token out of circulation; True for the one caller that did it."""
+        return self.with_token(token).filter(used_at=None, expires_at__gt=now).update(used_at=now) == 1
+
+
+class MFAChallengeQuerySet(models.QuerySet["MFAChallenge"]):
+    def with_token(self, token: str) -> MFAChallengeQuerySet:
+        return self.filter(digest=token_digest(token))
+
+    def open(self, *, now: datetime) -> MFAChallengeQuerySet:
+        return self.filter(used_at=None, expires_at__gt=now)
+
+    def try_once(self, challenge: MFAChallenge, *, limit: int) -> bool:
+        """Count one try before the code is looked at; False if there are none left."""
+        rows = self.filter(pk=challenge.pk, used_at=None, tries__lt=limit)
+        return rows.update(tries=F("tries") + 1) == 1
+
+    def use(self, challenge: MFAChallenge, *, now: datetime) -> bool:
+        """Finish the challenge; True for the one caller that did it."""
+        return self.filter(pk=challenge.pk, used_at=None).update(used_at=now) == 1
+
+
+class RecoveryCodeQuerySet(models.QuerySet["RecoveryCode"]):
+    def unused(self, user: Any) -> RecoveryCodeQuerySet:
+        return self.filter(owner_id=user.pk, used_at=None)
+
+    def burn(self, user: Any, digest: str, *, now: datetime) -> bool:
+        """Use up the code; True for the one caller that did it."""
+        return self.unused(user).filter(digest=digest).update(used_at=now) == 1

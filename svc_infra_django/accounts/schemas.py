@@ -1,0 +1,121 @@
+"""What goes in and out of `auth/`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+import ninja
+from pydantic import Field
+
+from ..api import Schema, Text
+
+if TYPE_CHECKING:
+    Address = Code = Key = Name = Password = Token = str
+else:
+    Address = Text(min_length=1, max_length=320)
+    Code = Text(min_length=1, max_length=64)
+    Key = Text(min_length=1, max_length=512)
+    Name = Text(min_length=1, max_length=64)
+    # Longer ones are refused before anything is hashed; nothing is cut.
+    Password = Text(min_length=1, max_length=4096)
+    Token = Text(min_length=1, max_length=256)
+
+
+class LoginIn(Schema):
+    email: Address
+    password: Password = Field(repr=False)
+
+
+class TokensOut(ninja.Schema):
+    access_token: str = Field(repr=False)
+    refresh_token: str = Field(repr=False)
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # the name of a scheme (RFC 6750)
+    expires_in: int = Field(description="Seconds that the access token is valid.")
+
+
+class SecondStepOut(ninja.Schema):
+    mfa_required: Literal[True] = True
+    mfa_token: str = Field(repr=False, description="For `POST auth/mfa/verify` and nothing else; good once.")
+    expires_in: int
+
+
+class CodeIn(Schema):
+    code: Code = Field(repr=False)
+
+
+class FinishLoginIn(Schema):
+    mfa_token: Token = Field(repr=False)
+    code: Code = Field(repr=False, description="A code of one of your devices, or a recovery code.")
+
+
+class RefreshIn(Schema):
+    refresh_token: Token = Field(repr=False)
+
+
+class MeOut(ninja.Schema):
+    id: str
+    username: str
+    email: str
+    tenant: str
+    method: str = Field(description="How this request was authenticated: `session`, `jwt` or `api_key`.")
+    amr: list[str] = Field(description="Authentication methods used (RFC 8176).")
+    auth_time: datetime | None
+
+
+class SessionOut(ninja.Schema):
+    id: UUID
+    created_at: datetime
+    refreshed_at: datetime
+    expires_at: datetime = Field(description="The absolute end; refreshing does not move it.")
+    amr: list[str]
+    user_agent: str
+    client_address: str | None
+    is_current: bool
+
+    @classmethod
+    def of(cls, row: Any, *, current: str) -> SessionOut:
+        return cls(
+            id=row.pk,
+            created_at=row.created_at,
+            refreshed_at=row.refreshed_at,
+            expires_at=row.expires_at,
+            amr=list(row.methods),
+            user_agent=row.user_agent,
+            client_address=row.client_address,
+            is_current=str(row.pk) == current,
+        )
+
+
+class FreshFactorIn(Schema):
+    password: Password | None = Field(
+        None, repr=False, description="If you have no second factor and logged in long ago."
+    )
+    code: Code | None = Field(None, repr=False, description="If you have a second factor.")
+
+
+class BeginTOTPIn(FreshFactorIn):
+    name: Name = "Authenticator app"
+
+
+class EnrolmentOut(ninja.Schema):
+    secret: str = Field(repr=False, description="The key in base 32. Shown this once.")
+    url: str = Field(repr=False, description="`otpauth://` URL for a QR code. Shown this once.")
+
+
+class RecoveryCodesOut(ninja.Schema):
+    recovery_codes: list[str] = Field(
+        repr=False, description="Each is good once. Shown this once; empty if you have some already."
+    )
+
+
+class DeviceOut(ninja.Schema):
+    id: str
+    kind: str
+    name: str
+
+
+class DevicesOut(ninja.Schema):
+    devices: list[DeviceOut]
+    recovery_codes_left: int

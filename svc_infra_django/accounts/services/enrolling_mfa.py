@@ -1,0 +1,141 @@
+"""Add a second factor, take it away, renew its recovery codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import django_otp
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+
+from ...principals import Principal
+from ..conf import settings
+from ..errors import FreshFactorRequired, NoSecondFactor, NothingToConfirm, WrongCode, WrongPassword
+from ..events import (
+    MFA_DISABLED,
+    MFA_ENABLED,
+    RECOVERY_CODES_REPLACED,
+    MFADisabled,
+    MFAEnabled,
+    RecoveryCodesReplaced,
+)
+from ..hashing import new_recovery_code, recovery_digest
+from ..models import MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..totp import enrolment_url, shown
+from .logging_in import check_password
+from .throttling import forget, take_slot
+from .verifying_mfa import prove_factor
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What an authenticator app needs. Shown now, never again."""
+
+    device: TOTPDevice
+    secret: str = field(repr=False)
+    url: str = field(repr=False)
+
+
+@sensitive_variables()
+def require_fresh_factor(
+    principal: Principal, *, password: str | None, code: str | None, now: datetime
+) -> None:
+    """Pass whoever proved a factor lately, or does so now.
+
+    With a second factor only a code counts (or a login by code in the last minutes); without one the
+    password does. Raises FreshFactorRequired, WrongCode, WrongPassword or TooManyAttempts.
+    """
+    user = principal.user
+    has_device = django_otp.user_has_device(user)
+    if has_device and code is not None:
+        prove_factor(user, code, now=now)
+    elif not has_device and password is not None:
+        prove_password(user, password, now=now)
+    elif not _is_fresh(principal, now=now) or (has_device and "mfa" not in principal.amr):
+        raise FreshFactorRequired(max_age=settings.fresh_factor_seconds)
+
+
+@sensitive_variables()
+def prove_password(user: Any, password: str, *, now: datetime) -> None:
+    """Check the present password of a user who is logged in. Raises WrongPassword or TooManyAttempts."""
+    take_slot(
+        Throttle.Scope.PASSWORD,
+        str(user.pk),
+        limit=settings.login_attempts,
+        seconds=settings.login_window_seconds,
+        now=now,
+    )
+    if check_password(user, password) is None:
+        raise WrongPassword()
+    forget(Throttle.Scope.PASSWORD, str(user.pk))
+
+
+@transaction.atomic
+def begin_totp(user: Any, *, name: str, now: datetime) -> Enrolment:
+    """Make a device that neither demands nor satisfies anything until a code of it came back."""
+    device = TOTPDevice.begin(user, name=name, now=now)
+    key = device.bin_key
+    url = enrolment_url(key, issuer=settings.totp_issuer, account=user.get_username())
+    return Enrolment(device=device, secret=shown(key), url=url)
+
+
+def confirm_totp(user: Any, code: str, *, now: datetime) -> list[str]:
+    """Confirm the waiting device by a code of it; the recovery codes, if the user had none.
+
+    Raises NothingToConfirm, WrongCode or TooManyAttempts.
+    """
+    device = TOTPDevice.objects.filter(user=user, confirmed=False).order_by("-pk").first()
+    if device is None:
+        raise NothingToConfirm()
+    take_slot(
+        Throttle.Scope.MFA,
+        str(user.pk),
+        limit=settings.mfa_attempts,
+        seconds=settings.mfa_window_seconds,
+        now=now,
+    )
+    if django_otp.verify_token(user, device.persistent_id, code) is None:
+        raise WrongCode()
+    with transaction.atomic():
+        forget(Throttle.Scope.MFA, str(user.pk))
+        TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
+        codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
+        MFA_ENABLED.emit(MFAEnabled(user_id=str(user.pk), device=device.name), owner=user)
+    return codes
+
+
+@transaction.atomic
+def replace_recovery_codes(user: Any, *, now: datetime) -> list[str]:
+    """New recovery codes; the old ones are void. Raises NoSecondFactor if there is nothing to recover."""
+    if not django_otp.user_has_device(user):
+        raise NoSecondFactor()
+    RecoveryCode.objects.filter(owner=user).delete()
+    codes = _new_codes(user, now=now)
+    RECOVERY_CODES_REPLACED.emit(RecoveryCodesReplaced(user_id=str(user.pk)), owner=user)
+    return codes
+
+
+def disable_mfa(user: Any, code: str, *, now: datetime) -> None:
+    """Remove every device and recovery code, on a fresh code. Raises WrongCode and its kin."""
+    prove_factor(user, code, now=now)
+    with transaction.atomic():
+        for device in list(django_otp.devices_for_user(user, confirmed=None)):
+            device.delete()
+        RecoveryCode.objects.filter(owner=user).delete()
+        MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
+        MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
+
+
+def _new_codes(user: Any, *, now: datetime) -> list[str]:
+    codes = [new_recovery_code() for _ in range(settings.recovery_codes)]
+    RecoveryCode.objects.bulk_create(
+        RecoveryCode(owner=user, digest=recovery_digest(code), created_at=now) for code in codes
+    )
+    return codes
+
+
+def _is_fresh(principal: Principal, *, now: datetime) -> bool:
+    age = timedelta(seconds=settings.fresh_factor_seconds)
+    return principal.auth_time is not None and now - principal.auth_time <= age

@@ -1,0 +1,119 @@
+"""From address and password to tokens, or to the second step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from django.contrib.auth import authenticate, get_user_model
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+from django_otp import user_has_device
+
+from ..compat import address_is_proven, user_with_address
+from ..conf import settings
+from ..errors import InvalidCredentials, TooManyAttempts
+from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
+from ..hashing import folded, new_token, password_state, subject_digest, token_digest
+from ..models import AuthSession, MFAChallenge, Throttle
+from .issuing_tokens import Client, Tokens, issue_tokens
+from .throttling import forget, give_back, take_slot
+
+
+@dataclass(frozen=True, slots=True)
+class SecondStep:
+    """The password was right; a code is wanted. The token is good for that and nothing else."""
+
+    mfa_token: str = field(repr=False)
+    expires_in: int
+
+
+@sensitive_variables()
+def log_in(email: str, password: str, *, client: Client, now: datetime) -> Tokens | SecondStep:
+    """Log in by address and password.
+
+    Raises InvalidCredentials, the same for every reason, and TooManyAttempts, the same for accounts
+    that do not exist. One password hash is computed in every case, so the time tells nothing either.
+    """
+    address = folded(email)
+    _take_slots(address, client=client, now=now)
+    candidate = user_with_address(address)
+    before = candidate.password if candidate is not None else ""
+    user = check_password(candidate, password)
+    if user is None or (settings.email_verification and not address_is_proven(user, address)):
+        LOGIN_FAILED.emit(LoginFailed(account=subject_digest(address), client_address=client.address))
+        raise InvalidCredentials()
+    with transaction.atomic():
+        forget(Throttle.Scope.LOGIN, address)
+        give_back(Throttle.Scope.CLIENT, client.address)
+        _carry_over(user, before=before)
+        return after_first_factor(user, amr=("pwd",), client=client, now=now)
+
+
+def after_first_factor(
+    user: Any, *, amr: Iterable[str], client: Client, now: datetime, tenant: str = ""
+) -> Tokens | SecondStep:
+    """What any first factor leads to: tokens, or the second step if the user has a confirmed device.
+
+    Raises InvalidCredentials if the user is disabled.
+    """
+    if not user.is_active:
+        raise InvalidCredentials()
+    if not user_has_device(user):
+        return issue_tokens(user, amr=amr, client=client, now=now, tenant=tenant)
+    token = new_token("mfa")
+    MFAChallenge.objects.create(
+        owner=user,
+        tenant=tenant,
+        digest=token_digest(token),
+        amr=" ".join(amr),
+        password_state=password_state(user),
+        created_at=now,
+        expires_at=now + timedelta(seconds=settings.mfa_challenge_seconds),
+    )
+    return SecondStep(mfa_token=token, expires_in=settings.mfa_challenge_seconds)
+
+
+@sensitive_variables()
+def check_password(candidate: Any, password: str) -> Any:
+    """The user if the project's authentication backends take the password, else None.
+
+    Without a candidate the backends are asked about a name that nobody has: Django then hashes for
+    nothing, which is what we want.
+    """
+    model = get_user_model()
+    name = candidate.get_username() if candidate is not None else f"nobody-{uuid4().hex}"
+    user = authenticate(None, **{model.USERNAME_FIELD: name}, password=password)
+    is_the_one = candidate is not None and user is not None and user.pk == candidate.pk
+    return user if is_the_one and user is not None and user.is_active else None
+
+
+def _take_slots(address: str, *, client: Client, now: datetime) -> None:
+    seconds = settings.login_window_seconds
+    wanted = [(Throttle.Scope.LOGIN, address, settings.login_attempts)]
+    if client.address:
+        wanted.insert(0, (Throttle.Scope.CLIENT, client.address, settings.login_attempts_per_client))
+    for scope, subject, limit in wanted:
+        try:
+            take_slot(scope, subject, limit=limit, seconds=seconds, now=now)
+        except TooManyAttempts:
+            payload = LoginStopped(
+                scope=scope, subject=subject_digest(subject), client_address=client.address
+            )
+            LOGIN_STOPPED.emit(payload)
+            raise
+
+
+def _carry_over(user: Any, *, before: str) -> None:
+    # Django hashes the password anew when its parameters have risen. It is the same password, so the
+    # user's other sessions must not end.
+    if user.password == before:
+        return
+    present = password_state(user)
+    user.password, fresh = before, user.password
+    former = password_state(user)
+    user.password = fresh
+    AuthSession.objects.of_user(user).filter(password_state=former).update(password_state=present)

@@ -1,0 +1,48 @@
+"""Count attempts so that many at once count as many: a slot is taken before anything is looked at."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import ceil
+
+from django.db.models import Case, F, Q, Value, When
+
+from ..errors import TooManyAttempts
+from ..hashing import subject_digest
+from ..models import Throttle
+
+
+def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: datetime) -> None:
+    """Count one attempt of `subject`. Raises TooManyAttempts when `limit` were made in the window.
+
+    One conditional UPDATE decides, so parallel attempts cannot pass the limit. The window starts with
+    its first attempt and is over `seconds` later, whatever comes in between.
+    """
+    rows = Throttle.objects.filter(scope=scope, subject=subject_digest(subject))
+    is_over = Q(ends_at__lte=now)
+    step = {
+        "count": Case(When(is_over, then=Value(1)), default=F("count") + 1),
+        "started_at": Case(When(is_over, then=Value(now)), default=F("started_at")),
+        "ends_at": Case(When(is_over, then=Value(now + timedelta(seconds=seconds))), default=F("ends_at")),
+    }
+    free = rows.filter(is_over | Q(count__lt=limit))
+    if free.update(**step):
+        return
+    fresh = Throttle(scope=scope, subject=subject_digest(subject), started_at=now, ends_at=now)
+    Throttle.objects.bulk_create([fresh], ignore_conflicts=True)
+    if free.update(**step):
+        return
+    ends_at = rows.values_list("ends_at", flat=True).first() or now
+    raise TooManyAttempts(retry_after=max(1, ceil((ends_at - now).total_seconds())))
+
+
+def give_back(scope: str, subject: str) -> None:
+    """The attempt was a good one: it does not count."""
+    Throttle.objects.filter(scope=scope, subject=subject_digest(subject), count__gt=0).update(
+        count=F("count") - 1
+    )
+
+
+def forget(scope: str, subject: str) -> None:
+    """Start counting anew, after the subject has proved itself."""
+    Throttle.objects.filter(scope=scope, subject=subject_digest(subject)).update(count=0)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests.conftest import PASSWORD
+
+
+class Visitor:
+    """A client of the API: posts JSON, remembers the tokens it was given."""
+
+    def __init__(self, **defaults: Any) -> None:
+        self.http = Client(**defaults)
+        self.tokens: dict[str, Any] = {}
+
+    def call(
+        self, method: str, path: str, data: Any = None, *, token: str | None = None, **extra: Any
+    ) -> Any:
+        token = token if token is not None else self.tokens.get("access_token")
+        if token:
+            extra.setdefault("headers", {})["Authorization"] = f"Bearer {token}"
+        body = {} if data is None else {"data": data, "content_type": "application/json"}
+        return getattr(self.http, method)(f"/api/auth/{path}", **body, **extra)
+
+    def get(self, path: str, **extra: Any) -> Any:
+        return self.call("get", path, **extra)
+
+    def post(self, path: str, data: Any = None, **extra: Any) -> Any:
+        return self.call("post", path, data, **extra)
+
+    def delete(self, path: str, **extra: Any) -> Any:
+        return self.call("delete", path, **extra)
+
+    def login(self, email: str = "ada@example.com", password: str = PASSWORD, **extra: Any) -> Any:
+        response = self.post("login", {"email": email, "password": password}, token="", **extra)
+        if response.status_code == 200:
+            self.tokens = response.json()
+        return response
+
+    def refresh(self, token: str | None = None) -> Any:
+        sent = {"refresh_token": token or self.tokens["refresh_token"]}
+        response = self.post("refresh", sent, token="")
+        if response.status_code == 200:
+            self.tokens = response.json()
+        return response
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    return Visitor()
+
+
+@pytest.fixture
+def new_visitor() -> Callable[..., Visitor]:
+    return Visitor
+
+
+@pytest.fixture
+def ada(user: Any) -> Visitor:
+    """Logged in as the user ada."""
+    visitor = Visitor()
+    assert visitor.login().status_code == 200
+    return visitor
+
+
+@pytest.fixture
+def events(db: None) -> Any:
+    """Names of the events that were emitted, in order."""
+    from svc_infra_django.events import any_event
+
+    seen: list[Any] = []
+
+    def note(event: Any, **_: Any) -> None:
+        seen.append(event)
+
+    any_event.connect(note)
+    yield seen
+    any_event.disconnect(note)
