@@ -1,0 +1,298 @@
+import django.db.models.deletion
+import django.utils.timezone
+from django.conf import settings
+from django.db import migrations, models
+
+import svc_infra_django.identifiers
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = [
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name="AuthSession",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                (
+                    "amr",
+                    models.CharField(
+                        help_text="Authentication methods (RFC 8176), with blanks between.",
+                        max_length=64,
+                        verbose_name="methods",
+                    ),
+                ),
+                ("auth_time", models.DateTimeField(verbose_name="authenticated at")),
+                ("password_state", models.CharField(editable=False, max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("refreshed_at", models.DateTimeField()),
+                ("idle_expires_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "revoked_for",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("logout", "logged out"),
+                            ("logout_all", "logged out everywhere"),
+                            ("reuse", "refresh token reused"),
+                            ("admin", "ended by staff"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("user_agent", models.CharField(blank=True, max_length=255)),
+                ("client_address", models.GenericIPAddressField(blank=True, null=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "session",
+                "ordering": ["-created_at", "-id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="MFAChallenge",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("amr", models.CharField(max_length=64, verbose_name="methods")),
+                ("password_state", models.CharField(editable=False, max_length=64)),
+                ("tries", models.PositiveSmallIntegerField(default=0)),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "MFA challenge",
+            },
+        ),
+        migrations.CreateModel(
+            name="RecoveryCode",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="RefreshToken",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
+                (
+                    "parent",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="successor",
+                        to="svc_accounts.refreshtoken",
+                    ),
+                ),
+                (
+                    "session",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="refresh_tokens",
+                        to="svc_accounts.authsession",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="Throttle",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "scope",
+                    models.CharField(
+                        choices=[
+                            ("login", "wrong passwords for an address"),
+                            ("client", "wrong passwords from a client"),
+                            ("password", "wrong present passwords"),
+                            ("mfa", "wrong codes"),
+                            ("mail", "mails to an address"),
+                            ("signup", "sign-ups and resets from a client"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("subject", models.CharField(max_length=64)),
+                ("count", models.PositiveIntegerField(default=0)),
+                ("started_at", models.DateTimeField()),
+                ("ends_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "count of attempts",
+                "verbose_name_plural": "counts of attempts",
+                "ordering": ["-ends_at", "-pk"],
+                "indexes": [models.Index(fields=["ends_at"], name="svc_accounts_throttle_ends")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("subject", "scope"), name="svc_accounts_throttle_subject")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="TOTPDevice",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(help_text="The human-readable name of this device.", max_length=64),
+                ),
+                ("confirmed", models.BooleanField(default=True, help_text="Is this device ready for use?")),
+                (
+                    "throttling_failure_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        default=None,
+                        help_text="A timestamp of the last failed verification attempt. Null if last attempt succeeded.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "throttling_failure_count",
+                    models.PositiveIntegerField(default=0, help_text="Number of successive failed attempts."),
+                ),
+                ("sealed_key", models.TextField(editable=False)),
+                ("last_step", models.BigIntegerField(default=-1, editable=False)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("last_used_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        help_text="The user that this device belongs to.",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "authenticator app",
+                "abstract": False,
+            },
+        ),
+        migrations.AddIndex(
+            model_name="authsession",
+            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
+        ),
+        migrations.AddIndex(
+            model_name="authsession",
+            index=models.Index(fields=["expires_at"], name="svc_accounts_session_expires"),
+        ),
+        migrations.AddIndex(
+            model_name="authsession",
+            index=models.Index(
+                condition=models.Q(("revoked_at", None)), fields=["owner"], name="svc_accounts_session_open"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="authsession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("revoked_at", None), ("revoked_for", "")),
+                    models.Q(("revoked_at__isnull", False), models.Q(("revoked_for", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="svc_accounts_session_revoked_for_a_reason",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="authsession",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("idle_expires_at__lte", models.F("expires_at"))),
+                name="svc_accounts_session_idle_before_end",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="mfachallenge",
+            index=models.Index(fields=["expires_at"], name="svc_accounts_challenge_expires"),
+        ),
+        migrations.AddConstraint(
+            model_name="mfachallenge",
+            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_mfachallenge_digest"),
+        ),
+        migrations.AddConstraint(
+            model_name="recoverycode",
+            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_recoverycode_digest"),
+        ),
+        migrations.AddConstraint(
+            model_name="refreshtoken",
+            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_refreshtoken_digest"),
+        ),
+    ]
