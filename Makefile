@@ -36,10 +36,17 @@ contracts:
 	$(BIN)/lint-imports
 
 migrations:
-	SVC_ENVIRONMENT=test $(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python manage.py makemigrations --check --dry-run
 
+deployment: export SVC_ENVIRONMENT = production
+deployment: export SECRET_KEY = $(shell $(PYTHON) -c 'import secrets; print(secrets.token_urlsafe(64))')
+deployment: export ALLOWED_HOSTS = shop.example
+deployment: export DATABASE_URL = postgres://shop@db.example/shop
+deployment: export REDIS_URL = redis://cache.example/0
+deployment: export METRICS_TOKEN = seen-by-nobody
 deployment:
-	$(BIN)/python -m tests.deployment
+	@echo manage.py check --deploy
+	@$(BIN)/python manage.py check --deploy --fail-level WARNING
 
 code-blocks:
 	$(BIN)/python -m pytest -q -p no:cacheprovider README.md docs
@@ -48,6 +55,7 @@ bench: $(VENV)/.dev  ## measure against peers (NAME=requests; all without a name
 	@$(BIN)/python -m tests.servers -- $(BIN)/python -m benchmarks $(NAME)
 
 docs: $(VENV)/.dev  ## build the documentation into build/docs
+	@$(BIN)/python -m docs.generate
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 	@echo "build/docs/index.html"
 
