@@ -39,7 +39,11 @@ def settings_page() -> str:
         lines += ["", f"## {section.section}", ""]
         lines += ["| field | type | default | |", "|---|---|---|---|"]
         for name, field in section.model_fields.items():
-            default = "required" if field.is_required() else _code(repr(field.get_default(call_default_factory=True)))
+            default = (
+                "required"
+                if field.is_required()
+                else _code(repr(field.get_default(call_default_factory=True)))
+            )
             lines.append(
                 f"| `{name}` | {_code(_annotation(section, name))} | {default} | {_one_line(field.description)} |"
             )
@@ -139,7 +143,9 @@ def _text(node: ast.expr | None, constants: dict[str, ast.expr]) -> str:
         case ast.Constant(value=str(text)):
             return " ".join(text.split()) if text.strip() else text
         case ast.JoinedStr(values=parts):
-            texts = [part.value if isinstance(part, ast.Constant) else _text(part, constants) for part in parts]
+            texts = [
+                part.value if isinstance(part, ast.Constant) else _text(part, constants) for part in parts
+            ]
             return "".join(str(text) for text in texts)
         case ast.FormattedValue(value=ast.Name(id=name)) if name in constants:
             return _text(constants[name], constants)
