@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 
 import django
@@ -32,8 +33,9 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "One dict, `SVC_INFRA`, with a section for each installed app. A section that is left out has its defaults;",
-        "`manage.py check` reports every mistake at once, `manage.py show_svc_settings` shows what is in force.",
+        "One dict, `SVC_INFRA`, with a section for each installed app. A section that is left out has its",
+        "defaults; `manage.py check` reports every mistake at once, `manage.py show_svc_settings` shows what",
+        "is in force.",
     ]
     for _, section in declared("settings_section"):
         lines += ["", f"## {section.section}", ""]
@@ -44,9 +46,8 @@ def settings_page() -> str:
                 if field.is_required()
                 else _code(repr(field.get_default(call_default_factory=True)))
             )
-            lines.append(
-                f"| `{name}` | {_code(_annotation(section, name))} | {default} | {_one_line(field.description)} |"
-            )
+            about = _one_line(field.description)
+            lines.append(f"| `{name}` | {_code(_annotation(section, name))} | {default} | {about} |")
     return "\n".join(lines) + "\n"
 
 
@@ -62,8 +63,8 @@ def _one_line(text: str | None) -> str:
 def _annotation(section: type, name: str) -> str:
     """The type as it is written in the code."""
     for cls in section.__mro__:
-        if name in cls.__dict__.get("__annotations__", {}):
-            return str(cls.__dict__["__annotations__"][name])
+        if name in (written := get_annotations(cls)):
+            return str(written[name])
     return ""
 
 
@@ -71,8 +72,8 @@ def checks_page() -> str:
     lines = [
         "# System checks",
         "",
-        "What `manage.py check` (and `check --deploy`) may tell you, and what to do about it. `…` stands for what is",
-        "particular to your project. Silence one with `SILENCED_SYSTEM_CHECKS`.",
+        "What `manage.py check` (and `check --deploy`) may tell you, and what to do about it. `…` stands for",
+        "what is particular to your project. Silence one with `SILENCED_SYSTEM_CHECKS`.",
     ]
     app = ""
     for check in sorted(declared_checks(), key=lambda check: check.id):
@@ -161,9 +162,9 @@ def events_page() -> str:
     lines = [
         "# Events",
         "",
-        "What the suite says has happened. Receive one with Django's `receiver` on its `EventType`, or all of them on",
-        "`svc_infra_django.events.any_event`. *Outward* events also go to the project's webhook endpoints, with the",
-        "payload as `data`.",
+        "What the suite says has happened. Receive one with Django's `receiver` on its `EventType`, or all of",
+        "them on `svc_infra_django.events.any_event`. *Outward* events also go to the project's webhook",
+        "endpoints, with the payload as `data`.",
     ]
     for name, event in sorted(catalog.items()):
         if not event.payload.__module__.startswith("svc_infra_django."):
