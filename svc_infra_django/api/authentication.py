@@ -35,9 +35,6 @@ class Authenticator(ABC):
     scheme: ClassVar[dict[str, Any]]
     """Its OpenAPI security scheme object."""
 
-    challenge: ClassVar[str] = ""
-    """What it adds to WWW-Authenticate when nobody is signed in, such as `Bearer` (RFC 9110, 11.6.1)."""
-
     @abstractmethod
     def authenticate(self, request: HttpRequest) -> Principal | None:
         """The caller, or None if the request has no credential of this kind.
@@ -64,10 +61,7 @@ class SessionAuthenticator(Authenticator):
         user = getattr(request, "user", None)
         if user is None or not user.is_authenticated:
             return None
-        check = _CsrfCheck(_never_called)
-        check.process_request(request)
-        if check.process_view(request, None, (), {}) is not None:
-            raise CsrfFailed()
+        _enforce_csrf(request)
         key = request.session.session_key or ""
         return Principal(user, method="session", credential_id=sha256(key.encode()).hexdigest()[:16])
 
@@ -87,8 +81,7 @@ class Authentication:
             principal = authenticator.authenticate(request)
             if principal is not None:
                 return _admitted(request, principal)
-        challenges = [each.challenge for each in active if each.challenge]
-        raise AuthenticationError(headers={"WWW-Authenticate": ", ".join(challenges) or "Session"})
+        raise AuthenticationError(headers={"WWW-Authenticate": _challenges(active)})
 
 
 def active_authenticators() -> list[Authenticator]:
@@ -103,6 +96,13 @@ def session_scheme() -> dict[str, Any]:
     return {**SessionAuthenticator.scheme, "name": django_settings.SESSION_COOKIE_NAME}
 
 
+def _challenges(active: list[Authenticator]) -> str:
+    """What may be sent, for a 401 (RFC 9110, section 11.6.1)."""
+    schemes = [each.scheme for each in active]
+    named = [str(scheme["scheme"]).title() if scheme["type"] == "http" else "ApiKey" for scheme in schemes]
+    return ", ".join(dict.fromkeys(named))
+
+
 def _admitted(request: Any, principal: Principal) -> Principal:
     if not principal.user.is_active:
         raise AuthenticationError("This account is not active.")
@@ -112,6 +112,15 @@ def _admitted(request: Any, principal: Principal) -> Principal:
 
     request.principal, request.user, request.auser = principal, principal.user, auser
     return principal
+
+
+def _enforce_csrf(request: Any) -> None:
+    # Ninja exempts its views from the middleware, so the check is made here.
+    check = _CsrfCheck(_never_called)
+    request.csrf_processing_done = False
+    check.process_request(request)
+    if check.process_view(request, _never_called, (), {}) is not None:
+        raise CsrfFailed()
 
 
 class _CsrfCheck(CsrfViewMiddleware):

@@ -114,9 +114,8 @@ def problem(request: HttpRequest, error: BaseException) -> HttpResponse:
     """The response for `error`, whatever it is. What nobody foresaw is logged and shows no detail."""
     known = understood(error)
     hidden = known.status >= 500 and known.status != 503
-    if known.status >= 500 and not isinstance(known, PlainStatus):
-        logger.error("request failed", exc_info=error, path=request.path, method=request.method)
-        got_request_exception.send(sender=None, request=request)
+    if known.status >= 500:
+        _report(request, error)
     body: dict[str, Any] = {
         **({} if hidden else known.extra),
         "type": f"{settings.problem_type_base}{known.code}" if settings.problem_type_base else "about:blank",
@@ -137,6 +136,16 @@ def problem(request: HttpRequest, error: BaseException) -> HttpResponse:
         content_type=CONTENT_TYPE,
         headers={**known.headers, "Cache-Control": "no-store"},
     )
+
+
+def _report(request: HttpRequest, error: BaseException) -> None:
+    if isinstance(error, PlainStatus):  # whoever answered first has reported it
+        return
+    if isinstance(error, UnavailableError):
+        logger.warning("request refused", code=error.code, detail=error.message, path=request.path)
+        return
+    logger.error("request failed", exc_info=error, path=request.path, method=request.method)
+    got_request_exception.send(sender=None, request=request)
 
 
 def understood(error: BaseException) -> SvcInfraError:
@@ -282,4 +291,4 @@ def _title(status: int) -> str:
 
 
 def _code(status: int) -> str:
-    return _title(status).lower().replace(" ", "_").replace("-", "_")
+    return _title(status).lower().replace("'", "").replace(" ", "_").replace("-", "_")

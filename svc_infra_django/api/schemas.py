@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, TypeVar, cast
+import re
+from typing import Any, Generic, TypeVar, cast
 
 import ninja
 from ninja.schema import DjangoGetter
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,6 +15,9 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
+from pydantic_core import core_schema
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 ItemT = TypeVar("ItemT")
 SchemaT = TypeVar("SchemaT", bound="Schema")
@@ -74,17 +77,21 @@ class Problem(ninja.Schema):
 
 
 def Text(*, min_length: int = 0, max_length: int | None = None, pattern: str | None = None) -> Any:
-    """A string type for schemas: no NUL, no lone surrogates. Lengths are in characters.
+    """A string for schemas: no NUL, no lone surrogates, untouched otherwise. Lengths are in characters.
 
-    Use it as an annotation: `name: Text(min_length=1, max_length=80)`.
+    `name: Annotated[str, Text(max_length=80)]`, or where no type checker looks, `name: Text(max_length=80)`.
     """
-    return Annotated[
-        str, Field(min_length=min_length, max_length=max_length, pattern=pattern), AfterValidator(storable)
-    ]
+
+    def schema(cls: type[str], source: Any, handler: Any) -> core_schema.CoreSchema:
+        text = core_schema.str_schema(min_length=min_length, max_length=max_length, pattern=pattern)
+        return core_schema.no_info_after_validator_function(storable, text)
+
+    # A class stands for itself as a type and is metadata too; its values are plain strings.
+    return type("Text", (str,), {"__get_pydantic_core_schema__": classmethod(schema)})
 
 
 def storable(text: str) -> str:
     """The text itself. Raises ValueError if a database could not keep it."""
-    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\x00" in text or SURROGATE.search(text):
         raise ValueError("must not contain NUL characters or lone surrogates")
     return text

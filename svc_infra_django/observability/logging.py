@@ -18,7 +18,7 @@ SECRET_KEY_NAME = re.compile(
 REDACTED = "[redacted]"
 
 # Attributes of a LogRecord that `extra` may not overwrite; a key of that name gets an underscore.
-RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+RESERVED = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - {"exc_info", "stack_info"}
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

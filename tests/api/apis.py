@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.http import Http404
+from django.db import DataError
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path
-from ninja import Query, Router, Status
+from ninja import Form, Query, Router, Status
+from ninja import Schema as NinjaSchema
+from ninja.errors import HttpError, Throttled
 
 from svc_infra_django.api import (
     ApiRequest,
@@ -24,13 +28,19 @@ from svc_infra_django.api import (
     paginated,
     requires,
 )
-from svc_infra_django.errors import ConflictError, FieldProblem, ValidationError
+from svc_infra_django.errors import (
+    ConfigurationError,
+    ConflictError,
+    FieldProblem,
+    UnavailableError,
+    ValidationError,
+)
 
 router = Router(tags=["things"])
 
 
 class Address(Schema):
-    street: Text(min_length=1, max_length=20)  # type: ignore[valid-type]  # a type made by a function
+    street: Annotated[str, Text(min_length=1, max_length=20)]
 
 
 class Thing(Schema):
@@ -58,6 +68,14 @@ def raised(kind: str) -> Exception:
         "model": ModelValidationError({"name": ["Too short."]}),
         "bug": ZeroDivisionError("secret detail"),
         "recursion": RecursionError(),
+        "ninja": HttpError(418, "Short and stout."),
+        "throttled": Throttled(wait=7),
+        "denied": PermissionDenied("secret reason"),
+        "suspicious": SuspiciousOperation("secret reason"),
+        "too_big": RequestDataTooBig(),
+        "unavailable": UnavailableError(),
+        "misconfigured": ConfigurationError("secret setting"),
+        "range": DataError("secret value"),
     }[kind]
 
 
@@ -116,6 +134,25 @@ def public(request: ApiRequest, name: str, q: str = "") -> dict[str, str]:
     return {"name": name, "q": q}
 
 
+class Filters(NinjaSchema):
+    tags: list[int] = []
+
+
+@router.get("/filtered", auth=None)
+def filtered(request: ApiRequest, filters: Query[Filters]) -> dict[str, Any]:
+    return {"tags": filters.tags}
+
+
+@router.post("/form", auth=None)
+def form(request: ApiRequest, name: Form[str]) -> dict[str, str]:
+    return {"name": name}
+
+
+@router.post("/both", auth=None)
+def both(request: ApiRequest, thing: Thing, address: Address) -> dict[str, str]:
+    return {}
+
+
 @router.get("/numbered/{uuid:pk}", auth=None)
 def numbered(request: ApiRequest, pk: UUID) -> dict[str, str]:
     return {"pk": str(pk)}
@@ -146,7 +183,12 @@ def users(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
 api = create_api(title="Things", urls_namespace="things")
 api.add_router("", router)
 
-urlpatterns = [path("things/", api.urls)]
+
+def plain(request: HttpRequest) -> HttpResponse:
+    raise TooMany()
+
+
+urlpatterns = [path("things/", api.urls), path("plain", plain)]
 
 handler404 = "svc_infra_django.api.errors.handler404"
 handler500 = "svc_infra_django.api.errors.handler500"

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from django.core.management import CommandError, call_command
+
+from tests.api.apis import api
+
+pytestmark = [pytest.mark.urls("tests.api.apis"), pytest.mark.django_db]
+
+
+@pytest.fixture
+def document(client: Any) -> Any:
+    return client.get("/things/openapi.json").json()
+
+
+def test_the_document_names_every_way_to_sign_in(document: Any) -> None:
+    schemes = document["components"]["securitySchemes"]
+
+    assert schemes["session"]["type"] == "apiKey"
+    for operation in operations(document):
+        assert operation["operationId"].startswith("apis_")
+        assert set().union(*operation.get("security", [{}])) <= set(schemes)
+
+
+def test_public_operations_need_nothing_and_others_something(document: Any) -> None:
+    assert "security" not in document["paths"]["/things/groups"]["get"]
+    assert {"session": []} in document["paths"]["/things/me"]["get"]["security"]
+
+
+def test_every_operation_declares_its_problems(document: Any) -> None:
+    for operation in operations(document):
+        for statuses in ("4XX", "5XX"):
+            content = operation["responses"][statuses]["content"]
+            assert content == {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            }
+
+
+def test_every_schema_is_valid_and_every_reference_leads_somewhere(document: Any) -> None:
+    for schema in document["components"]["schemas"].values():
+        jsonschema_rs.meta.validate({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"})
+    for reference in references(document):
+        target = document
+        for part in reference.removeprefix("#/").split("/"):
+            target = target[part]
+
+
+def test_operation_ids_are_unique(document: Any) -> None:
+    ids = [operation["operationId"] for operation in operations(document)]
+
+    assert len(ids) == len(set(ids))
+
+
+def test_a_real_problem_fits_the_declared_schema(client: Any, document: Any) -> None:
+    body = client.get("/things/groups?limit=0").json()
+    schema = {**document["components"]["schemas"]["Problem"], "components": document["components"]}
+
+    jsonschema_rs.validate(schema, body)
+
+
+def test_a_guard_is_told_in_the_description(document: Any) -> None:
+    assert "auth.add_group" in document["paths"]["/things/guarded"]["get"]["description"]
+
+
+def test_strict_bodies_are_declared_strict(document: Any) -> None:
+    assert document["components"]["schemas"]["Thing"]["additionalProperties"] is False
+
+
+def test_the_documentation_page_takes_nothing_from_elsewhere(client: Any) -> None:
+    page = client.get("/things/docs").content.decode()
+
+    assert "/static/ninja/swagger-ui-bundle.js" in page
+    assert "https://" not in page
+
+
+def test_the_document_is_exported(tmp_path: Path, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.api.apis"
+    output = StringIO()
+
+    call_command("export_openapi", stdout=output)
+    call_command("export_openapi", api="tests.api.apis.api", output=tmp_path / "openapi.json")
+
+    assert json.loads(output.getvalue())["info"]["title"] == "Things"
+    assert json.loads((tmp_path / "openapi.json").read_text()) == json.loads(output.getvalue())
+
+
+@pytest.mark.parametrize("path", ["tests.nowhere.api", "tests.api.apis.router"])
+def test_exporting_what_is_no_api_says_so(path: str) -> None:
+    with pytest.raises(CommandError, match=path):
+        call_command("export_openapi", api=path)
+
+
+def test_installed_apps_are_mounted() -> None:
+    from tests.urls import api as suite
+
+    mounted = {prefix for prefix, _ in suite._routers}
+
+    assert mounted - {""}
+    assert api.urls_namespace != suite.urls_namespace
+
+
+def operations(document: Any) -> list[Any]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [found for inner in node.values() for found in references(inner)]
+    if isinstance(node, list):
+        return [found for inner in node for found in references(inner)]
+    return []
