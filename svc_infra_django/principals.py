@@ -51,7 +51,7 @@ class Principal:
         return self.method == "api_key"
 
 
-PATTERN = re.compile(r"\*|[A-Za-z_]\w*(\.[\w-]+)*\.(\*|[\w-]+)", re.ASCII)
+PATTERN = re.compile(r"\*|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)*\.(\*|[A-Za-z0-9_-]+)")
 """What a permission or a wildcard over permissions looks like: `orders.add_order`, `orders.*`, `*`."""
 
 PATTERN_LENGTH = 200

@@ -6,3 +6,4 @@ class ApikeysConfig(SvcAppConfig):
     verbose_name = "API keys"
     api_prefix = "api-keys"
     settings_section = ".conf.ApikeysSettings"
+    authenticators = (".authentication.ApiKeyHeader",)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import AuthenticationError, ConflictError, PermissionDeniedError
+
+CHALLENGE = "ApiKey"
+"""The scheme that WWW-Authenticate names for the header (RFC 9110, section 11.6.1)."""
 
 
 class InvalidKey(AuthenticationError):
@@ -10,6 +15,10 @@ class InvalidKey(AuthenticationError):
 
     # One message for malformed, unknown, revoked, expired and disabled: a guesser learns nothing.
     code = "apikeys.invalid"
+
+    def __init__(self, message: str | None = None, **options: Any) -> None:
+        super().__init__(message, **options)
+        self.headers["WWW-Authenticate"] = CHALLENGE
 
 
 class ScopeNotHeld(PermissionDeniedError):

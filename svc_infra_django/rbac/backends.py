@@ -54,7 +54,14 @@ class RoleBackend(BaseBackend):
             for pattern in rights_of(user_obj).patterns()
         )
 
-    ahas_perm = sync_to_async(has_perm)
-    aget_all_permissions = sync_to_async(get_all_permissions)
-    aget_group_permissions = sync_to_async(get_group_permissions)
-    ahas_module_perms = sync_to_async(has_module_perms)
+    async def ahas_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        return await sync_to_async(self.has_perm)(user_obj, perm, obj)
+
+    async def aget_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
+        return await sync_to_async(self.get_all_permissions)(user_obj, obj)
+
+    async def aget_group_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
+        return await sync_to_async(self.get_group_permissions)(user_obj, obj)
+
+    async def ahas_module_perms(self, user_obj: Any, app_label: str) -> bool:
+        return await sync_to_async(self.has_module_perms)(user_obj, app_label)

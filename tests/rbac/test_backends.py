@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, Permission
 from django.db import connection
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 
 from svc_infra_django.principals import Principal
 from svc_infra_django.rbac import grant, withdraw
@@ -34,6 +35,16 @@ def test_withdrawing_is_seen_by_the_same_user_object_and_by_the_next(
 
     assert not user.has_perm("orders.add_order")
     assert not fresh(user).has_perm("orders.add_order")
+
+
+def test_the_lazy_user_of_a_request_is_the_same_user(user: Any, make_role: Any, fresh: Any) -> None:
+    loaded = fresh(user)
+    lazy = SimpleLazyObject(lambda: loaded)
+    assert not lazy.has_perm("orders.add_order")
+
+    grant(lazy, make_role("clerk", "orders.add_order"))
+
+    assert lazy.has_perm("orders.add_order")
 
 
 def test_wildcards_cover_what_is_below_them(user: Any, make_role: Any) -> None:

@@ -22,6 +22,9 @@ from ..models import ApiKey
 
 PEPPER = "apikeys.pepper"
 
+# An end beyond this is a slip of the pen, and near the year 9999 dates cannot be reckoned with.
+A_LONG_LIFE = timedelta(days=36_525)
+
 
 @sensitive_variables("secret")
 @transaction.atomic
@@ -185,14 +188,12 @@ def _refuse_keys(actor: Any) -> None:
 def _end(expires_at: datetime | None, *, now: datetime) -> datetime | None:
     if expires_at is not None and expires_at <= now:
         raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
-    latest = None if settings.max_lifetime is None else now + settings.max_lifetime
-    if latest is None:
-        return expires_at
-    if expires_at is not None and expires_at > latest:
+    longest = settings.max_lifetime or A_LONG_LIFE
+    if expires_at is not None and expires_at > now + longest:
         raise ValidationError.at(
-            "/body/expires_at", f"No key may live longer than {settings.max_lifetime}.", code="too_late"
+            "/body/expires_at", f"No key may live longer than {longest.days} days.", code="too_late"
         )
-    return expires_at or latest
+    return expires_at or (None if settings.max_lifetime is None else now + longest)
 
 
 @sensitive_variables("secret")

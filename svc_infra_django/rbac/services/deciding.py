@@ -81,7 +81,7 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     if not user.is_active or user.is_anonymous or user.pk is None:
         return NOTHING
     now = now or timezone.now()
-    rights: Rights | None = user.__dict__.get(CACHE_NAME)
+    rights: Rights | None = getattr(user, CACHE_NAME, None)
     if rights is None or (rights.good_until is not None and rights.good_until <= now):
         rows = (
             Assignment.objects.live(now=now)
@@ -90,13 +90,14 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
             .values_list("role__permissions__pattern", "tenant", "expires_at")
         )
         rights = compile_rights(tuple(Held(*row) for row in rows))
-        user.__dict__[CACHE_NAME] = rights
+        setattr(user, CACHE_NAME, rights)
     return rights
 
 
 def forget(user: Any) -> None:
     """Read the rights of this user object again when they are next asked for."""
-    user.__dict__.pop(CACHE_NAME, None)
+    if hasattr(user, CACHE_NAME):
+        delattr(user, CACHE_NAME)
 
 
 def tenant_of(obj: Any) -> str | None:

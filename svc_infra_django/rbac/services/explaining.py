@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
+from ...principals import covered
 from ..models import Assignment, RolePermission
 from .deciding import allowed_elsewhere, wildcards_above
 
@@ -42,19 +44,29 @@ class Explanation:
         return f"denied: {self.missing}"
 
 
-def explain(user: Any, permission: str, *, tenant: str = "", now: datetime | None = None) -> Explanation:
+def explain(
+    user: Any,
+    permission: str,
+    *,
+    tenant: str = "",
+    scopes: Collection[str] | None = None,
+    now: datetime | None = None,
+) -> Explanation:
     """Say why `user` may do `permission` in `tenant`, reading the rows anew and compiling nothing.
 
-    It looks as `has_perm` does: superuser, Django's own permissions and other backends, then roles.
+    It looks as `Principal.can` does: the scopes of the credential if there are any, superuser, Django's
+    own permissions and other backends, then roles.
     """
     now = now or timezone.now()
     start, goal = Link("user", str(user)), Link("permission", permission)
+    if scopes is not None and not covered(permission, scopes):
+        return Explanation(False, (start,), "No scope of this credential covers it.")
     if not user.is_active:
         return Explanation(False, (start,), "The user is disabled.")
     if user.is_superuser:
         return Explanation(True, (start, Link("superuser", "yes"), goal))
     # A fresh copy, so that permissions cached on the caller's object do not speak for the rows.
-    backend = allowed_elsewhere(type(user)._default_manager.get(pk=user.pk), permission)
+    backend = allowed_elsewhere(user._meta.model._default_manager.get(pk=user.pk), permission)
     if backend:
         return Explanation(True, (start, *_django_links(user, permission, backend), goal))
 

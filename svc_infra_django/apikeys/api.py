@@ -1,0 +1,72 @@
+"""Users manage their own keys; a key manages none."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.views.decorators.debug import sensitive_variables
+from ninja import Query, Router, Status
+
+from ..api import Page, PageQuery, not_delegated, paginated
+from ..errors import NotFoundError
+from .models import ApiKey
+from .schemas import IssuedKey, KeyOut, NewKey, Rotation
+from .services.issuing import issue_key, revoke_key, rotate_key
+
+router = Router(tags=["API keys"])
+
+
+@router.get("", response=Page[KeyOut], summary="My keys, newest first")
+@not_delegated
+def list_keys(request: Any, page: Query[PageQuery]) -> Any:
+    return paginated(ApiKey.objects.owned_by(request.principal), page)
+
+
+@router.post("", response={201: IssuedKey}, summary="Make a key; it is shown in this answer only")
+@not_delegated
+def create_key(request: Any, response: HttpResponse, body: NewKey) -> Any:
+    issued = issue_key(
+        owner=request.user,
+        name=body.name,
+        scopes=body.scopes,
+        tenant=request.principal.tenant,
+        expires_at=body.expires_at,
+        actor=request.principal,
+    )
+    return Status(201, _shown_once(response, *issued))
+
+
+@router.get("/{uuid:key_id}", response=KeyOut, summary="One of my keys")
+@not_delegated
+def get_key(request: Any, key_id: UUID) -> Any:
+    return _own(request, key_id)
+
+
+@router.post("/{uuid:key_id}/rotate", response={201: IssuedKey}, summary="Make a successor for a key")
+@not_delegated
+def rotate(request: Any, response: HttpResponse, key_id: UUID, body: Rotation) -> Any:
+    grace = None if body.grace_seconds is None else timedelta(seconds=body.grace_seconds)
+    issued = rotate_key(_own(request, key_id), grace=grace, actor=request.principal)
+    return Status(201, _shown_once(response, *issued))
+
+
+@router.post("/{uuid:key_id}/revoke", response=KeyOut, summary="Stop a key for good, at once")
+@not_delegated
+def revoke(request: Any, key_id: UUID) -> Any:
+    return revoke_key(_own(request, key_id), actor=request.principal)
+
+
+def _own(request: Any, key_id: UUID) -> ApiKey:
+    key = ApiKey.objects.owned_by(request.principal).filter(pk=key_id).first()
+    if key is None:
+        raise NotFoundError("API key", key_id)
+    return key
+
+
+@sensitive_variables("secret")
+def _shown_once(response: HttpResponse, key: ApiKey, secret: str) -> dict[str, Any]:
+    response["Cache-Control"] = "no-store"
+    return {"api_key": key, "key": secret}
