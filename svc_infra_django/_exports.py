@@ -15,14 +15,17 @@ from typing import Any
 def lazy(
     package: str, names: dict[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` for `package`; `names` maps a public name to its module."""
+    """`__getattr__`, `__dir__` and `__all__` for `package`; `names` maps a public name to its module.
+
+    A name that is its own module stands for that module.
+    """
 
     def __getattr__(name: str) -> Any:
-        try:
-            module = import_module(names[name], package)
-        except KeyError:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
-        value = getattr(module, name)
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = import_module(names[name], package)
+        # A module of that very name is what the import system puts here too, so it must be no other thing.
+        value = module if names[name] == f".{name}" else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -26,6 +26,10 @@ class MachineRowAdmin(admin.ModelAdmin[Any]):
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         return False
 
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # Django offers actions to everybody who may look.
+        return super().get_actions(request) if self.may_act(request) else {}
+
     def may_act(self, request: HttpRequest) -> bool:
         """Whether this member of staff may use the actions: they hold the model's change permission."""
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from django.apps import AppConfig
 
 
 class SvcAppConfig(AppConfig):
-    """Base of the suite's app configs: the label is `svc_<app>`, the rest is declared.
+    """Base of the suite's app configs: labels of its own apps are `svc_<app>`, the rest is declared.
 
     What other floors need of an app stands here as dotted paths, so nobody imports upward and the
     order of INSTALLED_APPS does not matter.
@@ -39,8 +39,9 @@ class SvcAppConfig(AppConfig):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         cls.default = True
-        if "label" not in cls.__dict__:
-            cls.label = f"svc_{cls.name.rpartition('.')[2]}"
+        package, _, app = getattr(cls, "name", "").rpartition(".")
+        if package == __package__ and "label" not in vars(cls):
+            cls.label = f"svc_{app}"
 
     def ready(self) -> None:
         for room in ("checks", "receivers"):

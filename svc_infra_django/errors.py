@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import cleandoc
-from typing import Any, ClassVar
+from inspect import getdoc
+from typing import Any, ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,21 @@ class SvcInfraError(Exception):
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        self.message = message or " ".join(cleandoc(self.__doc__ or "").split())
+        self.message = message or " ".join((getdoc(type(self)) or self.code).split())
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.extra = extra
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception would pickle by calling __init__ again, and subclasses have arguments of their own.
+        return _revived, (type(self), self.__dict__)
+
+
+def _revived(cls: type[SvcInfraError], state: dict[str, Any]) -> SvcInfraError:
+    error = cls.__new__(cls, state["message"])
+    error.__dict__.update(state)
+    return error
 
 
 class NotFoundError(SvcInfraError):
@@ -66,7 +76,7 @@ class ValidationError(SvcInfraError):
     status = 422
 
     @classmethod
-    def at(cls, pointer: str, message: str, *, code: str = "invalid") -> ValidationError:
+    def at(cls, pointer: str, message: str, *, code: str = "invalid") -> Self:
         """A refusal of a single field; `pointer` is a JSON Pointer such as `/body/url`."""
         return cls(errors=[FieldProblem(pointer, code, message)])
 

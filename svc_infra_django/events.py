@@ -6,6 +6,7 @@ by a service or a machine, as its last act; a receiver that raises therefore und
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,8 @@ from pydantic import BaseModel
 from .identifiers import uuid7
 
 PayloadT = TypeVar("PayloadT", bound=BaseModel)
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+")
 
 any_event = Signal()
 """Sent with `event=Event` after the event's own receivers, for every event of the catalogue."""
@@ -42,11 +45,13 @@ class EventType(Signal, Generic[PayloadT]):
     """A signal with a name in the past tense (`order.placed`) and a typed payload.
 
     `outward` events are also told to the project's webhook endpoints. Raises ValueError if the name
-    is declared twice.
+    is declared twice, or is not made of lower-case parts with dots between.
     """
 
     def __init__(self, name: str, payload: type[PayloadT], *, outward: bool = False, summary: str = "") -> None:
         super().__init__()
+        if not NAME.fullmatch(name):
+            raise ValueError(f"Event type {name!r} must look like `order.placed`.")
         if name in catalog:
             raise ValueError(f"Event type {name!r} is declared twice.")
         self.name = name
@@ -59,7 +64,12 @@ class EventType(Signal, Generic[PayloadT]):
         return f"<EventType {self.name}>"
 
     def emit(self, payload: PayloadT, *, owner: Any = None, tenant: str = "") -> Event[PayloadT]:
-        """Tell every receiver, in this transaction. An error in a receiver reaches the caller."""
+        """Tell every receiver, in this transaction. An error in a receiver reaches the caller.
+
+        Raises TypeError if `payload` is not of the declared type: receivers rely on its fields.
+        """
+        if not isinstance(payload, self.payload):
+            raise TypeError(f"{self!r} takes a {self.payload.__name__}, not a {type(payload).__name__}.")
         event = Event(self, payload, owner=owner, tenant=tenant)
         self.send(sender=self.payload, event=event)
         any_event.send(sender=self.payload, event=event)

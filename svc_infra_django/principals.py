@@ -35,7 +35,12 @@ class Principal:
     extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def can(self, permission: str) -> bool:
-        """Whether credential and user both allow `permission` (`app_label.codename`)."""
+        """Whether credential and user both allow `permission` (`app_label.codename`).
+
+        Nobody anonymous or inactive may do anything, whatever an authentication backend says.
+        """
+        if not (self.user.is_authenticated and self.user.is_active):
+            return False
         if self.scopes is not None and not covered(permission, self.scopes):
             return False
         if self.user.has_perm(permission):
@@ -68,6 +73,9 @@ def covered(permission: str, patterns: Iterable[str]) -> bool:
     `*` covers everything and `svc_webhooks.*` every permission of that app; a star stands for whole
     dotted parts at the end, never for a piece of a word.
     """
+    if isinstance(patterns, str):
+        # Its characters would be the patterns, and the star of "orders.*" would cover everything.
+        raise TypeError("Pass a collection of patterns, not one string.")
     return any(
         pattern in (permission, "*") or (pattern.endswith(".*") and permission.startswith(pattern[:-1]))
         for pattern in patterns

@@ -39,5 +39,10 @@ class OwnedQuerySet(models.QuerySet[RowT]):
     """Rows with `owner` and `tenant`."""
 
     def owned_by(self, principal: Principal) -> OwnedQuerySet[RowT]:
-        """What the principal may know of: their own rows in their own tenant. The rest is a 404."""
+        """What the principal may know of: their own rows in their own tenant. The rest is a 404.
+
+        Whoever has no primary key owns nothing; rows without an owner belong to the project.
+        """
+        if principal.user.pk is None:
+            return self.none()
         return self.filter(owner_id=principal.user.pk, tenant=principal.tenant)

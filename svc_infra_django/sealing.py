@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.utils.encoding import force_bytes
 
 from .errors import ConfigurationError
 
@@ -53,15 +54,16 @@ def unseal(sealed: str, *, context: str) -> str:
 
 def derived_keys(purpose: str) -> tuple[bytes, ...]:
     """256-bit keys for `purpose`, the present one first, then those of the fallbacks."""
-    return tuple(_derive(str(secret), purpose) for secret in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS))
+    secrets = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return tuple(_derive(force_bytes(secret), purpose) for secret in secrets)
 
 
 def key_id(key: bytes) -> str:
-    """A short public name for a key, so that the right one is tried first."""
+    """A short public name for a key: it says which one opens the box, and nothing about the key."""
     return sha256(b"svc_infra_django.key_id" + key).hexdigest()[:8]
 
 
 @lru_cache(maxsize=64)
-def _derive(secret: str, purpose: str) -> bytes:
+def _derive(secret: bytes, purpose: str) -> bytes:
     info = f"svc_infra_django.{purpose}".encode()
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret.encode())
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret)

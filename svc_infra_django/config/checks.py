@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, register
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..app_config import declared
 from ..errors import ConfigurationError
 from .sections import Section, mistakes, raw_section
 from .secrets import Secret
 
-HINT = "docs/reference/settings.md lists every section and its fields."
+HINT = "docs/reference/config.md says how sections are written; `manage.py show_svc_settings` lists them."
 
 
 @register("svc_infra")
@@ -52,14 +52,26 @@ def _unknown(name: str, known: Iterable[str]) -> Error:
 
 def _unreadable_secrets(section: Section) -> Iterable[Error]:
     for name in type(section).model_fields:
-        value = getattr(section, name)
-        for secret in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(secret, Secret):
-                try:
-                    secret.reveal()
-                except ConfigurationError as error:
-                    yield Error(
-                        f"SVC_INFRA[{section.section!r}][{name!r}]: {error.message}",
-                        hint="Set the variable, or correct the path.",
-                        id="svc_config.E003",
-                    )
+        for secret in _secrets_in(getattr(section, name)):
+            try:
+                secret.reveal()
+            except ConfigurationError as error:
+                yield Error(
+                    f"SVC_INFRA[{section.section!r}][{name!r}]: {error.message}",
+                    hint="Set the variable, or correct the path.",
+                    id="svc_config.E003",
+                )
+
+
+def _secrets_in(value: object) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, BaseModel):
+        for _, inner in value:
+            yield from _secrets_in(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secrets_in(inner)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for inner in value:
+            yield from _secrets_in(inner)

@@ -11,6 +11,10 @@ from pydantic_core import core_schema
 
 from ..errors import ConfigurationError
 
+SHORTEST_SCRUBBED = 8
+
+_revealed: set[str] = set()
+
 
 class SecretUnreadable(ConfigurationError):
     """A secret cannot be read from the place that the settings name."""
@@ -21,11 +25,12 @@ class SecretUnreadable(ConfigurationError):
 class Secret:
     """A secret kept elsewhere: `Secret("env:NAME")` or `Secret("file:/run/secrets/name")`.
 
-    A file is read again when it changes, so a mounted secret can be rotated without a restart. The
-    value shows in no repr, log or settings dump; ask for it with `reveal()`.
+    A file is UTF-8, white space round the value is dropped, and it is read again when it changes, so
+    a mounted secret can be rotated without a restart. The value shows in no repr, pickle, log or
+    settings dump; ask for it with `reveal()`.
     """
 
-    __slots__ = ("_mtime", "_value", "reference")
+    __slots__ = ("_read", "reference")
 
     def __init__(self, reference: str) -> None:
         scheme, _, place = reference.partition(":")
@@ -33,29 +38,31 @@ class Secret:
             # The text may be the secret itself, pasted: it must not show in the error.
             raise SecretUnreadable('A secret is written Secret("env:NAME") or Secret("file:/path").')
         self.reference = reference
-        self._value: str | None = None
-        self._mtime = 0
+        # What the file looked like and what stood in it: one tuple, so that threads see both or neither.
+        self._read: tuple[tuple[int, int, int], str] | None = None
 
     def reveal(self) -> str:
         """The value. Raises SecretUnreadable if the variable is unset or empty, or the file cannot be read."""
         scheme, _, place = self.reference.partition(":")
-        if scheme == "env":
-            value = os.environ.get(place, "")
-            if not value:
-                raise SecretUnreadable(f"The environment variable {place} is not set.")
-            return value
-        return self._read(Path(place))
+        value = self._from_file(Path(place)) if scheme == "file" else os.environ.get(place, "")
+        if not value:
+            where = f"{place} is empty" if scheme == "file" else f"The environment variable {place} is not set"
+            raise SecretUnreadable(f"{where}.")
+        if len(value) >= SHORTEST_SCRUBBED:
+            _revealed.add(value)
+        return value
 
-    def _read(self, path: Path) -> str:
+    def _from_file(self, path: Path) -> str:
         try:
-            mtime = path.stat().st_mtime_ns
-            if self._value is None or mtime != self._mtime:
-                self._value, self._mtime = path.read_text().strip(), mtime
-        except (OSError, UnicodeDecodeError) as error:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if self._read is not None and self._read[0] == stamp:
+                return self._read[1]
+            value = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
             raise SecretUnreadable(f"{path} cannot be read: {type(error).__name__}.") from None
-        if not self._value:
-            raise SecretUnreadable(f"{path} is empty.")
-        return self._value
+        self._read = stamp, value
+        return value
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
@@ -66,6 +73,9 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self.reference)
 
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        return Secret, (self.reference,)
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(cls._validate)
@@ -75,3 +85,14 @@ class Secret:
         if isinstance(value, Secret):
             return value
         raise ValueError('write Secret("env:NAME") or Secret("file:/path"), not the secret itself')
+
+
+def scrubbed(text: str, *, by: str) -> str:
+    """`text` with every value that a `Secret` revealed in this process replaced `by` something harmless.
+
+    Values of fewer than eight characters stay: they would black out innocent words.
+    """
+    for value in tuple(_revealed):
+        if value in text:
+            text = text.replace(value, by)
+    return text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
@@ -47,7 +48,10 @@ def load(cls: type[SectionT]) -> SectionT:
 
 def raw_section(name: str) -> Any:
     """What the project wrote for the section; an empty dict if nothing."""
-    return getattr(django_settings, "SVC_INFRA", {}).get(name, {})
+    written = getattr(django_settings, "SVC_INFRA", {})
+    if not isinstance(written, Mapping):
+        raise BadSettings("SVC_INFRA must be a dict of sections.")
+    return written.get(name, {})
 
 
 def mistakes(section: str, error: ValidationError) -> list[str]:
@@ -59,11 +63,17 @@ def mistakes(section: str, error: ValidationError) -> list[str]:
 
 
 class _LazySection:
+    __slots__ = ("_cls",)
+
     def __init__(self, cls: type[Section]) -> None:
-        self._cls = cls
+        object.__setattr__(self, "_cls", cls)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(load(self._cls), name)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        # It would hide the setting for the rest of the process, whatever SVC_INFRA says.
+        raise AttributeError(f"Set SVC_INFRA[{self._cls.section!r}][{name!r}] instead; tests have `svc_settings`.")
 
     def __repr__(self) -> str:
         return f"<settings {self._cls.section}>"

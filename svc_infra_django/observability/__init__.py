@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from .._exports import lazy
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from .health import HealthCheck as HealthCheck
     from .logging import logger as logger
     from .logging import logging_config as logging_config
-    from .metrics import metrics as metrics
     from .tracing import span as span
 
 __getattr__, __dir__, __all__ = lazy(

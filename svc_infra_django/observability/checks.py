@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from .conf import settings
 
@@ -32,4 +34,27 @@ def check_metrics_token(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "/metrics is open to everybody.",
             hint='Set SVC_INFRA["observability"]["metrics_token"] to a Secret, or keep the path off the internet.',
             id="svc_observability.W002",
+        )
+
+
+@register(Tags.security, deploy=True)
+def check_trusted_proxies(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W003: everybody may say which address they come from."""
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        yield Warning(
+            "trusted_proxies holds a network of all addresses: any caller can forge theirs.",
+            hint='List only your proxies in SVC_INFRA["observability"]["trusted_proxies"].',
+            id="svc_observability.W003",
+        )
+
+
+@register("svc_infra")
+def check_multiprocess_directory(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E001: the processes have no place to share their metrics."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if directory and not Path(directory).is_dir():
+        yield Error(
+            "PROMETHEUS_MULTIPROC_DIR is not a directory.",
+            hint=f"mkdir -p {directory}, and empty it before each start.",
+            id="svc_observability.E001",
         )

@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any
 
-from structlog.contextvars import bound_contextvars, get_contextvars
+from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}")
-TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+# Version 00 ends after the flags; of a later version we read the part we know.
+TRACEPARENT = re.compile(
+    r"(?:00(?=.{53}\Z)|(?!00|ff)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
+)
 
 CARRIED = ("request_id", "trace_id", "trace_flags")
 
@@ -25,6 +28,22 @@ def bound(**values: Any) -> Iterator[None]:
     """Bind `values` to every log line written inside the block."""
     with bound_contextvars(**values):
         yield
+
+
+@contextmanager
+def isolated(**values: Any) -> Iterator[None]:
+    """Run the block with `values` as the whole context; what it binds and forgets ends with the block.
+
+    A server's thread goes on to the next request, so each request starts from nothing.
+    """
+    before = get_contextvars()
+    clear_contextvars()
+    bind_contextvars(**values)
+    try:
+        yield
+    finally:
+        clear_contextvars()
+        bind_contextvars(**before)
 
 
 def current() -> dict[str, Any]:
@@ -46,7 +65,7 @@ def carried() -> dict[str, str]:
 @contextmanager
 def carrying(headers: Mapping[str, str], **values: Any) -> Iterator[None]:
     """Bind what `carried` returned where the work was made, and `values` beside it."""
-    with bound_contextvars(**{name: headers[name] for name in CARRIED if headers.get(name)}, **values):
+    with bound_contextvars(**{name: str(headers[name]) for name in CARRIED if headers.get(name)}, **values):
         yield
 
 
@@ -58,7 +77,7 @@ def accepted_request_id(offered: str | None) -> str | None:
 def parsed_traceparent(header: str | None) -> dict[str, str] | None:
     """Trace id and flags of a `traceparent` (W3C Trace Context, section 3.2), or None if malformed."""
     match = TRACEPARENT.fullmatch(header or "")
-    return {"trace_id": match[1], "trace_flags": match[3]} if match else None
+    return {"trace_id": match[1], "trace_flags": match[2]} if match else None
 
 
 def new_trace() -> dict[str, str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotInTime
+from contextvars import copy_context
 from dataclasses import dataclass
 from secrets import token_hex
-from threading import Lock
-from time import monotonic, perf_counter
+from threading import Lock, Thread
+from time import monotonic
 from typing import ClassVar
 
 from django.core.cache import caches
@@ -63,8 +62,9 @@ class CacheCheck(HealthCheck):
     name = "cache"
 
     def run(self) -> None:
-        cache, value = caches["default"], token_hex(8)
-        cache.set("svc_infra_django:health", value, 10)
+        cache = caches["default"]
+        # Another process may write in between; that something is there is what counts.
+        cache.set("svc_infra_django:health", token_hex(8), 10)
         if cache.get("svc_infra_django:health") is None:
             raise UnavailableError("The default cache lost a value at once.")
 
@@ -78,35 +78,65 @@ class Finding:
     duration_ms: float
 
 
-_pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="svc-health")
 _lock = Lock()
+_running: dict[type[HealthCheck], _Run] = {}
 _last: tuple[float, list[Finding]] = (float("-inf"), [])
 
 
 def run_all() -> list[Finding]:
-    """Run every declared check at the same time, or reuse an answer that is young enough."""
+    """Run every declared check at the same time, or reuse an answer that is young enough.
+
+    Returns after `health_timeout_seconds` at the latest. A check that hangs keeps its one thread and
+    counts as failing until it comes back; no second thread is sent after it.
+    """
     global _last
     with _lock:
         if monotonic() - _last[0] > settings.health_cache_seconds:
-            running = [(cls(), _pool.submit(_timed, cls())) for _, cls in declared("health_checks")]
-            _last = (monotonic(), [_finding(check, future) for check, future in running])
+            deadline = monotonic() + settings.health_timeout_seconds
+            runs = [_begun(cls) for _, cls in declared("health_checks")]
+            _last = (monotonic(), [run.finding(deadline) for run in runs])
         return _last[1]
 
 
-def _timed(check: HealthCheck) -> float:
-    started = perf_counter()
-    try:
-        check.run()
-    finally:
-        connections.close_all()
-    return (perf_counter() - started) * 1000
+def forget() -> None:
+    """Ask every check anew at the next probe, whatever the last one found."""
+    global _last
+    _last = (float("-inf"), [])
 
 
-def _finding(check: HealthCheck, future: Future[float]) -> Finding:
-    try:
-        return Finding(check.name, True, round(future.result(settings.health_timeout_seconds), 1))
-    except NotInTime:
-        logger.error("health check timed out", check=check.name)
-    except Exception as error:  # frontier: whatever a check raises is its finding
-        logger.error("health check failed", check=check.name, error=repr(error))
-    return Finding(check.name, False, settings.health_timeout_seconds * 1000)
+def _begun(cls: type[HealthCheck]) -> _Run:
+    run = _running.get(cls)
+    if run is None or not run.thread.is_alive():
+        run = _running[cls] = _Run(cls())
+        run.thread.start()
+    return run
+
+
+class _Run:
+    """One check in a thread of its own; a daemon, so that a hung one does not hold up the shutdown."""
+
+    def __init__(self, check: HealthCheck) -> None:
+        self.check = check
+        self.error: Exception | None = None
+        self.ended: float | None = None
+        self.started = monotonic()
+        context = copy_context()
+        self.thread = Thread(target=lambda: context.run(self._run), name=f"svc-health-{check.name}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self.check.run()
+        except Exception as error:  # frontier: whatever a check raises is its finding
+            self.error = error
+        finally:
+            self.ended = monotonic()
+            connections.close_all()
+
+    def finding(self, deadline: float) -> Finding:
+        self.thread.join(max(0.0, deadline - monotonic()))
+        if self.ended is None:
+            logger.error("health check timed out", check=self.check.name)
+        elif self.error is not None:
+            logger.error("health check failed", check=self.check.name, error=repr(self.error))
+        seconds = (self.ended or monotonic()) - self.started
+        return Finding(self.check.name, self.ended is not None and self.error is None, round(seconds * 1000, 1))

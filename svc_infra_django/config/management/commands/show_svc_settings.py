@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from pydantic import BaseModel
 
 from ....app_config import declared
 from ...sections import load
+
+# A Secret shows as its reference. This is for what a section takes in clear, such as a provider's dict.
+SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|credential|key)s?$")
+MASK = "********"
 
 
 class Command(BaseCommand):
@@ -18,13 +25,24 @@ class Command(BaseCommand):
         parser.add_argument("--changed", action="store_true", help="Only what differs from the default.")
 
     def handle(self, *args: Any, section: str | None, changed: bool, **options: Any) -> None:
-        for _, cls in declared("settings_section"):
-            if section not in (None, cls.section):
-                continue
+        sections = {cls.section: cls for _, cls in declared("settings_section")}
+        if section is not None and section not in sections:
+            raise CommandError(f"No section {section!r}; there are: {', '.join(sorted(sections))}.")
+        for cls in [sections[section]] if section else sections.values():
             values = load(cls)
             self.stdout.write(self.style.MIGRATE_HEADING(cls.section))
             for name in cls.model_fields:
                 is_set = name in values.model_fields_set
                 if is_set or not changed:
                     mark = self.style.SUCCESS("set") if is_set else "default"
-                    self.stdout.write(f"  {name} = {getattr(values, name)!r}  ({mark})")
+                    self.stdout.write(f"  {name} = {_masked(name, getattr(values, name))!r}  ({mark})")
+
+
+def _masked(name: str, value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, Mapping):
+        return {key: _masked(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(name, inner) for inner in value]
+    return MASK if isinstance(value, (str, bytes)) and SECRET_NAME.search(name) else value
