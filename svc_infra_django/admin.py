@@ -32,7 +32,7 @@ class MachineRowAdmin(admin.ModelAdmin[Any]):
 
     def may_act(self, request: HttpRequest) -> bool:
         """Whether this member of staff may use the actions: they hold the model's change permission."""
-        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")  # type: ignore[union-attr]
+        return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
 
 
 @sensitive_variables("secret")

@@ -48,7 +48,9 @@ class EventType(Signal, Generic[PayloadT]):
     is declared twice, or is not made of lower-case parts with dots between.
     """
 
-    def __init__(self, name: str, payload: type[PayloadT], *, outward: bool = False, summary: str = "") -> None:
+    def __init__(
+        self, name: str, payload: type[PayloadT], *, outward: bool = False, summary: str = ""
+    ) -> None:
         super().__init__()
         if not NAME.fullmatch(name):
             raise ValueError(f"Event type {name!r} must look like `order.placed`.")

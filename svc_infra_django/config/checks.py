@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from ..app_config import declared
 from ..errors import ConfigurationError
-from .sections import Section, mistakes, raw_section
 from .secrets import Secret
+from .sections import Section, mistakes, raw_section
 
 HINT = "docs/reference/config.md says how sections are written; `manage.py show_svc_settings` lists them."
 

@@ -42,11 +42,13 @@ class Secret:
         self._read: tuple[tuple[int, int, int], str] | None = None
 
     def reveal(self) -> str:
-        """The value. Raises SecretUnreadable if the variable is unset or empty, or the file cannot be read."""
+        """The value. Raises SecretUnreadable if the variable or the file is missing or empty."""
         scheme, _, place = self.reference.partition(":")
         value = self._from_file(Path(place)) if scheme == "file" else os.environ.get(place, "")
         if not value:
-            where = f"{place} is empty" if scheme == "file" else f"The environment variable {place} is not set"
+            where = (
+                f"{place} is empty" if scheme == "file" else f"The environment variable {place} is not set"
+            )
             raise SecretUnreadable(f"{where}.")
         if len(value) >= SHORTEST_SCRUBBED:
             _revealed.add(value)
@@ -77,7 +79,9 @@ class Secret:
         return Secret, (self.reference,)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(cls._validate)
 
     @classmethod

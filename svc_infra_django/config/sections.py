@@ -25,7 +25,9 @@ class BadSettings(ConfigurationError):
 class Section(BaseModel):
     """Base of an app's settings. The docstring under a field is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     section: ClassVar[str]
     """The key in SVC_INFRA."""
@@ -73,7 +75,9 @@ class _LazySection:
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         # It would hide the setting for the rest of the process, whatever SVC_INFRA says.
-        raise AttributeError(f"Set SVC_INFRA[{self._cls.section!r}][{name!r}] instead; tests have `svc_settings`.")
+        raise AttributeError(
+            f"Set SVC_INFRA[{self._cls.section!r}][{name!r}] instead; tests have `svc_settings`."
+        )
 
     def __repr__(self) -> str:
         return f"<settings {self._cls.section}>"

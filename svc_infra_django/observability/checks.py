@@ -20,7 +20,7 @@ def check_middleware(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     """W001: the request context is not the outermost middleware."""
     if next(iter(django_settings.MIDDLEWARE), None) != MIDDLEWARE:
         yield Warning(
-            "RequestContextMiddleware is not first in MIDDLEWARE: requests that others answer have no id and no log line.",
+            "RequestContextMiddleware is not first: what other middlewares answer has no id and no line.",
             hint=f'Make "{MIDDLEWARE}" the first entry.',
             id="svc_observability.W001",
         )
@@ -32,7 +32,7 @@ def check_metrics_token(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     if settings.metrics_token is None:
         yield Warning(
             "/metrics is open to everybody.",
-            hint='Set SVC_INFRA["observability"]["metrics_token"] to a Secret, or keep the path off the internet.',
+            hint='Set SVC_INFRA["observability"]["metrics_token"] to a Secret, or keep strangers away.',
             id="svc_observability.W002",
         )
 

@@ -121,7 +121,9 @@ class _Run:
         self.ended: float | None = None
         self.started = monotonic()
         context = copy_context()
-        self.thread = Thread(target=lambda: context.run(self._run), name=f"svc-health-{check.name}", daemon=True)
+        self.thread = Thread(
+            target=lambda: context.run(self._run), name=f"svc-health-{check.name}", daemon=True
+        )
 
     def _run(self) -> None:
         try:
@@ -139,4 +141,6 @@ class _Run:
         elif self.error is not None:
             logger.error("health check failed", check=self.check.name, error=repr(self.error))
         seconds = (self.ended or monotonic()) - self.started
-        return Finding(self.check.name, self.ended is not None and self.error is None, round(seconds * 1000, 1))
+        return Finding(
+            self.check.name, self.ended is not None and self.error is None, round(seconds * 1000, 1)
+        )

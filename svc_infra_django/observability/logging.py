@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import re
 import sys
-from collections.abc import MutableMapping
 from typing import Any, Literal, cast
 
 import orjson
 import structlog
+from structlog.contextvars import get_contextvars
 from structlog.typing import EventDict, WrappedLogger
 
-SECRET_KEY_NAME = re.compile(
-    r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|api_?key|access_key|private_key|signature|otp)(_|$)"
-)
-REDACTED = "[redacted]"
+from .redaction import redact
 
 # Attributes of a LogRecord that `extra` may not overwrite; a key of that name gets an underscore.
 RESERVED = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - {"exc_info", "stack_info"}
@@ -51,12 +48,11 @@ def logging_config(
     """
     if format == "auto":
         format = "console" if sys.stderr.isatty() else "json"
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer() if format == "console" else structlog.processors.JSONRenderer(_json)
-    )
-    errors: list[Any] = [] if format == "console" else [structlog.processors.format_exc_info]
+    renderer: Any = structlog.processors.JSONRenderer(_json)
+    if format == "console":
+        # Rich tracebacks print local variables, secrets and all.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     before = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
@@ -71,15 +67,30 @@ def logging_config(
                 "foreign_pre_chain": before,
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.format_exc_info,
                     redact,
-                    *errors,
                     renderer,
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "svc"}},
+        "filters": {
+            "svc_context": {"()": ContextFilter},
+            "require_debug_false": {"()": "django.utils.log.RequireDebugFalse"},
+        },
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "svc", "filters": ["svc_context"]},
+            "mail_admins": {
+                "class": "django.utils.log.AdminEmailHandler",
+                "level": "ERROR",
+                "filters": ["require_debug_false"],
+            },
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
+            # Without Django's own console handler, which would say everything twice.
+            "django": {"level": "INFO", "handlers": ["mail_admins"]},
+            # At DEBUG it writes statements with their values: hashes, addresses, tokens.
+            "django.db.backends": {"level": "INFO"},
             # Our access log says the same with id, route and time.
             "django.server": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
             "django.request": {"level": "ERROR"},
@@ -87,19 +98,20 @@ def logging_config(
     }
 
 
-def redact(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-    """A structlog processor: the value of every key that is named like a secret becomes `[redacted]`."""
-    return cast(EventDict, _redacted(event))
+class ContextFilter(logging.Filter):
+    """Puts the request id and what else is bound on every record, for any handler and formatter.
 
+    A record that Django writes when the request is over takes the id from its request.
+    """
 
-def _redacted(value: Any) -> Any:
-    if isinstance(value, MutableMapping):
-        return {
-            key: REDACTED if SECRET_KEY_NAME.search(str(key)) else _redacted(inner) for key, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_redacted(inner) for inner in value]
-    return value
+    def filter(self, record: logging.LogRecord) -> bool:
+        context = get_contextvars()
+        if request_id := getattr(getattr(record, "request", None), "request_id", None):
+            context.setdefault("request_id", request_id)
+        for name, value in context.items():
+            if not hasattr(record, name):
+                setattr(record, name, value)
+        return True
 
 
 def _merge_extra(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
@@ -110,7 +122,11 @@ def _merge_extra(logger: WrappedLogger, name: str, event: EventDict) -> EventDic
 
 
 def _json(event: EventDict, default: Any = str, **_: Any) -> str:
-    return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:
+        # Lone surrogates and very large numbers, which a caller can send to make a line disappear.
+        return json.dumps(event, default=str, skipkeys=True)
 
 
 logger = get_logger("svc_infra_django")

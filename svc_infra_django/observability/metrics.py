@@ -127,8 +127,9 @@ class _Family:
                 self.metric = Histogram(f"{exported}_seconds", name, labels, registry=registry)
             case "gauge":
                 # Adding up what several processes say of one queue's depth would multiply it.
-                mode = "livemostrecent"
-                self.metric = Gauge(exported, name, labels, registry=registry, multiprocess_mode=mode)
+                self.metric = Gauge(
+                    exported, name, labels, registry=registry, multiprocess_mode="livemostrecent"
+                )
             case _:
                 self.metric = Gauge(exported, name, labels, registry=registry, multiprocess_mode="livesum")
 

@@ -20,3 +20,13 @@ def span(name: str, **attributes: Any) -> Iterator[Any]:
         return
     with trace.get_tracer("svc_infra_django").start_as_current_span(name, attributes=attributes) as current:
         yield current
+
+
+def active_trace() -> dict[str, str] | None:
+    """Trace id and flags of the span that OpenTelemetry has open here, so that logs and spans agree."""
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return {"trace_id": f"{context.trace_id:032x}", "trace_flags": f"{context.trace_flags:02x}"}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from hmac import compare_digest
+from typing import cast
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 from django_prometheus.exports import ExportToDjangoView
 
-from ..errors import AuthenticationError
 from .conf import settings
 from .health import run_all
 
@@ -41,7 +41,24 @@ def readyz(request: HttpRequest) -> HttpResponse:
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text, of all processes when PROMETHEUS_MULTIPROC_DIR is set."""
     if settings.metrics_token is not None:
-        offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not compare_digest(offered.encode(), settings.metrics_token.reveal().encode()):
-            raise AuthenticationError()
-    return ExportToDjangoView(request)
+        scheme, _, offered = request.headers.get("Authorization", "").partition(" ")
+        expected = settings.metrics_token.reveal()
+        if scheme.lower() != "bearer" or not compare_digest(offered.encode(), expected.encode()):
+            # A problem by hand: this floor knows no API.
+            problem = {
+                "type": "about:blank",
+                "title": "Unauthorized",
+                "status": 401,
+                "code": "not_authenticated",
+            }
+            return JsonResponse(
+                problem,
+                status=401,
+                content_type="application/problem+json",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+    return cast(HttpResponse, ExportToDjangoView(request))
+
+
+PROBES = frozenset({healthz, readyz})
+"""Views that answer before anything else of the project has a say."""

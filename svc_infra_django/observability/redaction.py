@@ -1,0 +1,95 @@
+"""Secrets leave no trace in the log: by the name of the key, by known value, by shape of the text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from django.http import HttpRequest
+from pydantic import BaseModel
+from structlog.typing import EventDict, WrappedLogger
+
+from ..config.secrets import Secret, scrubbed
+
+REDACTED = "[redacted]"
+
+DEEPEST = 8
+"""Nesting below this is cut: a log line is no place for it, and it may go round in a circle."""
+
+LONGEST_NAME = 200
+
+SECRET_NAME = re.compile(
+    r"(?:^|_)(?:pass(?:word|wd|phrase|code)?s?|secrets?|tokens?|authorization|cookies?|api_?keys?"
+    r"|(?:access|private|signing|secret|encryption)_?keys?|signatures?|t?otps?|recovery_?codes?"
+    r"|sessionid|session_key|csrf[a-z]*|jwt|credentials)(?:_|$)"
+)
+
+# What gives a secret away in running text, such as a message, a repr or a traceback. Callers choose
+# that text: every repetition here ends where its next start begins, so the time grows with the length.
+SHAPES = re.compile(
+    r"""
+      (?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*
+    | \bwhsec_[A-Za-z0-9+/=]{8,}
+    | (?P<scheme>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}
+    | (?P<user>://[^/\s:@]*:)[^/\s]+(?=@)
+    | (?P<name>(?:password|passwd|passphrase|secret|token|api[_-]?key|authorization|signature|otp)
+        (?:['"]?\s?[:=]\s?))(?P<quote>['"])(?:\\.|(?!(?P=quote))[^\\])+(?P=quote)
+    | (?P<parameter>(?:password|passwd|passphrase|secret|token|api[_-]?key|signature|otp)=)[^\s&'",;)}\]]+
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def redact(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """A structlog processor: what is named, known or shaped like a secret becomes `[redacted]`."""
+    return cast(EventDict, redacted(event))
+
+
+def redacted(value: Any, *, depth: int = 0) -> Any:
+    """`value` without its secrets, as plain data; the original is left alone."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return redacted_text(value)
+    if depth >= DEEPEST:
+        return "..."
+    if isinstance(value, HttpRequest):
+        # Its repr holds the query string, where links carry their tokens.
+        return f"{value.method} {value.path}"
+    if isinstance(value, Secret):
+        return repr(value)
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
+    if isinstance(value, Mapping):
+        return {
+            key: REDACTED
+            if is_secret_name(str(key)) and not (inner is None or isinstance(inner, bool))
+            else redacted(inner, depth=depth + 1)
+            for key, inner in value.items()
+        }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [redacted(inner, depth=depth + 1) for inner in value]
+    return redacted_text(str(value))
+
+
+def redacted_text(text: str) -> str:
+    """`text` without the values of known `Secret`s and without what is shaped like a secret."""
+    return SHAPES.sub(_without_secret, scrubbed(text, by=REDACTED))
+
+
+@lru_cache(maxsize=2048)
+def is_secret_name(name: str) -> bool:
+    """Whether a key of this name holds a secret, in any spelling: `apiKey`, `API-KEY`, `api_key`."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]+", "_", name[:LONGEST_NAME]).lower()
+    return SECRET_NAME.search(spaced) is not None
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    before = match["scheme"] or match["user"] or match["name"] or match["parameter"] or ""
+    quote = match["quote"] or ""
+    return f"{before}{quote}{REDACTED}{quote}"
