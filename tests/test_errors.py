@@ -81,7 +81,9 @@ def test_an_error_survives_the_way_to_another_process(error: SvcInfraError, agai
 
 
 def test_every_kind_has_a_status_a_code_and_a_message() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SvcInfraError)]
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SvcInfraError)
+    ]
 
     assert {kind.status for kind in kinds} == {401, 403, 404, 409, 422, 429, 500, 503}
     assert len({kind.code for kind in kinds}) == len(kinds)

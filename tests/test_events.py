@@ -90,7 +90,9 @@ def test_a_name_is_declared_once(tea_brewed) -> None:
         EventType("tea.brewed", Brewed)
 
 
-@pytest.mark.parametrize("name", ["", "tea", "Tea.brewed", "tea.", ".brewed", "tea.*", "tea brewed", "tea..brewed"])
+@pytest.mark.parametrize(
+    "name", ["", "tea", "Tea.brewed", "tea.", ".brewed", "tea.*", "tea brewed", "tea..brewed"]
+)
 def test_a_name_that_no_pattern_could_match_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="must look like"):
         EventType(name, Brewed)
