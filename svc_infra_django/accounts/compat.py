@@ -6,12 +6,26 @@ taken and what a new user looks like, so a project's own adapter is honoured. No
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+from allauth.account import signals
+from allauth.account.adapter import get_adapter
 from allauth.account.models import EmailAddress
+from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
+from django.contrib.auth.password_validation import get_password_validators, validate_password
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 
+from .conf import settings
 from .hashing import folded
+
+# For projects that name no validators of their own.
+VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "CommonPasswordValidator", "NumericPasswordValidator")
+]
 
 
 def user_with_address(address: str) -> Any:
@@ -22,10 +36,9 @@ def user_with_address(address: str) -> Any:
     """
     # Both are asked in any case, so that the time does not tell which of them knew the address.
     owned = list(EmailAddress.objects.select_related("user").filter(email=address))
-    field = get_user_model().get_email_field_name()
-    named = get_user_model()._default_manager.filter(**{f"{field}__iexact": address})
+    named = get_user_model()._default_manager.filter(**{f"{_email_field()}__iexact": address})
     # How a database folds Unicode is its own affair; here only ASCII is folded.
-    users = {user.pk: user for user in named if folded(getattr(user, field) or "") == address}
+    users = {user.pk: user for user in named if folded(email_of(user)) == address}
 
     for row in owned:
         if row.verified:
@@ -41,3 +54,86 @@ def address_is_proven(user: Any, address: str) -> bool:
     are, until the key from the mail came back.
     """
     return not EmailAddress.objects.filter(user_id=user.pk, email=address, verified=False).exists()
+
+
+def email_of(user: Any) -> str:
+    """The address on the user itself, or an empty string."""
+    return getattr(user, _email_field(), "") or ""
+
+
+def addresses_of(user: Any) -> list[str]:
+    """Every address of the user, in a fixed order."""
+    rows = EmailAddress.objects.filter(user_id=user.pk).values_list("email", flat=True)
+    return sorted({email_of(user), *rows})
+
+
+def waiting_address(address: str) -> EmailAddress | None:
+    """The row of a (folded) address that somebody signed up with and nobody proved, if that is all there is."""
+    user = user_with_address(address)
+    if user is None or user.is_staff or user.last_login is not None or not user.is_active:
+        return None
+    return EmailAddress.objects.select_related("user").filter(user=user, email=address, verified=False).first()
+
+
+def locked_address(pk: str) -> EmailAddress | None:
+    """The row, locked until the transaction ends."""
+    rows = EmailAddress.objects.select_for_update(of=("self",)).select_related("user")
+    return rows.filter(pk=pk).first() if pk.isdecimal() else None
+
+
+def unproven_address(user: Any, address: str) -> EmailAddress | None:
+    """The user's row for a (folded) address, if it still has to be proven."""
+    return EmailAddress.objects.filter(user_id=user.pk, email=address, verified=False).first()
+
+
+def is_taken(address: str) -> bool:
+    """Whether the (folded) address is anybody's, proven or not."""
+    return user_with_address(address) is not None or EmailAddress.objects.filter(email=address).exists()
+
+
+def stored_address(user: Any, address: str) -> str:
+    """The address as it is stored: mail goes there, not to what a stranger typed."""
+    row = EmailAddress.objects.filter(user_id=user.pk, email=address).first()
+    return row.email if row is not None else email_of(user)
+
+
+def new_user(address: str, password: str) -> Any:
+    """Make a user as the project's adapter makes them, with an address still to be proven."""
+    adapter = get_adapter()
+    form = SimpleNamespace(cleaned_data={"email": address, "password1": password})
+    user = adapter.save_user(None, adapter.new_user(None), form)
+    EmailAddress.objects.create(user=user, email=address, primary=True, verified=False)
+    return user
+
+
+def mark_proven(address: EmailAddress) -> bool:
+    """The address is its user's; False if it is proven to be another's."""
+    if not address.set_verified():
+        return False
+    address.set_as_primary(conditional=True)
+    signals.email_confirmed.send(sender=EmailAddress, request=None, email_address=address)
+    return True
+
+
+def check_address(address: str) -> None:
+    """Raise Django's ValidationError for an address that nobody may sign up with.
+
+    Only ASCII is taken: letters that look alike would make addresses that look alike.
+    """
+    if not address.isascii():
+        raise ValidationError("Only ASCII is accepted; write an international domain in its xn-- form.")
+    validate_email(address)
+    get_adapter().clean_email(address)
+
+
+def check_password_rules(password: str, user: Any) -> None:
+    """Raise Django's ValidationError for a password that breaks the project's rules, or ours."""
+    if len(password) < settings.password_min_length:
+        raise ValidationError(f"Use at least {settings.password_min_length} characters.")
+    if not django_settings.AUTH_PASSWORD_VALIDATORS:
+        validate_password(password, user, get_password_validators(VALIDATORS))
+    get_adapter().clean_password(password, user=user)
+
+
+def _email_field() -> str:
+    return get_user_model().get_email_field_name()

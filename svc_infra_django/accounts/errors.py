@@ -68,6 +68,18 @@ class InvalidKey(ValidationError):
     code = "accounts.invalid_key"
 
 
+class PasswordRefused(ValidationError):
+    """This password is not good enough."""
+
+    code = "accounts.password_refused"
+
+
+class AddressRefused(ValidationError):
+    """This is not an e-mail address that we can send to."""
+
+    code = "accounts.address_refused"
+
+
 class TooManyAttempts(RateLimitedError):
     """Too many attempts; wait as long as Retry-After says."""
 

@@ -58,14 +58,20 @@ def subject_digest(subject: str) -> str:
 
 def password_state(user: Any) -> str:
     """A keyed digest of the stored password hash: it differs after every change, by whatever path."""
-    return _password_state(user, derived_keys("accounts.password_state")[0])
+    return password_states(user)[0]
+
+
+def password_states(user: Any) -> list[str]:
+    """The same under every key that is still good, the present one first."""
+    return keyed_states("accounts.password_state", user.pk, user.password)
 
 
 def has_password_state(user: Any, state: str) -> bool:
     """Whether the user's password is still what it was when `state` was taken."""
-    keys = derived_keys("accounts.password_state")
-    return any(hmac.compare_digest(_password_state(user, key), state) for key in keys)
+    return any(hmac.compare_digest(known, state) for known in password_states(user))
 
 
-def _password_state(user: Any, key: bytes) -> str:
-    return hmac.new(key, f"{user.pk}:{user.password}".encode(), sha256).hexdigest()
+def keyed_states(purpose: str, *parts: object) -> list[str]:
+    """Keyed digests of `parts`, one under each of the keys for `purpose`, the present one first."""
+    message = "\x00".join(str(part) for part in parts).encode("utf-8", "replace")
+    return [hmac.new(key, message, sha256).hexdigest() for key in derived_keys(purpose)]

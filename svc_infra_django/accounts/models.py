@@ -28,6 +28,7 @@ class AuthSession(models.Model):
     class Reason(models.TextChoices):
         LOGOUT = "logout", "logged out"
         LOGOUT_ALL = "logout_all", "logged out everywhere"
+        PASSWORD = "password", "password changed"  # noqa: S105  # a reason, not a password
         REUSE = "reuse", "refresh token reused"
         ADMIN = "admin", "ended by staff"
 

@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from ..rows import OwnedQuerySet
-from .hashing import token_digest
+from .hashing import password_states, token_digest
 
 if TYPE_CHECKING:
     from .models import MFAChallenge
@@ -23,6 +23,10 @@ class AuthSessionQuerySet(OwnedQuerySet["AuthSession"]):
     def of_user(self, user: Any) -> AuthSessionQuerySet:
         """The user's sessions in every tenant."""
         return self.filter(owner_id=user.pk)
+
+    def good(self, user: Any, *, now: datetime) -> AuthSessionQuerySet:
+        """The user's living sessions that were begun with the present password."""
+        return self.of_user(user).alive(now=now).filter(password_state__in=password_states(user))
 
     def revoke(self, *, now: datetime, reason: str) -> int:
         """End what is not ended yet; how many that were."""

@@ -1,0 +1,94 @@
+"""The staff door: sessions, devices and counts of attempts. Nothing here shows a secret."""
+
+from __future__ import annotations
+
+
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import ngettext
+
+from ..admin import MachineRowAdmin
+from .models import AuthSession, Throttle, TOTPDevice
+from .services.ending_sessions import end_all_sessions, end_session
+
+
+class _OfUser(MachineRowAdmin):
+    user_field = "owner"
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """The user's name, exactly: it has an index."""
+        return [f"{self.user_field}__{get_user_model().USERNAME_FIELD}__exact"]
+
+
+@admin.register(AuthSession)
+class AuthSessionAdmin(_OfUser):
+    list_display = ["id", "owner", "state", "amr", "created_at", "refreshed_at", "client_address", "user_agent"]
+    list_filter = ["revoked_for", "created_at"]
+    list_select_related = ["owner"]
+    list_per_page = 50
+    ordering = ["-created_at", "-id"]
+    search_help_text = "The user's name, exactly."
+    fields = [
+        *("id", "owner", "tenant", "state", "amr", "auth_time", "created_at", "refreshed_at"),
+        *("idle_expires_at", "expires_at", "revoked_at", "revoked_for", "client_address", "user_agent"),
+    ]
+    actions = ["end_selected", "end_all_of_users"]
+
+    @admin.display(description="state")
+    def state(self, row: AuthSession) -> str:
+        if row.revoked_at is not None:
+            return f"ended: {row.get_revoked_for_display()}"
+        return "alive" if row.is_good(now=timezone.now()) else "over"
+
+    @admin.action(description="End the selected sessions")
+    def end_selected(self, request: HttpRequest, queryset: QuerySet[AuthSession]) -> None:
+        if not self.may_act(request):
+            self.message_user(request, "You may look at sessions, not end them.", messages.ERROR)
+            return
+        rows = list(queryset.filter(revoked_at=None).select_related("owner"))
+        for row in rows:
+            end_session(row, reason=AuthSession.Reason.ADMIN, now=timezone.now())
+        text = ngettext("%d session was ended.", "%d sessions were ended.", len(rows)) % len(rows)
+        self.message_user(request, text, messages.SUCCESS)
+
+    @admin.action(description="End all sessions of these users")
+    def end_all_of_users(self, request: HttpRequest, queryset: QuerySet[AuthSession]) -> None:
+        if not self.may_act(request):
+            self.message_user(request, "You may look at sessions, not end them.", messages.ERROR)
+            return
+        users = get_user_model()._default_manager.filter(pk__in=queryset.values("owner_id"))
+        count = sum(
+            end_all_sessions(user, reason=AuthSession.Reason.ADMIN, now=timezone.now()) for user in users
+        )
+        text = ngettext("%d session was ended.", "%d sessions were ended.", count) % count
+        self.message_user(request, text, messages.SUCCESS)
+
+
+@admin.register(TOTPDevice)
+class TOTPDeviceAdmin(_OfUser):
+    user_field = "user"
+    list_display = ["id", "user", "name", "confirmed", "created_at", "last_used_at"]
+    list_filter = ["confirmed"]
+    list_select_related = ["user"]
+    search_help_text = "The user's name, exactly."
+    fields = ["user", "name", "confirmed", "created_at", "last_used_at", "throttling_failure_count"]
+
+
+@admin.register(Throttle)
+class ThrottleAdmin(MachineRowAdmin):
+    list_display = ["id", "scope", "subject", "count", "started_at", "ends_at"]
+    list_filter = ["scope"]
+    fields = ["scope", "subject", "count", "started_at", "ends_at"]
+    actions = ["unlock"]
+
+    @admin.action(description="Unlock: start counting anew")
+    def unlock(self, request: HttpRequest, queryset: QuerySet[Throttle]) -> None:
+        if not self.may_act(request):
+            self.message_user(request, "You may look at counts, not change them.", messages.ERROR)
+            return
+        count = queryset.update(count=0)
+        text = ngettext("%d count was set back.", "%d counts were set back.", count) % count
+        self.message_user(request, text, messages.SUCCESS)

@@ -1,0 +1,98 @@
+"""What of the project's settings would keep accounts from working, or from being safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from .conf import AccountsSettings, settings
+
+MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"
+WEAK_HASHERS = ("MD5PasswordHasher", "UnsaltedMD5PasswordHasher", "UnsaltedSHA1PasswordHasher")
+SECRET_KEY_LENGTH = 50
+
+
+@register("svc_infra")
+def check_installed(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E001 an app that accounts stand on is missing, E002 its middleware, E003 nobody checks passwords."""
+    for name in ("allauth", "allauth.account", "django_otp"):
+        if not apps.is_installed(name):
+            yield Error(
+                f"svc_infra_django.accounts needs {name}.",
+                hint=f'Add "{name}" to INSTALLED_APPS.',
+                id="svc_accounts.E001",
+            )
+    if MIDDLEWARE not in django_settings.MIDDLEWARE:
+        yield Error(
+            "django-allauth's AccountMiddleware is missing.",
+            hint=f'Add "{MIDDLEWARE}" to the end of MIDDLEWARE.',
+            id="svc_accounts.E002",
+        )
+    if not any("rbac" not in backend for backend in django_settings.AUTHENTICATION_BACKENDS):
+        yield Error(
+            "No authentication backend checks passwords: nobody can log in.",
+            hint='Add "django.contrib.auth.backends.ModelBackend" to AUTHENTICATION_BACKENDS.',
+            id="svc_accounts.E003",
+        )
+
+
+@register("svc_infra")
+def check_links(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E004: a link in a mail would lead nowhere."""
+    for name in ("email_verification_url", "password_reset_url"):
+        url = getattr(settings, name)
+        if url and ("{key}" not in url or not url.startswith(("https://", "http://"))):
+            yield Error(
+                f'SVC_INFRA["accounts"]["{name}"] has no place for the key, or is no web address.',
+                hint="Write something like https://app.example.com/verify#{key}.",
+                id="svc_accounts.E004",
+            )
+
+
+@register(Tags.security, deploy=True)
+def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W001 weak secret, W002 default issuer, W003 no validators, W004 weak hashes, W005 plain links, W006 test keys."""
+    for secret in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
+        if len(str(secret)) < SECRET_KEY_LENGTH or str(secret).startswith("django-insecure-"):
+            yield Warning(
+                "Access tokens are signed with keys derived from a weak SECRET_KEY or fallback.",
+                hint="Make one with django.core.management.utils.get_random_secret_key().",
+                id="svc_accounts.W001",
+            )
+            break
+    if settings.issuer == AccountsSettings.model_fields["issuer"].default:
+        yield Warning(
+            "The issuer of access tokens is the default.",
+            hint='Set SVC_INFRA["accounts"]["issuer"] to the public URL of this service.',
+            id="svc_accounts.W002",
+        )
+    if not django_settings.AUTH_PASSWORD_VALIDATORS:
+        yield Warning(
+            "AUTH_PASSWORD_VALIDATORS is empty: only the accounts app's own defaults are enforced, and only by its API.",
+            hint="Name the validators that Django's startproject writes.",
+            id="svc_accounts.W003",
+        )
+    hashers = list(django_settings.PASSWORD_HASHERS)
+    if hashers and hashers[0].rpartition(".")[2] in WEAK_HASHERS:
+        yield Warning(
+            "Passwords are stored with a hash that was broken long ago.",
+            hint="Put Argon2, scrypt or PBKDF2 first in PASSWORD_HASHERS.",
+            id="svc_accounts.W004",
+        )
+    for name in ("email_verification_url", "password_reset_url"):
+        if getattr(settings, name).startswith("http://"):
+            yield Warning(
+                f'SVC_INFRA["accounts"]["{name}"] leads over a connection that anybody can read.',
+                hint="Use https.",
+                id="svc_accounts.W005",
+            )
+    if getattr(django_settings, "OTP_TOTP_THROTTLE_FACTOR", 1) == 0:
+        yield Warning(
+            "OTP_TOTP_THROTTLE_FACTOR is 0: devices do not slow down wrong codes.",
+            hint="Leave it out; 0 is for tests.",
+            id="svc_accounts.W006",
+        )

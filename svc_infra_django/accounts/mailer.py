@@ -1,0 +1,56 @@
+"""Compose and send the mails about an account. Keys are made here and leave in the mail only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+
+from .compat import addresses_of, email_of, stored_address, user_with_address, waiting_address
+from .conf import settings
+from .signing import RESET, VERIFY, make_key, reset_state, verification_state
+
+NOTICES = ("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced")
+
+
+def mail_after_signup(address: str) -> None:
+    """A key to prove the address, or word to its owner that somebody tried to sign up with it."""
+    waiting = waiting_address(address)
+    if waiting is not None and settings.email_verification:
+        key = make_key(VERIFY, waiting.pk, verification_state(waiting))
+        _send("verify_email", waiting.email, key=key, url=_link(settings.email_verification_url, key))
+        return
+    owner = user_with_address(address)
+    if owner is not None and owner.is_active:
+        _send("account_exists", stored_address(owner, address))
+
+
+def mail_reset_key(address: str) -> None:
+    """A key to set a new password, if the address is known; to the address as it is stored."""
+    user = user_with_address(address)
+    if user is None or not user.is_active or not user.has_usable_password():
+        return
+    key = make_key(RESET, f"{user.pk}:{address}", reset_state(user, addresses_of(user)))
+    _send("reset_password", stored_address(user, address), key=key, url=_link(settings.password_reset_url, key))
+
+
+def mail_notice(user_id: str, kind: str) -> None:
+    """Tell a user that something about their account changed. `kind` is one of NOTICES."""
+    if kind not in NOTICES:
+        raise ValueError(f"There is no notice {kind!r}.")
+    user = get_user_model()._default_manager.filter(pk=user_id).first()
+    if user is not None and email_of(user):
+        _send(kind, email_of(user))
+
+
+def _link(template: str, key: str) -> str:
+    return template.replace("{key}", key)
+
+
+def _send(kind: str, to: str, **context: str) -> None:
+    """The first line of the template is the subject."""
+    text = render_to_string(f"svc_accounts/email/{kind}.txt", {"service": settings.totp_issuer, **context})
+    subject, _, body = text.strip().partition("\n")
+    send_mail(subject.strip(), body.strip() + "\n", None, [to])

@@ -1,0 +1,90 @@
+"""A new password: with the present one, or with a key from a mail."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+
+from ...principals import Principal
+from ..compat import addresses_of, unproven_address
+from ..conf import settings
+from ..events import PASSWORD_CHANGED, PasswordChanged
+from ..hashing import folded, password_state
+from ..models import AuthSession
+from ..signing import RESET, bad_key, demand_state, reset_state, subject_of
+from ..tasks import send_notice, send_reset_mail
+from .enrolling_mfa import prove_password
+from .issuing_tokens import Client
+from .signing_up import demand_good_password, prove, take_mail_slots
+
+
+@sensitive_variables()
+def change_password(principal: Principal, *, current: str, new: str, now: datetime) -> None:
+    """Set a new password; every session but the principal's is over.
+
+    Raises WrongPassword, TooManyAttempts or PasswordRefused.
+    """
+    user = principal.user
+    prove_password(user, current, now=now)
+    demand_good_password(new, user)
+    with transaction.atomic():
+        _set(user, new)
+        kept = AuthSession.objects.none()
+        if principal.method == "jwt":
+            kept = AuthSession.objects.filter(pk=principal.credential_id)
+            kept.update(password_state=password_state(user))
+        _announce(user, kept=kept, by_reset=False, now=now)
+
+
+def request_reset(email: str, *, client: Client, now: datetime) -> None:
+    """Have a key mailed if the address is known; seem to in any case. Raises TooManyAttempts."""
+    address = folded(email)
+    take_mail_slots(address, client=client, now=now)
+    # Whether anybody has the address is looked up when the mail is made, so this takes the same time.
+    send_reset_mail.enqueue(address)
+
+
+@sensitive_variables()
+@transaction.atomic
+def reset_password(key: str, new: str, *, now: datetime) -> None:
+    """Set a new password with the key from the mail; every session is over, and the address is proven.
+
+    It does not log in, so it passes no second factor by. Raises InvalidKey or PasswordRefused.
+    """
+    subject, wanted = subject_of(RESET, key, max_age=settings.password_reset_seconds)
+    user_id, _, address = subject.partition(":")
+    user = _locked(user_id)
+    if user is None or not user.is_active:
+        raise bad_key()
+    demand_state(RESET, wanted, reset_state(user, addresses_of(user)))
+    demand_good_password(new, user)
+    _set(user, new)
+    row = unproven_address(user, address)
+    if row is not None:
+        prove(row)
+    _announce(user, kept=AuthSession.objects.none(), by_reset=True, now=now)
+
+
+def _locked(user_id: str) -> Any:
+    try:
+        return get_user_model()._default_manager.select_for_update().filter(pk=user_id).first()
+    except (ValueError, ValidationError):
+        raise bad_key() from None
+
+
+@sensitive_variables()
+def _set(user: Any, password: str) -> None:
+    user.set_password(password)
+    user.save(update_fields=["password"])
+
+
+def _announce(user: Any, *, kept: Any, by_reset: bool, now: datetime) -> None:
+    others = AuthSession.objects.of_user(user).exclude(pk__in=kept.values("pk"))
+    others.revoke(now=now, reason=AuthSession.Reason.PASSWORD)
+    send_notice.enqueue(str(user.pk), "password_changed")
+    PASSWORD_CHANGED.emit(PasswordChanged(user_id=str(user.pk), by_reset=by_reset), owner=user)

@@ -1,0 +1,36 @@
+"""Mails, and forgetting what is long over. Arguments hold no key and no token: the mailer makes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from ..jobs import periodic, task
+from .conf import settings
+from .mailer import mail_after_signup, mail_notice, mail_reset_key
+from .models import AuthSession, MFAChallenge, Throttle
+
+
+@task()
+def send_signup_mail(address: str) -> None:
+    mail_after_signup(address)
+
+
+@task()
+def send_reset_mail(address: str) -> None:
+    mail_reset_key(address)
+
+
+@task()
+def send_notice(user_id: str, kind: str) -> None:
+    mail_notice(user_id, kind)
+
+
+@periodic(every=timedelta(hours=1))
+@task()
+def prune_accounts() -> None:
+    now = timezone.now()
+    AuthSession.objects.over(before=now - timedelta(seconds=settings.session_history_seconds)).delete()
+    MFAChallenge.objects.filter(expires_at__lt=now).delete()
+    Throttle.objects.filter(ends_at__lt=now).delete()
