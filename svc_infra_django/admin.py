@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db import models
@@ -10,8 +10,14 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.debug import sensitive_variables
 
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    # Generic for the type checker only.
+    ModelAdmin = admin.ModelAdmin
 
-class MachineRowAdmin(admin.ModelAdmin[Any]):
+
+class MachineRowAdmin(ModelAdmin):
     """Admin of rows that machines write: staff may look and use actions, never edit."""
 
     # The row count of a table that grows for ever would be a scan on every page.
