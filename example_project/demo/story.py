@@ -1,7 +1,7 @@
 """The story of the tour: what people do with the service, step by step, over real HTTP.
 
-Each step is a function; its docstring is its title. `check` prints one line with a tick, or ends the
-tour with what was seen instead.
+Each step is a function; its docstring is its title. `check` prints a line with a tick, or ends the
+story with what was seen instead.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from .browser import Browser, Page
+from .credentials import ADMIN, CLERK, PASSWORD, VISITOR, Resident
 
 PATIENCE_SECONDS = 8.0
+TEAPOT = {"customer_email": "grace@example.com", "item": "Teapot", "quantity": 2, "unit_price": "19.50"}
 
 FoundT = TypeVar("FoundT")
 
@@ -32,21 +34,21 @@ class Scene:
     log: Path
     mail: Path
     say: Callable[[str], None]
-    admin: Browser = field(init=False)
     api: Browser = field(init=False)
-    tokens: dict[str, str] = field(default_factory=dict)
+    admin: Browser = field(init=False)
+    tokens: dict[Resident, str] = field(default_factory=dict)
     order: dict[str, Any] = field(default_factory=dict)
     request_id: str = ""
 
     def __post_init__(self) -> None:
-        self.admin, self.api = Browser(self.url), Browser(self.url)
+        self.api, self.admin = Browser(self.url), Browser(self.url)
 
     def check(self, what: str, *, holds: object, saw: object = "", look: str = "") -> None:
-        """Say that `what` holds, and where to `look`; raise StoryFailed with what we `saw` if it does not."""
+        """Say that `what` holds, and where to `look`. Raises StoryFailed, with what we `saw`, if it does not."""
         if not holds:
             shown = f"{saw.status} {saw.url}\n{saw.body[:1500]!r}" if isinstance(saw, Page) else repr(saw)
             raise StoryFailed(f"{what}\nSaw: {shown}")
-        self.say(f"   \N{CHECK MARK} {what}" + (f"\n       look at {look}" if look else ""))
+        self.say(f"   \N{CHECK MARK} {what}" + (f"  (look at {look})" if look else ""))
 
     def wait_for(self, find: Callable[[], FoundT]) -> FoundT:
         """Ask again and again until the answer is true, or patience is at its end."""
@@ -55,10 +57,67 @@ class Scene:
             sleep(0.05)
         return found
 
-    def as_user(self, name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.tokens[name]}"}
+    def bearer(self, resident: Resident) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[resident]}"}
 
     def log_lines(self) -> Iterator[dict[str, Any]]:
         for line in self.log.read_text().splitlines():
             if line.startswith("{"):
                 yield json.loads(line)
+
+    def mails_to(self, address: str) -> list[str]:
+        texts = (path.read_text() for path in sorted(self.mail.glob("*")))
+        return [text for text in texts if f"To: {address}" in text]
+
+    def received(self, receiver: str) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = self.api.get(f"/demo/webhooks/{receiver}").json["received"]
+        return messages
+
+
+def people_sign_in(scene: Scene) -> None:
+    """A clerk signs in with a password and gets tokens"""
+    login = scene.api.post("/api/auth/login", {"email": CLERK.email, "password": PASSWORD})
+    scene.check(
+        "POST /api/auth/login gives an access and a refresh token",
+        holds=login.status == 200 and {"access_token", "refresh_token"} <= login.json.keys(),
+        saw=login,
+    )
+    refreshed = scene.api.post("/api/auth/refresh", {"refresh_token": login.json["refresh_token"]})
+    scene.check(
+        "POST /api/auth/refresh gives new ones and retires the old",
+        holds=refreshed.status == 200 and refreshed.json["refresh_token"] != login.json["refresh_token"],
+        saw=refreshed,
+        look="Sessions in the admin",
+    )
+    scene.tokens[CLERK] = refreshed.json["access_token"]
+    me = scene.api.get("/api/auth/me", **scene.bearer(CLERK))
+    scene.check("GET /api/auth/me knows who asks", holds=CLERK.email in me.text, saw=me)
+    stranger = scene.api.get("/api/auth/me")
+    scene.check(
+        "without a token it is 401 problem+json",
+        holds=stranger.status == 401 and stranger.headers["Content-Type"] == "application/problem+json",
+        saw=stranger,
+    )
+    wrong = scene.api.post("/api/auth/login", {"email": CLERK.email, "password": "wrong"})
+    scene.check("a wrong password is 401", holds=wrong.status == 401, saw=wrong)
+
+
+def a_role_lets_somebody_order(scene: Scene) -> None:
+    """A role granted in the admin lets a visitor place orders"""
+    login = scene.api.post("/api/auth/login", {"email": VISITOR.email, "password": PASSWORD})
+    scene.tokens[VISITOR] = login.json["access_token"]
+    refused = scene.api.post("/api/orders", TEAPOT, **scene.bearer(VISITOR))
+    scene.check(
+        "without a role POST /api/orders is 403 and names orders.add_order",
+        holds=refused.status == 403 and refused.json["permission"] == "orders.add_order",
+        saw=refused,
+    )
+    signed_in = scene.admin.submit(
+        "/admin/login/?next=/admin/", {"username": ADMIN.name, "password": PASSWORD}
+    )
+    scene.check("the admin signs in", holds=signed_in.url.endswith("/admin/"), saw=signed_in, look="/admin/")
+    users = scene.admin.get(f"/admin/auth/user/?q={VISITOR.name}")
+    print(users)
+
+
+CHAPTERS = (people_sign_in, a_role_lets_somebody_order)
