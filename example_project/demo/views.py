@@ -31,7 +31,8 @@ def webhooks(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def receive(receiver: Receiver, request: HttpRequest) -> HttpResponse:
-    verify_webhook_signature(request.body, headers=request.headers, secret=receiver.secret)
+    if not verify_webhook_signature(request.body, headers=request.headers, secret=receiver.secret):
+        return JsonResponse({"error": "This is not signed with the secret that we share."}, status=401)
     message = json.loads(request.body)
     message_id = request.headers["webhook-id"]
     _, is_new = ReceivedWebhook.objects.get_or_create(
