@@ -50,6 +50,13 @@ class Browser:
         headers = {"Content-Type": "application/json", **headers}
         return self.send("POST", path, body=json.dumps(document).encode(), headers=headers)
 
+    def answers(self, path: str) -> bool:
+        """Whether there is somebody, and they say 200."""
+        try:
+            return self.get(path).status == 200
+        except OSError:
+            return False
+
     def submit(self, path: str, fields: Mapping[str, Any], *, button: str = "") -> Page:
         """Open the page, fill `fields` into the form that has them, press `button` (its name) and follow."""
         page = self.get(path)

@@ -7,6 +7,7 @@ story with what was seen instead.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,17 +38,17 @@ class Scene:
     api: Browser = field(init=False)
     admin: Browser = field(init=False)
     tokens: dict[Resident, str] = field(default_factory=dict)
-    order: dict[str, Any] = field(default_factory=dict)
+    order_id: str = ""
     request_id: str = ""
 
     def __post_init__(self) -> None:
         self.api, self.admin = Browser(self.url), Browser(self.url)
 
     def check(self, what: str, *, holds: object, saw: object = "", look: str = "") -> None:
-        """Say that `what` holds, and where to `look`. Raises StoryFailed, with what we `saw`, if it does not."""
+        """Say that `what` holds, and where to `look`. Raises StoryFailed with what we `saw`."""
         if not holds:
             shown = f"{saw.status} {saw.url}\n{saw.body[:1500]!r}" if isinstance(saw, Page) else repr(saw)
-            raise StoryFailed(f"{what}\nSaw: {shown}")
+            raise StoryFailed(f"Not so: {what}.\nSaw: {shown}")
         self.say(f"   \N{CHECK MARK} {what}" + (f"  (look at {look})" if look else ""))
 
     def wait_for(self, find: Callable[[], FoundT]) -> FoundT:
@@ -56,6 +57,18 @@ class Scene:
         while not (found := find()) and monotonic() < deadline:
             sleep(0.05)
         return found
+
+    def row_id(self, admin_list: str) -> str:
+        """The primary key of the first row of an admin list."""
+        page = self.admin.get(admin_list)
+        found = re.search(r'name="_selected_action" value="([^"]+)"', page.text)
+        if found is None:
+            raise StoryFailed(f"{admin_list} lists nothing (status {page.status}).")
+        return found[1]
+
+    def act(self, admin_list: str, action: str, row: str) -> Page:
+        """Tick a row of an admin list, choose an action and press Go."""
+        return self.admin.submit(admin_list, {"action": action, "_selected_action": [row]})
 
     def bearer(self, resident: Resident) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.tokens[resident]}"}
@@ -84,22 +97,30 @@ def people_sign_in(scene: Scene) -> None:
     )
     refreshed = scene.api.post("/api/auth/refresh", {"refresh_token": login.json["refresh_token"]})
     scene.check(
-        "POST /api/auth/refresh gives new ones and retires the old",
+        "POST /api/auth/refresh gives new ones",
         holds=refreshed.status == 200 and refreshed.json["refresh_token"] != login.json["refresh_token"],
         saw=refreshed,
-        look="Sessions in the admin",
+        look="/admin/svc_accounts/",
     )
     scene.tokens[CLERK] = refreshed.json["access_token"]
     me = scene.api.get("/api/auth/me", **scene.bearer(CLERK))
     scene.check("GET /api/auth/me knows who asks", holds=CLERK.email in me.text, saw=me)
-    stranger = scene.api.get("/api/auth/me")
+    nobody = scene.api.get("/api/auth/me")
     scene.check(
-        "without a token it is 401 problem+json",
-        holds=stranger.status == 401 and stranger.headers["Content-Type"] == "application/problem+json",
-        saw=stranger,
+        "without a token it is a 401 problem",
+        holds=nobody.status == 401 and nobody.headers["Content-Type"] == "application/problem+json",
+        saw=nobody,
     )
-    wrong = scene.api.post("/api/auth/login", {"email": CLERK.email, "password": "wrong"})
-    scene.check("a wrong password is 401", holds=wrong.status == 401, saw=wrong)
+
+
+def keys_open_the_orders(scene: Scene) -> None:
+    """An API key is issued in the admin, used, and revoked"""
+    home = scene.admin.submit("/admin/login/?next=/admin/", {"username": ADMIN.name, "password": PASSWORD})
+    scene.check("the admin signs in", holds=home.url.endswith("/admin/"), saw=home, look="/admin/")
+    clerk = scene.row_id(f"/admin/auth/user/?q={CLERK.name}")
+    shown = scene.admin.submit("/admin/svc_apikeys/apikey/add/", {"owner": clerk, "name": "Till 1"})
+    key = re.search(r'value="(\w+_\w+)"', shown.text)
+    scene.check("the admin issues a key for the clerk, and sees it this once", holds=key, saw=shown)
 
 
 def a_role_lets_somebody_order(scene: Scene) -> None:
@@ -108,16 +129,10 @@ def a_role_lets_somebody_order(scene: Scene) -> None:
     scene.tokens[VISITOR] = login.json["access_token"]
     refused = scene.api.post("/api/orders", TEAPOT, **scene.bearer(VISITOR))
     scene.check(
-        "without a role POST /api/orders is 403 and names orders.add_order",
+        "without a role POST /api/orders is a 403 problem that names orders.add_order",
         holds=refused.status == 403 and refused.json["permission"] == "orders.add_order",
         saw=refused,
     )
-    signed_in = scene.admin.submit(
-        "/admin/login/?next=/admin/", {"username": ADMIN.name, "password": PASSWORD}
-    )
-    scene.check("the admin signs in", holds=signed_in.url.endswith("/admin/"), saw=signed_in, look="/admin/")
-    users = scene.admin.get(f"/admin/auth/user/?q={VISITOR.name}")
-    print(users)
 
 
-CHAPTERS = (people_sign_in, a_role_lets_somebody_order)
+CHAPTERS = (people_sign_in, keys_open_the_orders, a_role_lets_somebody_order)

@@ -29,7 +29,7 @@ def main(host: str, port: int, parent: int) -> None:
         interface=Interfaces.WSGI,
         blocking_threads=BLOCKING_THREADS,
         workers_kill_timeout=KILL_TIMEOUT_SECONDS,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
     ).serve(target_loader=load_application, wrap_loader=False)
 
 

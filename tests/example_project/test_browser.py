@@ -10,7 +10,9 @@ PAGE = """
   <input type="checkbox" name="is_failing">
   <input type="checkbox" name="is_kind" checked>
   <select name="role"><option value="1">a</option><option value="2" selected>b</option></select>
-  <select name="groups" multiple><option value="1" selected>a</option><option value="2" selected>b</option></select>
+  <select name="groups" multiple>
+    <option value="1" selected>a</option><option value="2" selected>b</option>
+  </select>
   <textarea name="note">two
 lines</textarea>
   <input type="submit" name="_save" value="Save">

@@ -18,9 +18,8 @@ import sys
 from example_project.demo import supervisor
 from example_project.demo.supervisor import Child, Supervisor
 supervisor.GRACE_SECONDS = 1.0
-children = [Child(name, [sys.executable, "-c", code], {}) for name, code in zip(sys.argv[1::2], sys.argv[2::2])]
-Supervisor(children, say=print, when_buried=lambda pid: None).run(when_started=lambda: print("started", flush=True))
-print("stopped", flush=True)
+child = Child("actor", [sys.executable, "-c", sys.argv[1]], {})
+Supervisor([child], say=print, when_buried=lambda pid: None).run(when_started=lambda: None)
 """
 
 QUIET = """
@@ -71,7 +70,7 @@ class Stage:
         self.pid_file = folder / "pids"
         child = textwrap.dedent(code).format(path=str(self.pid_file), root=ROOT)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SUPERVISOR, "actor", child],
+            [sys.executable, "-c", SUPERVISOR, child],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
         )

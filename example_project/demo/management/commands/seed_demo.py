@@ -18,5 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, url: str, **options: Any) -> None:
         if not settings.IS_LOCAL:
-            raise CommandError("The demo's password is public: this works only where SVC_ENVIRONMENT is local.")
+            raise CommandError(
+                "The demo's password is public: this works only where SVC_ENVIRONMENT is local."
+            )
         seed(url=url)

@@ -17,6 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from ...banner import banner
 from ...browser import Browser
+from ...leash import end_with
 from ...supervisor import Child, Supervisor
 
 START_SECONDS = 30.0
@@ -27,9 +28,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8000")))
-        parser.add_argument("--host", default=os.environ.get("HOST", "127.0.0.1"))
+        parser.add_argument("--host", default="127.0.0.1")
+        parser.add_argument("--exit-with-parent", action="store_true", help="Stop when the parent dies.")
 
-    def handle(self, *args: Any, host: str, port: int, **options: Any) -> None:
+    def handle(self, *args: Any, host: str, port: int, exit_with_parent: bool, **options: Any) -> None:
+        if exit_with_parent:
+            end_with(os.getppid())
         refuse_busy_port(host, port)
         url = f"http://{host}:{port}"
         settings.VAR.mkdir(parents=True, exist_ok=True)
@@ -50,7 +54,7 @@ class Command(BaseCommand):
 
     def announce(self, url: str, supervisor: Supervisor) -> None:
         deadline = monotonic() + START_SECONDS
-        while not is_ready(url):
+        while not Browser(url).answers("/readyz"):
             if monotonic() > deadline or not all(child.is_running() for child in supervisor.children):
                 raise CommandError("The server did not start; what it said is above.")
             if supervisor.stop.wait(0.1):
@@ -75,10 +79,3 @@ def empty_folder(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     return path
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return Browser(url).get("/readyz").status == 200
-    except OSError:
-        return False
