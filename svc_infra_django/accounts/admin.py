@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
@@ -25,7 +24,16 @@ class _OfUser(MachineRowAdmin):
 
 @admin.register(AuthSession)
 class AuthSessionAdmin(_OfUser):
-    list_display = ["id", "owner", "state", "amr", "created_at", "refreshed_at", "client_address", "user_agent"]
+    list_display = [
+        "id",
+        "owner",
+        "state",
+        "amr",
+        "created_at",
+        "refreshed_at",
+        "client_address",
+        "user_agent",
+    ]
     list_filter = ["revoked_for", "created_at"]
     list_select_related = ["owner"]
     list_per_page = 50

@@ -15,6 +15,7 @@ from ninja import Query, Router, Status
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated
 from ..observability.middleware import client_address
 from .models import AuthSession, RecoveryCode
+from .querysets import AuthSessionQuerySet
 from .schemas import (
     BeginTOTPIn,
     CodeIn,
@@ -42,6 +43,7 @@ from .services.enrolling_mfa import (
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
 from .services.verifying_mfa import finish_login
+from .signing import password_states
 
 router = Router(tags=["auth"])
 
@@ -109,7 +111,7 @@ def me(request: ApiRequest) -> Any:
 @not_delegated
 def list_sessions(request: ApiRequest, page: Query[PageQuery]) -> Any:
     """Your living sessions, the newest first."""
-    rows = AuthSession.objects.alive(now=timezone.now()).of_user(request.principal.user)
+    rows = _good_sessions(request)
     found = paginated(rows, page)
     current = request.principal.credential_id
     return {**found, "items": [SessionOut.of(row, current=current) for row in found["items"]]}
@@ -119,11 +121,8 @@ def list_sessions(request: ApiRequest, page: Query[PageQuery]) -> Any:
 @not_delegated
 def delete_session(request: ApiRequest, session_id: UUID) -> Any:
     """End one of your sessions."""
-    now = timezone.now()
-    session = get_object_or_404(
-        AuthSession.objects.alive(now=now).of_user(request.principal.user), pk=session_id
-    )
-    end_session(session, reason=AuthSession.Reason.LOGOUT, now=now)
+    session = get_object_or_404(_good_sessions(request), pk=session_id)
+    end_session(session, reason=AuthSession.Reason.LOGOUT, now=timezone.now())
     return Status(204, None)
 
 
@@ -176,6 +175,11 @@ def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
     """Remove your second factor, on a fresh code."""
     disable_mfa(request.principal.user, body.code, now=timezone.now())
     return Status(204, None)
+
+
+def _good_sessions(request: ApiRequest) -> AuthSessionQuerySet:
+    user = request.principal.user
+    return AuthSession.objects.good(user, password_states(user), now=timezone.now())
 
 
 def _client(request: HttpRequest) -> Client:

@@ -55,7 +55,7 @@ def check_links(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
-    """W001 weak secret, W002 default issuer, W003 no validators, W004 weak hashes, W005 plain links, W006 test keys."""
+    """W001 weak secret, W002 issuer, W003 validators, W004 weak hashes, W005 plain links, W006 no slowing."""
     for secret in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
         if len(str(secret)) < SECRET_KEY_LENGTH or str(secret).startswith("django-insecure-"):
             yield Warning(
@@ -72,7 +72,7 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
         )
     if not django_settings.AUTH_PASSWORD_VALIDATORS:
         yield Warning(
-            "AUTH_PASSWORD_VALIDATORS is empty: only the accounts app's own defaults are enforced, and only by its API.",
+            "AUTH_PASSWORD_VALIDATORS is empty: the API enforces rules of its own, the admin none.",
             hint="Name the validators that Django's startproject writes.",
             id="svc_accounts.W003",
         )

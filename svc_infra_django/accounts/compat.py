@@ -6,6 +6,7 @@ taken and what a new user looks like, so a project's own adapter is honoured. No
 
 from __future__ import annotations
 
+from string import ascii_uppercase
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,13 +20,23 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 
 from .conf import settings
-from .hashing import folded
 
 # For projects that name no validators of their own.
 VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+
+
+ASCII_LOWER = str.maketrans({letter: letter.lower() for letter in ascii_uppercase})
+
+
+def folded(address: str) -> str:
+    """An e-mail address as it is compared: ASCII letters in lower case, blanks around it gone.
+
+    Unicode is never folded: the Kelvin sign and the dotless i are not k and i.
+    """
+    return address.strip(" \t\r\n").translate(ASCII_LOWER)
 
 
 def user_with_address(address: str) -> Any:
@@ -68,11 +79,13 @@ def addresses_of(user: Any) -> list[str]:
 
 
 def waiting_address(address: str) -> EmailAddress | None:
-    """The row of a (folded) address that somebody signed up with and nobody proved, if that is all there is."""
+    """The row of a (folded) address that somebody signed up with, and that nobody has proven or used."""
     user = user_with_address(address)
     if user is None or user.is_staff or user.last_login is not None or not user.is_active:
         return None
-    return EmailAddress.objects.select_related("user").filter(user=user, email=address, verified=False).first()
+    return (
+        EmailAddress.objects.select_related("user").filter(user=user, email=address, verified=False).first()
+    )
 
 
 def locked_address(pk: str) -> EmailAddress | None:

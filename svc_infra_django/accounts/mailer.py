@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
 from django.template.loader import render_to_string
@@ -33,7 +31,9 @@ def mail_reset_key(address: str) -> None:
     if user is None or not user.is_active or not user.has_usable_password():
         return
     key = make_key(RESET, f"{user.pk}:{address}", reset_state(user, addresses_of(user)))
-    _send("reset_password", stored_address(user, address), key=key, url=_link(settings.password_reset_url, key))
+    _send(
+        "reset_password", stored_address(user, address), key=key, url=_link(settings.password_reset_url, key)
+    )
 
 
 def mail_notice(user_id: str, kind: str) -> None:

@@ -13,8 +13,8 @@ from django_otp.models import Device, ThrottlingMixin
 
 from ..rows import id_field, tenant_field
 from ..sealing import seal, unseal
-from .hashing import has_password_state
 from .querysets import AuthSessionQuerySet, MFAChallengeQuerySet, RecoveryCodeQuerySet, RefreshTokenQuerySet
+from .signing import has_password_state
 from .totp import KEY_BYTES, matching_step, step_at
 
 
@@ -28,7 +28,7 @@ class AuthSession(models.Model):
     class Reason(models.TextChoices):
         LOGOUT = "logout", "logged out"
         LOGOUT_ALL = "logout_all", "logged out everywhere"
-        PASSWORD = "password", "password changed"  # noqa: S105  # a reason, not a password
+        PASSWORD = "password", "password changed"  # a reason, not a password
         REUSE = "reuse", "refresh token reused"
         ADMIN = "admin", "ended by staff"
 

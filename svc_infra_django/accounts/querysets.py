@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import F, Q
 
-from ..rows import OwnedQuerySet
-from .hashing import password_states, token_digest
-
 if TYPE_CHECKING:
-    from .models import MFAChallenge
+    from .models import AuthSession, MFAChallenge, RecoveryCode, RefreshToken  # noqa: F401 - type parameters below
 
 
-class AuthSessionQuerySet(OwnedQuerySet["AuthSession"]):
+class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
     def alive(self, *, now: datetime) -> AuthSessionQuerySet:
         """Sessions that were not ended and have not run out."""
         return self.filter(revoked_at=None, expires_at__gt=now, idle_expires_at__gt=now)
@@ -24,9 +22,9 @@ class AuthSessionQuerySet(OwnedQuerySet["AuthSession"]):
         """The user's sessions in every tenant."""
         return self.filter(owner_id=user.pk)
 
-    def good(self, user: Any, *, now: datetime) -> AuthSessionQuerySet:
-        """The user's living sessions that were begun with the present password."""
-        return self.of_user(user).alive(now=now).filter(password_state__in=password_states(user))
+    def good(self, user: Any, states: Iterable[str], *, now: datetime) -> AuthSessionQuerySet:
+        """The user's living sessions, of those begun in one of the password's `states`."""
+        return self.of_user(user).alive(now=now).filter(password_state__in=states)
 
     def revoke(self, *, now: datetime, reason: str) -> int:
         """End what is not ended yet; how many that were."""
@@ -40,18 +38,12 @@ class AuthSessionQuerySet(OwnedQuerySet["AuthSession"]):
 
 
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):
-    def with_token(self, token: str) -> RefreshTokenQuerySet:
-        return self.filter(digest=token_digest(token))
-
-    def use(self, token: str, *, now: datetime) -> bool:
+    def use(self, digest: str, *, now: datetime) -> bool:
         """Take the token out of circulation; True for the one caller that did it."""
-        return self.with_token(token).filter(used_at=None, expires_at__gt=now).update(used_at=now) == 1
+        return self.filter(digest=digest, used_at=None, expires_at__gt=now).update(used_at=now) == 1
 
 
 class MFAChallengeQuerySet(models.QuerySet["MFAChallenge"]):
-    def with_token(self, token: str) -> MFAChallengeQuerySet:
-        return self.filter(digest=token_digest(token))
-
     def open(self, *, now: datetime) -> MFAChallengeQuerySet:
         return self.filter(used_at=None, expires_at__gt=now)
 

@@ -12,7 +12,12 @@ from pydantic import Field
 from ..api import Schema, Text
 
 if TYPE_CHECKING:
-    Address = Code = Key = Name = Password = Token = str
+    Address = str
+    Code = str
+    Key = str
+    Name = str
+    Password = str
+    Token = str
 else:
     Address = Text(min_length=1, max_length=320)
     Code = Text(min_length=1, max_length=64)

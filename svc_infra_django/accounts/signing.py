@@ -1,16 +1,18 @@
-"""Keys in mails: signed, good for one purpose, for a while, and for one state of the account.
+"""What only we can make: keyed digests of an account's state, and the keys in mails that are bound to one.
 
-Nothing is stored. Using a key changes the state that it is bound to, so it cannot be used again.
+Of a key in a mail nothing is stored. Using it changes the state, so it cannot be used again.
 """
 
 from __future__ import annotations
 
+import hmac
+from hashlib import sha256
 from typing import Any
 
 from django.core import signing
 
+from ..sealing import derived_keys
 from .errors import InvalidKey
-from .hashing import keyed_states
 
 VERIFY = "accounts.email_key"
 RESET = "accounts.reset_key"
@@ -49,3 +51,31 @@ def verification_state(address: Any) -> tuple[object, ...]:
 def reset_state(user: Any, addresses: list[str]) -> tuple[object, ...]:
     """What a reset key is bound to: password, last login and every address of the user."""
     return (user.pk, user.password, getattr(user, "last_login", ""), *addresses)
+
+
+def subject_digest(subject: str) -> str:
+    """A keyed name for an account or client that is counted: the table gives no addresses away."""
+    return hmac.new(
+        derived_keys("accounts.throttle")[0], subject.encode("utf-8", "replace"), sha256
+    ).hexdigest()
+
+
+def password_state(user: Any) -> str:
+    """A keyed digest of the stored password hash: it differs after every change, by whatever path."""
+    return password_states(user)[0]
+
+
+def password_states(user: Any) -> list[str]:
+    """The same under every key that is still good, the present one first."""
+    return keyed_states("accounts.password_state", user.pk, user.password)
+
+
+def has_password_state(user: Any, state: str) -> bool:
+    """Whether the user's password is still what it was when `state` was taken."""
+    return any(hmac.compare_digest(known, state) for known in password_states(user))
+
+
+def keyed_states(purpose: str, *parts: object) -> list[str]:
+    """Keyed digests of `parts`, one under each of the keys for `purpose`, the present one first."""
+    message = "\x00".join(str(part) for part in parts).encode("utf-8", "replace")
+    return [hmac.new(key, message, sha256).hexdigest() for key in derived_keys(purpose)]

@@ -49,6 +49,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("logout", "logged out"),
                             ("logout_all", "logged out everywhere"),
+                            ("password", "password changed"),
                             ("reuse", "refresh token reused"),
                             ("admin", "ended by staff"),
                         ],

@@ -11,12 +11,11 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
-from ..compat import addresses_of, unproven_address
+from ..compat import addresses_of, folded, unproven_address
 from ..conf import settings
 from ..events import PASSWORD_CHANGED, PasswordChanged
-from ..hashing import folded, password_state
 from ..models import AuthSession
-from ..signing import RESET, bad_key, demand_state, reset_state, subject_of
+from ..signing import RESET, bad_key, demand_state, password_state, reset_state, subject_of
 from ..tasks import send_notice, send_reset_mail
 from .enrolling_mfa import prove_password
 from .issuing_tokens import Client

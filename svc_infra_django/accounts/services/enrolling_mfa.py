@@ -21,7 +21,7 @@ from ..events import (
     MFAEnabled,
     RecoveryCodesReplaced,
 )
-from ..hashing import new_recovery_code, recovery_digest
+from ..hashing import new_recovery_code, plain_recovery_code, token_digest
 from ..models import MFAChallenge, RecoveryCode, Throttle, TOTPDevice
 from ..totp import enrolment_url, shown
 from .logging_in import check_password
@@ -131,7 +131,8 @@ def disable_mfa(user: Any, code: str, *, now: datetime) -> None:
 def _new_codes(user: Any, *, now: datetime) -> list[str]:
     codes = [new_recovery_code() for _ in range(settings.recovery_codes)]
     RecoveryCode.objects.bulk_create(
-        RecoveryCode(owner=user, digest=recovery_digest(code), created_at=now) for code in codes
+        RecoveryCode(owner=user, digest=token_digest(plain_recovery_code(code)), created_at=now)
+        for code in codes
     )
     return codes
 

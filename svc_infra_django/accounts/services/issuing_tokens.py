@@ -16,9 +16,10 @@ from ...observability.logging import get_logger
 from ..conf import settings
 from ..errors import InvalidCredentials, InvalidRefreshToken
 from ..events import SESSION_REUSE_DETECTED, USER_LOGGED_IN, SessionReuseDetected, UserLoggedIn
-from ..hashing import new_token, password_state, token_digest
+from ..hashing import new_token, token_digest
 from ..jwt import AccessToken
 from ..models import AuthSession, RefreshToken
+from ..signing import password_state
 
 logger = get_logger("svc_infra_django.accounts")
 
@@ -91,16 +92,17 @@ def refresh_tokens(token: str, *, client: Client | None = None, now: datetime) -
     A token that was exchanged before is a copy in the wrong hands, or the right ones: its whole
     session ends (RFC 9700, section 4.14.2).
     """
+    digest = token_digest(token)
     with transaction.atomic():
-        if RefreshToken.objects.use(token, now=now):
-            return _rotated(token, now=now)
-        _end_if_reused(token, client=client or Client(), now=now)
+        if RefreshToken.objects.use(digest, now=now):
+            return _rotated(digest, now=now)
+        _end_if_reused(digest, client=client or Client(), now=now)
     # Outside the block: what ended the session must be committed.
     raise InvalidRefreshToken()
 
 
-def _rotated(token: str, *, now: datetime) -> Tokens:
-    used = RefreshToken.objects.with_token(token).select_related("session__owner").get()
+def _rotated(digest: str, *, now: datetime) -> Tokens:
+    used = RefreshToken.objects.select_related("session__owner").get(digest=digest)
     session = used.session
     if not session.is_good(now=now):
         raise InvalidRefreshToken()
@@ -110,10 +112,9 @@ def _rotated(token: str, *, now: datetime) -> Tokens:
     return _mint(session, parent=used, now=now)
 
 
-def _end_if_reused(token: str, *, client: Client, now: datetime) -> None:
-    reused = (
-        RefreshToken.objects.with_token(token).exclude(used_at=None).select_related("session__owner").first()
-    )
+def _end_if_reused(digest: str, *, client: Client, now: datetime) -> None:
+    rows = RefreshToken.objects.select_related("session__owner")
+    reused = rows.filter(digest=digest, used_at__isnull=False).first()
     if reused is None:
         return
     session = reused.session

@@ -13,12 +13,13 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 from django_otp import user_has_device
 
-from ..compat import address_is_proven, user_with_address
+from ..compat import address_is_proven, folded, user_with_address
 from ..conf import settings
 from ..errors import InvalidCredentials, TooManyAttempts
 from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
-from ..hashing import folded, new_token, password_state, subject_digest, token_digest
+from ..hashing import new_token, token_digest
 from ..models import AuthSession, MFAChallenge, Throttle
+from ..signing import password_state, subject_digest
 from .issuing_tokens import Client, Tokens, issue_tokens
 from .throttling import forget, give_back, take_slot
 

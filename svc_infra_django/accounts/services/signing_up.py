@@ -18,6 +18,7 @@ from ...errors import FieldProblem
 from ..compat import (
     check_address,
     check_password_rules,
+    folded,
     is_taken,
     locked_address,
     mark_proven,
@@ -27,7 +28,6 @@ from ..compat import (
 from ..conf import settings
 from ..errors import AddressRefused, PasswordRefused, SignupClosed
 from ..events import EMAIL_VERIFIED, USER_SIGNED_UP, EmailVerified, UserSignedUp
-from ..hashing import folded
 from ..models import Throttle
 from ..signing import VERIFY, bad_key, demand_state, subject_of, verification_state
 from ..tasks import send_signup_mail
@@ -124,4 +124,3 @@ def _make_or_renew(address: str, password: str) -> None:
         # Somebody was faster with the same address; they have a mail, and so will we.
         return
     USER_SIGNED_UP.emit(UserSignedUp(user_id=str(user.pk)), owner=user)
-

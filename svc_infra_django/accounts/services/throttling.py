@@ -8,8 +8,8 @@ from math import ceil
 from django.db.models import Case, F, Q, Value, When
 
 from ..errors import TooManyAttempts
-from ..hashing import subject_digest
 from ..models import Throttle
+from ..signing import subject_digest
 
 
 def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: datetime) -> None:

@@ -12,8 +12,9 @@ from django.views.decorators.debug import sensitive_variables
 from ..conf import settings
 from ..errors import InvalidMFAToken, NoSecondFactor, WrongCode
 from ..events import RECOVERY_CODE_USED, RecoveryCodeUsed
-from ..hashing import has_password_state, recovery_digest
+from ..hashing import looks_like_recovery_code, plain_recovery_code, token_digest
 from ..models import MFAChallenge, RecoveryCode, Throttle
+from ..signing import has_password_state
 from .issuing_tokens import Client, Tokens, issue_tokens
 from .throttling import forget, take_slot
 
@@ -25,7 +26,9 @@ def finish_login(mfa_token: str, code: str, *, client: Client, now: datetime) ->
     Raises InvalidMFAToken, WrongCode, or TooManyAttempts when the user's codes are stopped.
     """
     challenges = MFAChallenge.objects
-    challenge = challenges.with_token(mfa_token).open(now=now).select_related("owner").first()
+    challenge = (
+        challenges.open(now=now).select_related("owner").filter(digest=token_digest(mfa_token)).first()
+    )
     if challenge is None or not challenges.try_once(challenge, limit=settings.mfa_challenge_attempts):
         raise InvalidMFAToken()
     user = challenge.owner
@@ -70,8 +73,9 @@ def _fits_a_device(user: Any, code: str, devices: list[str]) -> bool:
 
 @transaction.atomic
 def _burn_recovery_code(user: Any, code: str, *, now: datetime) -> bool:
-    digest = recovery_digest(code)
-    if digest is None or not RecoveryCode.objects.burn(user, digest, now=now):
+    if not looks_like_recovery_code(code):
+        return False
+    if not RecoveryCode.objects.burn(user, token_digest(plain_recovery_code(code)), now=now):
         return False
     remaining = RecoveryCode.objects.unused(user).count()
     RECOVERY_CODE_USED.emit(RecoveryCodeUsed(user_id=str(user.pk), remaining=remaining), owner=user)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import statistics
+import threading
+from datetime import timedelta
+from time import perf_counter
+from typing import Any
+
+import pytest
+from allauth.account.models import EmailAddress
+from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
+from django.db import connection, connections
+from django.utils import timezone
+
+from svc_infra_django.accounts.errors import InvalidCredentials, TooManyAttempts
+from svc_infra_django.accounts.models import AuthSession, Throttle
+from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens, issue_tokens
+from svc_infra_django.accounts.services.logging_in import log_in
+from svc_infra_django.errors import AuthenticationError
+from tests.conftest import PASSWORD
+
+pytestmark = pytest.mark.django_db
+
+WRONG = "wrong horse battery staple"
+
+
+def refusals(make_user: Any) -> dict[str, tuple[str, str]]:
+    make_user("ada")
+    make_user("gone", is_active=False)
+    pending = make_user("pending")
+    EmailAddress.objects.create(user=pending, email="pending@example.com", primary=True)
+    empty = make_user("empty")
+    empty.set_unusable_password()
+    empty.save()
+    return {
+        "unknown address": ("nobody@example.com", PASSWORD),
+        "wrong password": ("ada@example.com", WRONG),
+        "disabled user": ("gone@example.com", PASSWORD),
+        "unverified address": ("pending@example.com", PASSWORD),
+        "no password": ("empty@example.com", PASSWORD),
+        "not an address": ("ada", PASSWORD),
+    }
+
+
+def test_every_refusal_looks_the_same(make_user: Any, visitor: Any) -> None:
+    answers = set()
+    for email, password in refusals(make_user).values():
+        response = visitor.login(email, password)
+        body = {key: value for key, value in response.json().items() if key != "request_id"}
+        headers = {key: value for key, value in response.items() if key != "X-Request-ID"}
+        answers.add((response.status_code, str(body), str(headers)))
+
+    assert len(answers) == 1
+    assert next(iter(answers))[0] == 401
+
+
+def test_every_refusal_takes_the_same_time(make_user: Any, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["tests.accounts.hashers.SlowEnough"]
+    cases = refusals(make_user)
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for round_ in range(9):
+        for name, (email, password) in cases.items():
+            started = perf_counter()
+            with pytest.raises(InvalidCredentials):
+                log_in(email, password, client=Client(), now=timezone.now() + timedelta(hours=round_))
+            times[name].append(perf_counter() - started)
+
+    medians = {name: statistics.median(found) for name, found in times.items()}
+    assert max(medians.values()) < min(medians.values()) * 1.5 + 0.015, medians
+
+
+@pytest.mark.parametrize("spelling", ["ada@example.com", "ADA@Example.COM", "  ada@example.com\n"])
+def test_ascii_case_and_blanks_do_not_matter(user: Any, visitor: Any, spelling: str) -> None:
+    assert visitor.login(spelling).status_code == 200
+
+
+@pytest.mark.parametrize("lookalike", ["\u212aate@example.com", "\uff4bate@example.com"])
+def test_unicode_is_never_folded_to_ascii(make_user: Any, visitor: Any, lookalike: str) -> None:
+    make_user("kate")
+
+    assert visitor.login(lookalike).status_code == 401
+    assert visitor.login("kate@example.com").status_code == 200
+
+
+def test_a_dotless_i_is_not_an_i(make_user: Any, visitor: Any) -> None:
+    make_user("ian")
+
+    assert visitor.login("\u0131an@example.com").status_code == 401
+
+
+def test_an_address_of_two_users_logs_nobody_in(user: Any, visitor: Any) -> None:
+    get_user_model().objects.create_user("twin", email="Ada@example.com", password=PASSWORD)
+
+    assert visitor.login().status_code == 401
+
+
+def test_a_proven_address_decides_between_two_users(user: Any, visitor: Any) -> None:
+    twin = get_user_model().objects.create_user("twin", email="ada@example.com", password=PASSWORD)
+    EmailAddress.objects.create(user=twin, email="ada@example.com", verified=True, primary=True)
+
+    visitor.login()
+
+    assert visitor.get("me").json()["id"] == str(twin.pk)
+
+
+def test_ten_wrong_passwords_stop_an_account_however_it_is_written(user: Any, visitor: Any) -> None:
+    spellings = ["ada@example.com", "ADA@example.com", " ada@example.com", "Ada@Example.com "]
+    codes = [
+        visitor.login(spellings[n % 4], WRONG, REMOTE_ADDR=f"10.0.0.{n}", headers={"X-Forwarded-For": f"1.2.3.{n}"})
+        for n in range(15)
+    ]
+
+    assert [each.status_code for each in codes] == [401] * 10 + [429] * 5
+    stopped = visitor.login()
+    assert stopped.status_code == 429
+    assert 0 < int(stopped["Retry-After"]) <= 900
+
+
+def test_unknown_accounts_are_stopped_in_the_same_sequence(user: Any, visitor: Any) -> None:
+    known = [visitor.login("ada@example.com", WRONG).status_code for _ in range(13)]
+    unknown = [visitor.login("nobody@example.com", WRONG).status_code for _ in range(13)]
+
+    assert known == unknown
+
+
+def test_a_stop_ends_by_itself_and_never_ended_live_sessions(ada: Any, user: Any, new_visitor: Any) -> None:
+    now = timezone.now()
+    for _ in range(10):
+        with pytest.raises(InvalidCredentials):
+            log_in("ada@example.com", WRONG, client=Client(), now=now)
+    with pytest.raises(TooManyAttempts):
+        log_in("ada@example.com", PASSWORD, client=Client(), now=now + timedelta(seconds=899))
+
+    assert ada.get("me").status_code == 200
+    assert ada.refresh().status_code == 200
+    later = now + timedelta(seconds=901)
+    assert isinstance(log_in("ada@example.com", PASSWORD, client=Client(), now=later), Tokens)
+
+
+def test_a_good_login_starts_the_count_anew(user: Any, visitor: Any) -> None:
+    for _ in range(3):
+        for _ in range(9):
+            assert visitor.login(password=WRONG).status_code == 401
+        assert visitor.login().status_code == 200
+
+
+def test_many_accounts_tried_from_one_client_are_stopped(db: None, visitor: Any) -> None:
+    codes = [visitor.login(f"user{n}@example.com", WRONG).status_code for n in range(120)]
+
+    assert codes == [401] * 60 + [429] * 60
+
+
+def test_attempts_survive_the_failed_request_also_with_atomic_requests(
+    transactional_db: None, make_user: Any, visitor: Any
+) -> None:
+    make_user("ada")
+    before = connection.settings_dict["ATOMIC_REQUESTS"]
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        codes = [visitor.login(password=WRONG).status_code for _ in range(12)]
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = before
+
+    assert codes == [401] * 10 + [429] * 2
+    assert Throttle.objects.get(scope="login").count == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sixty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
+    make_user("ada")
+    evaluated: list[str] = []
+    outcomes: list[type] = []
+    monkeypatch.setattr(
+        "svc_infra_django.accounts.services.logging_in.check_password",
+        lambda candidate, password: evaluated.append(password),
+    )
+
+    def guess(number: int) -> None:
+        try:
+            log_in("ada@example.com", str(number), client=Client(), now=timezone.now())
+        except (AuthenticationError, TooManyAttempts) as error:
+            outcomes.append(type(error))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=guess, args=(n,)) for n in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(outcomes) == 60
+    assert len(evaluated) == 10
+
+
+def test_a_password_hashed_anew_at_login_keeps_the_other_sessions(ada: Any, user: Any, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = [
+        "tests.accounts.hashers.SlowEnough",
+        "django.contrib.auth.hashers.MD5PasswordHasher",
+    ]
+    before = user.password
+
+    log_in("ada@example.com", PASSWORD, client=Client(), now=timezone.now())
+
+    user.refresh_from_db()
+    assert user.password != before
+    assert ada.get("me").status_code == 200
+
+
+def test_a_disabled_user_gets_no_tokens_by_any_path(make_user: Any) -> None:
+    with pytest.raises(InvalidCredentials):
+        issue_tokens(make_user("gone", is_active=False), amr=("pwd",))
+    assert not AuthSession.objects.exists()
+
+
+def test_the_table_of_counts_holds_no_address(user: Any, visitor: Any) -> None:
+    visitor.login(password=WRONG, REMOTE_ADDR="203.0.113.7")
+
+    for row in Throttle.objects.values():
+        assert "ada" not in str(row)
+        assert "203.0.113.7" not in str(row)
+
+
+def test_long_passwords_are_taken_whole(make_user: Any, visitor: Any) -> None:
+    user = make_user("ada")
+    long = "Ж" * 999 + "a"
+    user.password = make_password(long)
+    user.save()
+
+    assert visitor.login(password=long).status_code == 200
+    assert visitor.login(password=long[:-1]).status_code == 401
+    assert visitor.login(password="x" * 4097).status_code == 422
+
+
+def test_a_login_tells_what_happened(user: Any, visitor: Any, events: Any) -> None:
+    visitor.login(password=WRONG, REMOTE_ADDR="203.0.113.7")
+    visitor.login()
+
+    assert [event.type.name for event in events] == ["login.failed", "user.logged_in"]
+    assert "ada" not in str(events[0].payload)
+    assert events[0].payload.client_address == "203.0.113.7"
