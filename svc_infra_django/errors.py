@@ -31,6 +31,9 @@ class SvcInfraError(Exception):
     status: ClassVar[int] = 500
     """The HTTP status that this kind becomes."""
 
+    keeps_writes: ClassVar[bool] = False
+    """Whether ATOMIC_REQUESTS must not undo what was written before: a counted attempt, an ended session."""
+
     def __init__(
         self,
         message: str | None = None,

@@ -15,6 +15,7 @@ class InvalidCredentials(AuthenticationError):
     """Address and password do not fit, or this account cannot log in."""
 
     code = "accounts.invalid_credentials"
+    keeps_writes = True
 
 
 class InvalidAccessToken(AuthenticationError):
@@ -31,24 +32,28 @@ class InvalidRefreshToken(AuthenticationError):
     """The refresh token is unknown, expired, revoked or was used before. Log in again."""
 
     code = "accounts.invalid_refresh_token"
+    keeps_writes = True
 
 
 class InvalidMFAToken(AuthenticationError):
     """This login has expired or was finished already. Start again with the password."""
 
     code = "accounts.invalid_mfa_token"
+    keeps_writes = True
 
 
 class WrongCode(AuthenticationError):
     """The code is wrong, too old, or was used before."""
 
     code = "accounts.wrong_code"
+    keeps_writes = True
 
 
 class WrongPassword(AuthenticationError):
     """The present password is wrong."""
 
     code = "accounts.wrong_password"
+    keeps_writes = True
 
 
 class FreshFactorRequired(AuthenticationError):
@@ -84,6 +89,7 @@ class TooManyAttempts(RateLimitedError):
     """Too many attempts; wait as long as Retry-After says."""
 
     code = "accounts.too_many_attempts"
+    keeps_writes = True
 
 
 class SignupClosed(PermissionDeniedError):

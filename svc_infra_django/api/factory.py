@@ -73,7 +73,8 @@ class SuiteAPI(NinjaAPI):
 
     def _answer(self, request: HttpRequest, error: Any) -> HttpResponse:
         # Ninja has answered the error, so Django would not see it and would commit.
-        roll_back_request()
+        if not getattr(error, "keeps_writes", False):
+            roll_back_request()
         return problem(request, error)
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
