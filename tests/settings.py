@@ -90,4 +90,6 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "TEST": {"NAME": f"{SCRATCH}.test.sqlite3"},
     }
 
+TASKS = {"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}}
+
 SVC_INFRA: dict[str, dict[str, object]] = {}

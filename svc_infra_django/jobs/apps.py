@@ -3,3 +3,5 @@ from ..app_config import SvcAppConfig
 
 class JobsConfig(SvcAppConfig):
     name = "svc_infra_django.jobs"
+    verbose_name = "Jobs"
+    settings_section = ".conf.JobsSettings"

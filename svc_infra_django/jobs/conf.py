@@ -1,0 +1,67 @@
+"""Settings of the jobs app."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from ..config.sections import Section, section_settings
+
+
+class JobsSettings(Section):
+    section: ClassVar[str] = "jobs"
+
+    concurrency: PositiveInt = 10
+    """Jobs that one worker process runs at the same time."""
+
+    lease_seconds: PositiveFloat = 30.0
+    """A worker that was silent for so long, by the database's clock, is dead and its jobs are taken from it."""
+
+    heartbeat_seconds: PositiveFloat = 5.0
+    """How often a worker process says that it lives."""
+
+    rescue_seconds: PositiveFloat = 5.0
+    """How often each worker looks for jobs of dead workers."""
+
+    grace_seconds: NonNegativeFloat = 25.0
+    """How long a stopping worker waits for running jobs before it hands them back."""
+
+    idle_poll_seconds: PositiveFloat = 0.25
+    """The longest pause between two looks into an empty queue."""
+
+    stage_seconds: PositiveFloat = 0.25
+    """The longest pause between two looks for scheduled jobs that fell due."""
+
+    schedule_seconds: PositiveFloat = 1.0
+    """The longest pause between two looks for periodic schedules that fell due."""
+
+    max_crashes: PositiveInt = 3
+    """A job whose worker died under it so many times is poison: it is failed, not tried again."""
+
+    unknown_task_pause_seconds: PositiveFloat = 30.0
+    """How long a worker leaves jobs alone whose task it cannot import; another release may know it."""
+
+    unknown_task_grace_seconds: PositiveFloat = 3600.0
+    """A task that a worker could not import for so long is unknown for good, and its jobs are failed."""
+
+    max_argument_bytes: PositiveInt = 262_144
+    """The largest arguments of one job, as JSON."""
+
+    max_result_bytes: PositiveInt = 262_144
+    """The largest return value of one job, as JSON."""
+
+    keep_succeeded_hours: PositiveFloat = 24.0
+    """How long a job that succeeded is kept."""
+
+    keep_cancelled_hours: PositiveFloat = 24.0 * 7
+    """How long a cancelled job is kept."""
+
+    keep_failed_hours: PositiveFloat = 24.0 * 30
+    """How long a failed job is kept, to be looked at and retried."""
+
+    prune_seconds: PositiveFloat = 3600.0
+    """How often each worker deletes what has been kept long enough."""
+
+
+settings = section_settings(JobsSettings)

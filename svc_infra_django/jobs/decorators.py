@@ -1,0 +1,261 @@
+"""`@task` and `@periodic`: a function becomes a job by declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
+from typing import Any, Literal, TypeVar, cast, overload
+
+from django.utils.module_loading import autodiscover_modules, import_string
+
+from .compat import (
+    DEFAULT_TASK_BACKEND_ALIAS,
+    DEFAULT_TASK_PRIORITY,
+    DEFAULT_TASK_QUEUE_NAME,
+    BaseTaskContext,
+    Task,
+    path_of,
+)
+from .cron import next_cron, timezone_named
+from .errors import BadTask, UnknownTask
+from .retries import Backoff, RetryOn, exponential
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+registry: dict[str, JobTask] = {}
+"""Every function decorated with `@task`, by its dotted path."""
+
+periods: dict[str, Period] = {}
+"""Every `@periodic` declaration, by the path of its task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """At most one such job at a time: enqueueing another one gives back the first.
+
+    `by` names the arguments that make two jobs the same, all of them when empty. The claim on the key
+    ends when the job is `started` or when it is `finished`.
+    """
+
+    by: tuple[str, ...] = ()
+    until: Literal["started", "finished"] = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobTask(Task):
+    """Django's Task with the policy that our worker follows."""
+
+    priority: int = DEFAULT_TASK_PRIORITY
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS
+    queue_name: str = DEFAULT_TASK_QUEUE_NAME
+    run_after: datetime | None = None
+    takes_context: bool = False
+
+    max_attempts: int = 5
+    """How often the body may start, crashes included."""
+
+    backoff: Backoff = field(default=exponential(), hash=False)
+    """Seconds to wait after each failed attempt; None from it gives up."""
+
+    retry_on: RetryOn = field(default=None, hash=False)
+    """The exceptions worth another attempt; None for every exception."""
+
+    discard_on: tuple[type[BaseException], ...] = ()
+    """Exceptions that end the job as cancelled: what it was about is gone."""
+
+    timeout: float | None = None
+    """Seconds until a running attempt is stopped: async bodies are cancelled, sync bodies interrupted
+    at their next Python instruction (a blocking call ends first)."""
+
+    unique: Unique | None = None
+    """Refuse a second job of the same arguments while one is waiting."""
+
+    atomic: bool = False
+    """Run the body and its acknowledgement in one transaction: its database effects happen exactly once."""
+
+    owner_id: Any = None
+    """The user whom jobs made from this task belong to."""
+
+    tenant: str = ""
+    """The tenant whom jobs made from this task belong to."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What the job's log lines carry beside the context of the caller."""
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1 or self.max_attempts > 32_767:
+            raise BadTask(f"{path_of(self.func)}: max_attempts must be between 1 and 32767.")
+        if self.timeout is not None and self.timeout <= 0:
+            raise BadTask(f"{path_of(self.func)}: timeout must be more than 0 seconds.")
+        if self.atomic and iscoroutinefunction(self.func):
+            raise BadTask(f"{path_of(self.func)}: an atomic task must be a plain function, not `async def`.")
+        super().__post_init__()
+
+    def using(self, **changes: Any) -> JobTask:
+        """A copy with other `priority`, `queue_name`, `run_after`, `backend`, `owner` (a user) or `tenant`."""
+        unknown = changes.keys() - {
+            "priority", "queue_name", "run_after", "backend", "owner", "tenant", "headers"
+        }  # fmt: skip
+        if unknown:
+            raise TypeError(f"using() does not take {', '.join(sorted(unknown))}.")
+        if "owner" in changes:
+            owner = changes.pop("owner")
+            changes["owner_id"] = None if owner is None else owner.pk
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    @property
+    def is_async(self) -> bool:
+        return iscoroutinefunction(self.func)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskContext(BaseTaskContext):
+    """What a task with `takes_context=True` is given as its first argument, `context`."""
+
+    job_id: str = ""
+    attempt_number: int = 0
+    is_lost: Callable[[], bool] = field(default=lambda: False, compare=False, repr=False)
+
+    @property
+    def attempt(self) -> int:
+        """1 on the first try."""
+        return self.attempt_number
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every attempt of this job: give it to the service you call."""
+        return self.job_id
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the job was cancelled or taken from this worker: stop, nobody waits for the result."""
+        return self.is_lost()
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """How often a `@periodic` task runs: a cron expression in a time zone, or an interval."""
+
+    task: JobTask
+    cron: str = ""
+    tz: str = "UTC"
+    every: timedelta | None = None
+    enabled: bool = True
+
+
+@overload
+def task(function: FunctionT, /) -> JobTask: ...
+
+
+@overload
+def task(
+    *,
+    queue: str = ...,
+    queue_name: str = ...,
+    priority: int = ...,
+    backend: str = ...,
+    takes_context: bool = ...,
+    max_attempts: int = ...,
+    backoff: Backoff = ...,
+    retry_on: RetryOn | type[BaseException] = ...,
+    discard_on: tuple[type[BaseException], ...] | type[BaseException] = ...,
+    timeout: float | timedelta | None = ...,
+    unique: Unique | bool | None = ...,
+    atomic: bool = ...,
+) -> Callable[[FunctionT], JobTask]: ...
+
+
+def task(
+    function: FunctionT | None = None,
+    /,
+    *,
+    queue: str = DEFAULT_TASK_QUEUE_NAME,
+    queue_name: str = "",
+    priority: int = DEFAULT_TASK_PRIORITY,
+    backend: str = DEFAULT_TASK_BACKEND_ALIAS,
+    takes_context: bool = False,
+    max_attempts: int = 5,
+    backoff: Backoff = exponential(),  # noqa: B008 - frozen, so one default may serve all
+    retry_on: RetryOn | type[BaseException] = None,
+    discard_on: tuple[type[BaseException], ...] | type[BaseException] = (),
+    timeout: float | timedelta | None = None,
+    unique: Unique | bool | None = None,
+    atomic: bool = False,
+) -> JobTask | Callable[[FunctionT], JobTask]:
+    """Make a module-level function, sync or async, a job that `.enqueue()` puts into the queue.
+
+    See JobTask for each option; `timeout` is in seconds, `queue_name` is Django's name of `queue`, and
+    `unique=True` means `Unique()`. Raises InvalidTask if the function or an option cannot work.
+    """
+
+    def decorate(function: FunctionT) -> JobTask:
+        made = JobTask(
+            func=function,
+            queue_name=queue_name or queue,
+            priority=priority,
+            backend=backend,
+            takes_context=takes_context,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            retry_on=(retry_on,) if isinstance(retry_on, type) else retry_on,
+            discard_on=(discard_on,) if isinstance(discard_on, type) else tuple(discard_on),
+            timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
+            unique=Unique() if unique is True else unique or None,
+            atomic=atomic,
+        )
+        registry[made.module_path] = made
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def periodic(
+    *, cron: str = "", tz: str = "UTC", every: timedelta | float | None = None, enabled: bool = True
+) -> Callable[[JobTask], JobTask]:
+    """Run the task below by itself: `every` so many seconds, or by a five-field `cron` expression in `tz`.
+
+    The task is enqueued without arguments. Whatever was missed while nobody was there to schedule it is
+    made up for by one job. Raises BadSchedule for a time that never comes, BadTask if the declaration is
+    not one of the two.
+    """
+    if bool(cron) == (every is not None):
+        raise BadTask("@periodic takes either cron= or every=.")
+    interval = timedelta(seconds=every) if isinstance(every, (int, float)) else every
+    if interval is not None and interval <= timedelta(0):
+        raise BadTask("@periodic(every=...) must be longer than nothing.")
+    timezone_named(tz)
+    if cron:
+        next_cron(cron, zone=tz, after=datetime.now().astimezone())
+
+    def declare(made: JobTask) -> JobTask:
+        if not isinstance(made, JobTask):
+            raise BadTask("@periodic stands above @task.")
+        periods[made.module_path] = Period(made, cron=cron, tz=tz, every=interval, enabled=enabled)
+        return made
+
+    return declare
+
+
+def discover() -> None:
+    """Import the `tasks` module of every installed app."""
+    autodiscover_modules("tasks")
+
+
+def task_at(path: str) -> Task:
+    """The task whose dotted path is `path`. Raises UnknownTask if there is none here."""
+    if path in registry:
+        return registry[path]
+    try:
+        found = import_string(path)
+    except (ImportError, ValueError):
+        found = None
+    if not isinstance(found, Task):
+        raise UnknownTask(f"There is no task {path!r} in this process.", task=path)
+    return cast(Task, found)
+
+
+def queue_names() -> set[str]:
+    """The queues that declared tasks use."""
+    return {DEFAULT_TASK_QUEUE_NAME} | {made.queue_name for made in registry.values()}

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from argparse import ArgumentParser
+from queue import SimpleQueue
+from threading import Thread
+from time import sleep
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from ...worker import JobWorker
+
+
+class Command(BaseCommand):
+    help = (
+        "Run jobs, periodic schedules and the apps' services until SIGTERM or SIGINT; twice to stop at once."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--queues", default="", help="Comma-separated names; all queues without it.")
+        parser.add_argument("--concurrency", type=int, help="Jobs that run at the same time.")
+        parser.add_argument(
+            "--exit-with-parent",
+            action="store_true",
+            help="Stop when the process that started this one is gone.",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        queues = [name.strip() for name in options["queues"].split(",") if name.strip()]
+        worker = JobWorker(queues=queues, concurrency=options["concurrency"], on_ready=self._say_ready)
+        # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
+        # wants; putting into a SimpleQueue is safe there.
+        signals: SimpleQueue[int] = SimpleQueue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: signals.put(number))
+        Thread(target=_obey, args=(worker, signals), daemon=True).start()
+        if options["exit_with_parent"]:
+            Thread(target=_watch_parent, args=(worker, os.getppid()), daemon=True).start()
+        worker.run()
+        if worker.has_stragglers:
+            # Threads that would not stop: their jobs are handed back, so nothing waits for them.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+
+    def _say_ready(self) -> None:
+        self.stdout.write(f"worker ready (pid {os.getpid()})")
+        self.stdout.flush()
+
+
+def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
+    while signals.get():
+        worker.stop()
+
+
+def _watch_parent(worker: JobWorker, parent: int) -> None:
+    while os.getppid() == parent:
+        sleep(0.5)
+    worker.stop()

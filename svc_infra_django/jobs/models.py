@@ -1,0 +1,219 @@
+"""Jobs, the workers that run them, and the schedules that make them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from ..rows import TENANT_LENGTH, id_field
+from .cron import next_cron, next_interval
+from .querysets import JobQuerySet, ScheduleQuerySet, WorkerQuerySet
+
+
+class Job(models.Model):
+    """One piece of work. Each change of state is a guarded UPDATE; `epoch` fences off stale owners."""
+
+    class State(models.IntegerChoices):
+        READY = 0, "ready"
+        RUNNING = 1, "running"
+        SUCCEEDED = 2, "succeeded"
+        FAILED = 3, "failed"
+        CANCELLED = 4, "cancelled"
+        SCHEDULED = 5, "scheduled"
+        BLOCKED = 6, "blocked"
+
+    class UniqueUntil(models.IntegerChoices):
+        STARTED = 1, "started"
+        FINISHED = 2, "finished"
+
+    FINAL: ClassVar = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
+    WAITING: ClassVar = (State.READY, State.SCHEDULED, State.BLOCKED)
+
+    id = id_field()
+    # The shared columns of rows.py, but with partial indexes: most jobs belong to nobody, and a full index
+    # would be written again at every change of state.
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+    )
+    tenant = models.CharField(max_length=TENANT_LENGTH, blank=True, default="")
+    queue = models.CharField(max_length=64)
+    task = models.CharField(max_length=255)
+    args = models.JSONField(help_text='{"args": [...], "kwargs": {...}}')
+    headers = models.JSONField(default=dict, help_text="The context of whoever enqueued the job.")
+    backend = models.CharField(max_length=64, default="default", help_text="The alias in TASKS.")
+    priority = models.SmallIntegerField(default=0)
+    state = models.SmallIntegerField(choices=State.choices, default=State.READY)
+    run_at = models.DateTimeField(null=True, help_text="When a scheduled job falls due.")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, help_text="Start of the first attempt.")
+    attempted_at = models.DateTimeField(null=True, help_text="Start of the last attempt.")
+    finished_at = models.DateTimeField(null=True)
+    attempt = models.PositiveSmallIntegerField(default=0, help_text="Attempts begun.")
+    max_attempts = models.PositiveSmallIntegerField(default=5)
+    crashes = models.PositiveSmallIntegerField(default=0, help_text="Attempts that took their worker along.")
+    epoch = models.PositiveIntegerField(default=0, help_text="Raised at every change of hands.")
+    # Not a foreign key: the row of a worker goes when the worker goes.
+    worker_id = models.UUIDField(null=True)
+    unique_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - NULL is what lets go of the key
+    unique_until = models.SmallIntegerField(choices=UniqueUntil.choices, null=True)
+    result = models.JSONField(null=True)
+    error = models.CharField(max_length=255, blank=True, default="", help_text="Path of the last exception.")
+    traceback = models.TextField(blank=True, default="")
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=range(7)), name="svc_jobs_job_state"),
+            models.CheckConstraint(
+                condition=Q(priority__gte=-100, priority__lte=100), name="svc_jobs_job_priority"
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=1) | Q(worker_id__isnull=False, attempted_at__isnull=False),
+                name="svc_jobs_job_running_has_worker",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=(2, 3, 4)) | Q(finished_at__isnull=False),
+                name="svc_jobs_job_final_has_end",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state=5) | Q(run_at__isnull=False), name="svc_jobs_job_scheduled_has_time"
+            ),
+            models.UniqueConstraint(
+                fields=["unique_key"], condition=Q(unique_key__isnull=False), name="svc_jobs_job_unique_key"
+            ),
+        ]
+        # Partial, so that finished rows cost nothing; the worker's SQL repeats the conditions literally.
+        indexes = [
+            models.Index(
+                "queue", models.F("priority").desc(), "id", condition=Q(state=0), name="svc_jobs_job_ready"
+            ),
+            models.Index("run_at", condition=Q(state=5), name="svc_jobs_job_scheduled"),
+            models.Index("worker_id", condition=Q(state=1), name="svc_jobs_job_running"),
+            models.Index("id", condition=Q(state=3), name="svc_jobs_job_failed"),
+            models.Index("owner", condition=Q(owner__isnull=False), name="svc_jobs_job_owner"),
+            models.Index("tenant", condition=~Q(tenant=""), name="svc_jobs_job_tenant"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.pk}"
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in self.FINAL
+
+
+class JobAttempt(models.Model):
+    """An attempt that did not end well. Success writes none, so it costs one row a job and no more."""
+
+    class Outcome(models.TextChoices):
+        RETRIED = "retried"
+        FAILED = "failed"
+        DISCARDED = "discarded"
+        CRASHED = "crashed"
+        CANCELLED = "cancelled"
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    attempt = models.PositiveSmallIntegerField()
+    worker_id = models.UUIDField(null=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField()
+    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    error = models.CharField(max_length=255, blank=True, default="")
+    traceback = models.TextField(blank=True, default="")
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of {self.job_id}: {self.outcome}"
+
+
+class Worker(models.Model):
+    """A worker process that is alive, or was a lease ago."""
+
+    id = id_field()
+    name = models.CharField(max_length=255)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    queues = models.JSONField(default=list, help_text="Empty for all.")
+    concurrency = models.PositiveIntegerField()
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+    is_stopping = models.BooleanField(default=False)
+
+    objects = WorkerQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Queue(models.Model):
+    """A named line of jobs. A queue without a row is a queue that was never paused."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused_at is not None
+
+
+class Schedule(models.Model):
+    """What makes a job again and again. `next_fire_at` moves in the transaction that inserts the job."""
+
+    class Source(models.TextChoices):
+        CODE = "code", "@periodic in the code"
+        ADMIN = "admin", "written here"
+
+    id = id_field()
+    key = models.CharField(max_length=255, unique=True)
+    task = models.CharField(max_length=255)
+    args = models.JSONField(default=dict, blank=True, help_text='{"args": [...], "kwargs": {...}}')
+    queue = models.CharField(max_length=64, blank=True, default="", help_text="Empty for the task's own.")
+    cron = models.CharField(
+        max_length=255, blank=True, default="", help_text="Five fields, as in crontab(5)."
+    )
+    every_seconds = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0.1)])
+    tz = models.CharField("time zone", max_length=64, default="UTC")
+    enabled = models.BooleanField(default=True)
+    source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)
+    next_fire_at = models.DateTimeField(editable=False)
+    last_fire_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ScheduleQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["key"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(cron="", every_seconds__gt=0) | (~Q(cron="") & Q(every_seconds__isnull=True)),
+                name="svc_jobs_schedule_cron_or_every",
+            ),
+        ]
+        indexes = [models.Index("next_fire_at", condition=Q(enabled=True), name="svc_jobs_schedule_due")]
+
+    def __str__(self) -> str:
+        return self.key
+
+    def following(self, *, last: datetime, now: datetime) -> datetime:
+        """When to fire after `now`, having fired at `last`. Raises BadSchedule if never."""
+        if self.cron:
+            return next_cron(self.cron, zone=self.tz, after=now)
+        return next_interval(timedelta(seconds=self.every_seconds or 0), last=last, now=now)
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments of the job."""
+        return self.args.get("args", []), self.args.get("kwargs", {})

@@ -1,0 +1,412 @@
+"""One turn against the database: acknowledge what is done, claim what is ready, in one commit.
+
+Every statement is guarded by state and epoch, so whoever lost a job cannot write to it any more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Any
+from uuid import UUID
+
+from django.db import connections, router, transaction
+from django.db.models import F
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from ..observability.logging import get_logger
+from ..observability.metrics import metrics
+from .compat import path_of
+from .conf import settings
+from .errors import JobCrashed
+from .models import Job, JobAttempt, Queue, Worker
+
+logger = get_logger("svc_infra_django.jobs")
+
+STAGED_AT_ONCE = 1000
+RESCUED_AT_ONCE = 200
+PRUNED_AT_ONCE = 5000
+CRASHED = path_of(JobCrashed)
+
+_listeners: set[Event] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, to be written down by the next turn."""
+
+    job: Job
+    state: Job.State
+    """SUCCEEDED, FAILED, CANCELLED (discarded), SCHEDULED (again after `delay`) or READY (handed back)."""
+
+    result: Any = None
+    error: str = ""
+    traceback: str = ""
+    delay: float = 0.0
+    seconds: float = 0.0
+    is_settled: bool = False
+    """The job wrote its own end already, inside its transaction."""
+
+    ended_at: datetime = field(default_factory=timezone.now)
+
+
+def database() -> str:
+    """The alias of the database that holds the jobs."""
+    return router.db_for_write(Job)
+
+
+def database_now() -> datetime:
+    """The time by the clock that all workers share."""
+    connection = connections[database()]
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+        return moment
+
+
+def listen(event: Event) -> None:
+    """Set `event` whenever this process commits new work."""
+    _listeners.add(event)
+
+
+def unlisten(event: Event) -> None:
+    _listeners.discard(event)
+
+
+def wake() -> None:
+    """Wake the workers of this process."""
+    for event in tuple(_listeners):
+        event.set()
+
+
+def take_turn(
+    outcomes: Sequence[Outcome],
+    *,
+    worker: UUID,
+    queues: Sequence[str],
+    room: int,
+    excluding: Sequence[str] = (),
+) -> list[Job]:
+    """Write `outcomes` and claim up to `room` jobs of `queues`, in this order, for `worker`.
+
+    Jobs of paused queues, and of the tasks in `excluding`, are left. One transaction: either all of it
+    happens or nothing. Writing the same outcomes again is harmless.
+    """
+    alias = database()
+    wins = [
+        outcome for outcome in outcomes if outcome.state == Job.State.SUCCEEDED and not outcome.is_settled
+    ]
+    rest = [outcome for outcome in outcomes if outcome.state != Job.State.SUCCEEDED]
+    if connections[alias].vendor != "postgresql":
+        with transaction.atomic(using=alias):
+            _settle(rest)
+            _acknowledge(wins)
+            return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
+    if not rest and len(queues) <= 1 and room:
+        # The common turn: one statement, so one commit.
+        return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
+    with transaction.atomic(using=alias):
+        _settle(rest)
+        claimed: list[Job] = []
+        for position, queue in enumerate(queues if room else ()):
+            acknowledged = wins if position == 0 else ()
+            claimed += _acknowledge_and_claim(
+                alias, acknowledged, worker, [queue], room - len(claimed), excluding
+            )
+            if len(claimed) >= room:
+                break
+        if wins and not (queues and room):
+            _acknowledge_and_claim(alias, wins, worker, [], 0, ())
+        return claimed
+
+
+def settle_one(outcome: Outcome) -> bool:
+    """Write one outcome inside the caller's transaction; False if the job is no longer ours."""
+    if outcome.state == Job.State.SUCCEEDED:
+        return bool(
+            _owned(outcome.job).update(**_end(outcome), result=outcome.result, error="", traceback="")
+        )
+    return not _settle([outcome])
+
+
+def _owned(job: Job) -> Any:
+    return Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch)
+
+
+def _end(outcome: Outcome) -> dict[str, Any]:
+    let_go = outcome.job.unique_until == Job.UniqueUntil.FINISHED
+    return {"state": outcome.state, "finished_at": Now()} | ({"unique_key": None} if let_go else {})
+
+
+def _settle(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Write everything but success; returns the outcomes of jobs that had been taken away."""
+    lost = []
+    for outcome in outcomes:
+        job = outcome.job
+        failure = {"error": outcome.error, "traceback": outcome.traceback}
+        if outcome.state == Job.State.READY:
+            changes: dict[str, Any] = {
+                "state": Job.State.READY,
+                "attempt": F("attempt") - 1,
+                "epoch": F("epoch") + 1,
+                "worker_id": None,
+            }
+        elif outcome.state == Job.State.SCHEDULED:
+            run_at = Now() + timedelta(seconds=outcome.delay)
+            changes = {"state": Job.State.SCHEDULED, "run_at": run_at, "worker_id": None, **failure}
+        else:
+            changes = {**_end(outcome), **failure}
+        if not _owned(job).update(**changes):
+            lost.append(outcome)
+        elif outcome.state != Job.State.READY:
+            _write_attempt(job, _ATTEMPT_OUTCOMES[outcome.state], outcome.ended_at, **failure)
+    _report_lost(lost)
+    return lost
+
+
+_ATTEMPT_OUTCOMES = {
+    Job.State.SCHEDULED: JobAttempt.Outcome.RETRIED,
+    Job.State.FAILED: JobAttempt.Outcome.FAILED,
+    Job.State.CANCELLED: JobAttempt.Outcome.DISCARDED,
+}
+
+
+def _write_attempt(
+    job: Job, outcome: str, ended_at: datetime, *, error: str = "", traceback: str = ""
+) -> None:
+    JobAttempt.objects.create(
+        job_id=job.pk,
+        attempt=job.attempt,
+        worker_id=job.worker_id,
+        started_at=job.attempted_at,
+        finished_at=ended_at,
+        outcome=outcome,
+        error=error,
+        traceback=traceback,
+    )
+
+
+def _report_lost(outcomes: Sequence[Outcome]) -> None:
+    """Tell of work whose job had changed hands; what we ourselves wrote before is no loss."""
+    if not outcomes:
+        return
+    epochs = dict(
+        Job.objects.filter(pk__in=[outcome.job.pk for outcome in outcomes])
+        .exclude(state=Job.State.RUNNING)
+        .values_list("pk", "epoch")
+    )
+    for outcome in outcomes:
+        if epochs.get(outcome.job.pk) != outcome.job.epoch:
+            metrics.increment("jobs.fenced", queue=outcome.job.queue)
+            logger.warning(
+                "job was taken away before its end",
+                job_id=str(outcome.job.pk),
+                task=outcome.job.task,
+                epoch=outcome.job.epoch,
+            )
+
+
+def _acknowledge(wins: Sequence[Outcome]) -> None:
+    lost = [
+        win
+        for win in wins
+        if not _owned(win.job).update(**_end(win), result=win.result, error="", traceback="")
+    ]
+    _report_lost(lost)
+
+
+# The literals 0 and 1 are Job.State.READY and RUNNING: the planner proves a partial index only from constants.
+_CLAIM_SET = """
+state = 1, epoch = {table}.epoch + 1, attempt = {table}.attempt + 1, attempted_at = {now},
+started_at = COALESCE({table}.started_at, {now}), worker_id = %s,
+unique_key = CASE WHEN {table}.unique_until = 1 THEN NULL ELSE {table}.unique_key END
+"""
+_CLAIMABLE = """
+state = 0 AND queue = %s
+AND NOT EXISTS (SELECT 1 FROM {queues} q WHERE q.name = %s AND q.paused_at IS NOT NULL)
+"""
+
+
+def _claim(
+    alias: str, *, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
+) -> list[Job]:
+    connection = connections[alias]
+    names = _names(connection)
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    worker_id = Job._meta.get_field("worker_id").get_db_prep_value(worker, connection)
+    claimed: list[Job] = []
+    for queue in queues:
+        if room <= len(claimed):
+            break
+        # `now` is bound and not the database's own: for SQLite this process is the database.
+        known = f"AND task NOT IN ({', '.join(['%s'] * len(excluding))})" if excluding else ""
+        sql = f"""
+            UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
+            WHERE id IN (SELECT id FROM {names["table"]} WHERE {_CLAIMABLE.format(**names)} {known}
+                         ORDER BY priority DESC, id LIMIT %s)
+            RETURNING *
+        """  # noqa: S608 - table names only
+        params = [now, now, worker_id, queue, queue, *excluding, room - len(claimed)]
+        claimed += _in_order(Job.objects.using(alias).raw(sql, params))
+    return claimed
+
+
+def _acknowledge_and_claim(
+    alias: str,
+    wins: Sequence[Outcome],
+    worker: UUID,
+    queues: Sequence[str],
+    room: int,
+    excluding: Sequence[str],
+) -> list[Job]:
+    names = _names(connections[alias])
+    queue = queues[0] if queues else ""
+    sql = f"""
+        WITH done AS (
+            UPDATE {names["table"]} j SET state = 2, finished_at = now(), result = d.result, error = '', traceback = '',
+                   unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
+            FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
+            WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
+            RETURNING j.id
+        ), pick AS MATERIALIZED (
+            SELECT id FROM {names["table"]} WHERE {_CLAIMABLE.format(**names)} AND task <> ALL(%s::text[])
+            ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+        ), took AS (
+            UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="clock_timestamp()")}
+            FROM pick WHERE {names["table"]}.id = pick.id
+            RETURNING {names["table"]}.*
+        )
+        SELECT took.*, done.id AS done_id FROM took FULL JOIN done ON took.id = done.id
+    """  # noqa: S608 - table names only
+    results = [None if win.result is None else json.dumps(win.result) for win in wins]
+    params = [
+        [win.job.pk for win in wins],
+        [win.job.epoch for win in wins],
+        results,
+        queue,
+        queue,
+        list(excluding),
+        room,
+        worker,
+    ]
+    rows = list(Job.objects.using(alias).raw(sql, params))
+    done = {row.done_id for row in rows if row.done_id}
+    _report_lost([win for win in wins if win.job.pk not in done])
+    return _in_order(row for row in rows if row.pk)
+
+
+def _in_order(jobs: Iterable[Job]) -> list[Job]:
+    # RETURNING has no order.
+    return sorted(jobs, key=lambda job: (-job.priority, job.pk))
+
+
+def _names(connection: Any) -> dict[str, str]:
+    quote = connection.ops.quote_name
+    return {"table": quote(Job._meta.db_table), "queues": quote(Queue._meta.db_table)}
+
+
+def stage(*, now: datetime | None = None) -> int:
+    """Make scheduled jobs ready that are due at `now` (by default now, by the database's clock)."""
+    alias = database()
+    moment = Now() if now is None else now
+    with transaction.atomic(using=alias):
+        due = Job.objects.using(alias).due(now=moment).order_by("run_at").select_for_update(skip_locked=True)
+        ids = list(due.values_list("pk", flat=True)[:STAGED_AT_ONCE])
+        if not ids:
+            return 0
+        return (
+            Job.objects.using(alias)
+            .filter(pk__in=ids, state=Job.State.SCHEDULED)
+            .update(state=Job.State.READY)
+        )
+
+
+def next_due_at() -> datetime | None:
+    """When the next scheduled job falls due."""
+    scheduled = Job.objects.using(database()).filter(state=Job.State.SCHEDULED)
+    return scheduled.order_by("run_at").values_list("run_at", flat=True).first()
+
+
+def rescue(*, lease: timedelta, max_crashes: int) -> int:
+    """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
+    alias = database()
+    with transaction.atomic(using=alias):
+        orphans = Job.objects.using(alias).orphaned(lease=lease)
+        # `of`, or PostgreSQL would lock nothing else anyway: the workers' rows stand in a subquery.
+        taken = list(orphans.order_by("id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
+        for job in taken:
+            _take_from_dead_worker(job, max_crashes=max_crashes)
+        if len(taken) < RESCUED_AT_ONCE:
+            Worker.objects.using(alias).silent(lease=lease).delete()
+    return len(taken)
+
+
+def _take_from_dead_worker(job: Job, *, max_crashes: int) -> None:
+    crashes = job.crashes + 1
+    is_poison = crashes >= max_crashes or job.attempt >= job.max_attempts
+    changes: dict[str, Any] = {"epoch": F("epoch") + 1, "crashes": crashes, "error": CRASHED}
+    if is_poison:
+        story = (
+            f"The worker died under this job {crashes} times; attempt {job.attempt} of {job.max_attempts}."
+        )
+        changes |= {"state": Job.State.FAILED, "finished_at": Now(), "traceback": story}
+        if job.unique_until == Job.UniqueUntil.FINISHED:
+            changes["unique_key"] = None
+    else:
+        changes |= {"state": Job.State.READY, "worker_id": None}
+    if _owned(job).update(**changes):
+        _write_attempt(job, JobAttempt.Outcome.CRASHED, timezone.now(), error=CRASHED)
+        outcome = "poison" if is_poison else "rescued"
+        metrics.increment("jobs.rescued", queue=job.queue, outcome=outcome)
+        logger.warning(
+            "job of a dead worker", job_id=str(job.pk), task=job.task, outcome=outcome, crashes=crashes
+        )
+
+
+def hand_back_strays(*, worker: UUID, known: Iterable[UUID]) -> int:
+    """Make ready what the database says `worker` runs and it does not know of.
+
+    A claim whose answer was lost with the connection leaves such jobs.
+    """
+    strays = Job.objects.using(database()).running().filter(worker_id=worker).exclude(pk__in=list(known))
+    return strays.update(
+        state=Job.State.READY, attempt=F("attempt") - 1, epoch=F("epoch") + 1, worker_id=None
+    )
+
+
+def still_owned(jobs: Iterable[Job]) -> set[UUID]:
+    """Those of `jobs` that still run under the epoch they were claimed with."""
+    epochs = {job.pk: job.epoch for job in jobs}
+    rows = Job.objects.using(database()).running().filter(pk__in=list(epochs)).values_list("pk", "epoch")
+    return {pk for pk, epoch in rows if epochs[pk] == epoch}
+
+
+def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
+    """Delete finished jobs that have been kept long enough, in chunks. Returns how many."""
+    now = now or timezone.now()
+    jobs = Job.objects.using(database())
+    kept = {
+        Job.State.SUCCEEDED: settings.keep_succeeded_hours,
+        Job.State.CANCELLED: settings.keep_cancelled_hours,
+        Job.State.FAILED: settings.keep_failed_hours,
+    }
+    deleted = 0
+    for state, hours in kept.items():
+        # Along the key, which is ordered by time: no index is kept for this.
+        old = jobs.filter(state=state, finished_at__lt=now - timedelta(hours=hours)).order_by("pk")
+        while limit is None or deleted < limit:
+            size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
+            ids = list(old.values_list("pk", flat=True)[:size])
+            # The state is asked again: one of them may have been retried in between.
+            deleted += jobs.filter(pk__in=ids, state=state).delete()[1].get("svc_jobs.Job", 0) if ids else 0
+            if len(ids) < size:
+                break
+    if deleted:
+        logger.info("jobs pruned", count=deleted)
+    return deleted

@@ -1,0 +1,557 @@
+"""A worker process: one claimer, many runners, and the threads that watch over them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from inspect import iscoroutinefunction
+from queue import SimpleQueue
+from random import uniform
+from threading import Event, Thread
+from time import monotonic
+from typing import ClassVar
+from uuid import UUID
+
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import Error as DatabaseFailure
+from django.db import close_old_connections, connections
+from django.db.models import Count
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from ..app_config import declared
+from ..identifiers import uuid7
+from ..observability.logging import get_logger
+from ..observability.metrics import metrics
+from . import turn
+from .compat import Task
+from .conf import settings
+from .decorators import discover, queue_names, task_at
+from .errors import UnknownTask
+from .models import Job, Queue, Worker
+from .runner import arun, run
+from .scheduler import fire_due, sync_schedules
+from .turn import Outcome
+
+logger = get_logger("svc_infra_django.jobs")
+
+BUSY_POLL_SECONDS = 0.01
+DEPTH_SECONDS = 15.0
+QUEUES_SECONDS = 2.0
+LAST_WRITE_SECONDS = 10.0
+
+
+class WorkerService(ABC):
+    """Something that every worker process runs in a thread of its own, beside its jobs.
+
+    Declare the class in `worker_services` of the app's config. If `run` raises or returns early, it is
+    started again after a pause that grows up to thirty seconds.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, stop: Event) -> None:
+        """Work until `stop` is set, then return soon: a stopping worker waits a few seconds at most."""
+
+
+def drain(now: datetime | None = None) -> int:
+    """Run every job that is due at `now` (by default, now) in this thread; returns how many attempts ran.
+
+    For tests. Jobs made by jobs run too; a retry runs only if `now` is late enough for it. What a job
+    raises is its outcome and is not raised here.
+    """
+    discover()
+    moment = now or timezone.now()
+    me = Worker.objects.using(turn.database()).create(
+        name="drain", host=socket.gethostname(), pid=os.getpid(), concurrency=1
+    )
+    ran, unknown = 0, set[str]()
+    outcomes: list[Outcome] = []
+    try:
+        while True:
+            while turn.stage(now=moment):
+                pass
+            queues = sorted(Job.objects.ready().values_list("queue", flat=True).order_by().distinct())
+            jobs = turn.take_turn(outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown))
+            if not jobs and not outcomes:
+                return ran
+            outcomes = []
+            for job in jobs:
+                try:
+                    task = task_at(job.task)
+                except UnknownTask:
+                    unknown.add(job.task)
+                    outcomes.append(Outcome(job, Job.State.READY))
+                    continue
+                ran += 1
+                outcomes.append(run(job, task))
+    finally:
+        me.delete()
+
+
+class JobWorker:
+    """The worker of this process. `run` returns when `stop` was called and all is put in order."""
+
+    def __init__(
+        self,
+        *,
+        queues: Sequence[str] = (),
+        concurrency: int | None = None,
+        with_services: bool = True,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id: UUID = uuid7()
+        self.queues = tuple(queues)
+        self.concurrency = concurrency or settings.concurrency
+        self.with_services = with_services
+        self.on_ready = on_ready
+        self.stopping = Event()
+        self.hurrying = Event()
+        self.has_stragglers = False
+        self._wake = Event()
+        self._ended = Event()
+        self._finished: deque[tuple[Running, Outcome | None]] = deque()
+        self._unwritten: list[Outcome] = []
+        self._running: dict[tuple[UUID, int], Running] = {}
+        self._unknown = UnknownTasks()
+        self._threads = ThreadPool(self.concurrency)
+        self._loop = asyncio.new_event_loop()
+        self._known_queues: list[str] = []
+        self._queues_read_at = float("-inf")
+        self._heard_at = monotonic()
+
+    def stop(self) -> None:
+        """Begin a graceful stop: claim nothing more, wait for what runs. The second call does not wait."""
+        if self.stopping.is_set():
+            self.hurrying.set()
+        self.stopping.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        discover()
+        self._until_it_works(self._register)
+        turn.listen(self._wake)
+        threads = [
+            self._start(self._beat, "heartbeat"),
+            self._start(self._loop.run_forever, "async jobs"),
+            *(
+                self._start(duty, duty.__name__.strip("_"))
+                for duty in (self._stage, self._tend, self._schedule)
+            ),
+        ]
+        services = self._start_services()
+        logger.info(
+            "worker ready", worker=str(self.id), queues=self.queues or "all", concurrency=self.concurrency
+        )
+        self.on_ready()
+        try:
+            self._work()
+            self._finish()
+        finally:
+            turn.unlisten(self._wake)
+            self.stopping.set()
+            self._ended.set()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            for thread in (*services, *threads):
+                thread.join(timeout=5)
+                self.has_stragglers |= thread.is_alive()
+            self._deregister()
+            logger.info("worker stopped", worker=str(self.id))
+
+    # The claimer: this thread, and nobody else, takes turns.
+
+    def _work(self) -> None:
+        pause, failures = BUSY_POLL_SECONDS, 0
+        while not self.stopping.is_set():
+            self._wake.clear()
+            try:
+                if failures:
+                    self._recover()
+                is_active = self._turn()
+                failures = 0
+            except DatabaseFailure as error:
+                failures += 1
+                self._wait_out(error, failures)
+                continue
+            pause = BUSY_POLL_SECONDS if is_active else min(pause * 2, settings.idle_poll_seconds)
+            if not self._finished:
+                self._wake.wait(pause)
+
+    def _turn(self) -> bool:
+        """Write what finished, start what is ready; whether there was anything to do."""
+        self._collect()
+        room = 0 if self._is_closed() else self.concurrency - len(self._running)
+        if not self._unwritten and room <= 0:
+            return False
+        outcomes = list(self._unwritten)
+        claimed = turn.take_turn(
+            outcomes,
+            worker=self.id,
+            queues=self._open_queues() if room > 0 else (),
+            room=max(0, room),
+            excluding=self._unknown.excluded(),
+        )
+        del self._unwritten[: len(outcomes)]
+        for outcome in outcomes:
+            _count(outcome)
+        for job in claimed:
+            self._launch(job)
+        return bool(claimed or outcomes)
+
+    def _collect(self) -> None:
+        """Take what has ended off the list of what runs: its slot is free for this same turn."""
+        while self._finished:
+            running, outcome = self._finished.popleft()
+            self._running.pop(running.key, None)
+            if outcome is not None and not running.is_lost:
+                self._unwritten.append(outcome)
+
+    def _is_closed(self) -> bool:
+        """Claim nothing: we are stopping, or were silent for so long that others may think us dead."""
+        return self.stopping.is_set() or monotonic() - self._heard_at > settings.lease_seconds * 2 / 3
+
+    def _open_queues(self) -> list[str]:
+        """The queues to ask, in an order that turns, so that a full queue does not starve the next."""
+        if monotonic() - self._queues_read_at > QUEUES_SECONDS:
+            found = set(Job.objects.using(turn.database()).ready().values_list("queue", flat=True).distinct())
+            self._known_queues = list(self.queues or sorted(found | queue_names()))
+            self._queues_read_at = monotonic()
+        self._known_queues = [*self._known_queues[1:], *self._known_queues[:1]]
+        return self._known_queues
+
+    def _launch(self, job: Job) -> None:
+        running = Running(job)
+        self._running[running.key] = running
+        try:
+            task = task_at(job.task)
+        except UnknownTask as error:
+            self._end(running, self._unknown.met(job, error))
+            return
+        if iscoroutinefunction(task.func):
+            running.future = asyncio.run_coroutine_threadsafe(self._run_async(running, task), self._loop)
+            running.future.add_done_callback(lambda done: self._end(running, _result(done)))
+        else:
+            self._threads.submit(lambda: self._run_sync(running, task))
+
+    def _run_sync(self, running: Running, task: Task) -> None:
+        outcome = None
+        try:
+            if not running.is_lost:
+                close_old_connections()
+                outcome = run(running.job, task, is_lost=lambda: running.is_lost)
+                close_old_connections()
+        finally:
+            self._end(running, outcome)
+
+    async def _run_async(self, running: Running, task: Task) -> Outcome:
+        # The context gives the job's ORM calls a thread of their own; its connection goes with it.
+        async with ThreadSensitiveContext() as context:
+            try:
+                return await arun(running.job, task, is_lost=lambda: running.is_lost)
+            finally:
+                if context in SyncToAsync.context_to_thread_executor:
+                    await asyncio.shield(sync_to_async(connections.close_all)())
+
+    def _end(self, running: Running, outcome: Outcome | None) -> None:
+        self._finished.append((running, outcome))
+        self._wake.set()
+
+    # Failures of the database.
+
+    def _wait_out(self, error: Exception, failures: int) -> None:
+        pause = min(5.0, 0.1 * 2 ** min(failures, 6))
+        logger.warning("database unavailable", error=repr(error), failures=failures, pause_seconds=pause)
+        metrics.increment("jobs.database_errors")
+        connections[turn.database()].close()
+        self.stopping.wait(uniform(pause / 2, pause))  # noqa: S311 - spreads load, hides nothing
+
+    def _recover(self) -> None:
+        """A lost answer may have been a claim: give back what we do not know we have."""
+        count = turn.hand_back_strays(worker=self.id, known=[pk for pk, _ in self._running])
+        if count:
+            logger.warning("claims without an answer were handed back", count=count)
+
+    def _until_it_works(self, act: Callable[[], None]) -> None:
+        failures = 0
+        while not self.stopping.is_set():
+            try:
+                return act()
+            except DatabaseFailure as error:
+                failures += 1
+                self._wait_out(error, failures)
+
+    # Life and death.
+
+    def _register(self) -> None:
+        Worker.objects.using(turn.database()).update_or_create(
+            pk=self.id,
+            defaults={
+                "name": f"{socket.gethostname()}:{os.getpid()}",
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "queues": list(self.queues),
+                "concurrency": self.concurrency,
+                "heartbeat_at": Now(),
+            },
+        )
+        names = self.queues or queue_names()
+        Queue.objects.using(turn.database()).bulk_create(
+            [Queue(name=name) for name in sorted(names)], ignore_conflicts=True
+        )
+        self._heard_at = monotonic()
+
+    def _deregister(self) -> None:
+        try:
+            Worker.objects.using(turn.database()).filter(pk=self.id).delete()
+        except DatabaseFailure as error:
+            logger.warning("worker could not sign off", error=repr(error))
+
+    def _beat(self) -> None:
+        """Say that we live, and learn which of our jobs are ours no more."""
+        while not self._ended.is_set():
+            asked_at = monotonic()
+            try:
+                me = Worker.objects.using(turn.database()).filter(pk=self.id)
+                if not me.update(heartbeat_at=Now(), is_stopping=self.stopping.is_set()):
+                    logger.warning("this worker was taken for dead", worker=str(self.id))
+                    self._register()
+                self._heard_at = asked_at
+                self._drop_lost()
+            except DatabaseFailure as error:
+                logger.warning("heartbeat failed", error=repr(error))
+                connections[turn.database()].close()
+            self._ended.wait(settings.heartbeat_seconds)
+
+    def _drop_lost(self) -> None:
+        running = [each for each in list(self._running.values()) if not each.is_lost]
+        mine = turn.still_owned([each.job for each in running]) if running else set()
+        for each in running:
+            # An atomic job, or one whose end is being written at this moment, is no longer running either.
+            if each.job.pk not in mine and each.age() > settings.heartbeat_seconds:
+                each.lose()
+
+    def _finish(self) -> None:
+        """Wait for what runs as long as grace allows, then hand the rest back."""
+        deadline = monotonic() + settings.grace_seconds
+        while self._running and monotonic() < deadline and not self.hurrying.is_set():
+            self._wake.clear()
+            self._write()
+            if not self._finished:
+                self._wake.wait(0.05)
+        self._collect()
+        for running in self._running.values():
+            running.lose()
+            self._unwritten.append(Outcome(running.job, Job.State.READY))
+        if self._running:
+            self.has_stragglers = True
+            logger.warning("running jobs were handed back", count=len(self._running))
+        give_up_at = monotonic() + LAST_WRITE_SECONDS
+        while self._unwritten and monotonic() < give_up_at:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            self._turn()
+        except DatabaseFailure as error:
+            logger.warning("outcomes could not be written", error=repr(error))
+            connections[turn.database()].close()
+            self.hurrying.wait(0.2)
+
+    # The other duties, each in a thread with a connection of its own.
+
+    def _stage(self) -> None:
+        """Make scheduled jobs ready the moment they fall due."""
+        self._repeat(self._stage_once)
+
+    def _stage_once(self) -> float:
+        if turn.stage():
+            self._wake.set()
+            return 0.0
+        due_at = turn.next_due_at()
+        if due_at is None:
+            return settings.stage_seconds
+        return min(settings.stage_seconds, max(0.005, (due_at - timezone.now()).total_seconds()))
+
+    def _tend(self) -> None:
+        """Rescue the jobs of the dead, tell how full the queues are, delete what is old."""
+        next_at = {"rescue": 0.0, "depth": 0.0, "prune": monotonic() + uniform(0, settings.prune_seconds)}  # noqa: S311
+
+        def once() -> float:
+            now = monotonic()
+            if now >= next_at["rescue"]:
+                lease = timedelta(seconds=settings.lease_seconds)
+                if turn.rescue(lease=lease, max_crashes=settings.max_crashes):
+                    self._wake.set()
+                next_at["rescue"] = now + settings.rescue_seconds
+            if now >= next_at["depth"]:
+                _measure_depth()
+                next_at["depth"] = now + DEPTH_SECONDS
+            if now >= next_at["prune"]:
+                turn.prune()
+                next_at["prune"] = now + settings.prune_seconds
+            return max(0.01, min(next_at.values()) - monotonic())
+
+        self._repeat(once)
+
+    def _schedule(self) -> None:
+        """Fire the periodic schedules that are due."""
+        self._until_it_works(lambda: sync_schedules(now=turn.database_now()))
+
+        def once() -> float:
+            fire_due(now=turn.database_now())
+            return settings.schedule_seconds
+
+        self._repeat(once)
+
+    def _repeat(self, once: Callable[[], float]) -> None:
+        failures = 0
+        while not self.stopping.is_set():
+            try:
+                pause = once()
+                failures = 0
+            except DatabaseFailure as error:
+                failures += 1
+                self._wait_out(error, failures)
+                continue
+            self.stopping.wait(pause)
+
+    # Threads.
+
+    def _start(self, body: Callable[[], object], name: str) -> Thread:
+        def guarded() -> None:
+            try:
+                body()
+            except BaseException as error:
+                # Without one of these the process would look alive and do half its work.
+                logger.error("a thread of the worker died; stopping", thread=name, exc_info=error)
+                self.stop()
+            finally:
+                connections.close_all()
+
+        thread = Thread(target=guarded, name=f"svc-jobs {name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _start_services(self) -> list[Thread]:
+        services = [cls() for _, cls in declared("worker_services")] if self.with_services else []
+        return [
+            self._start(lambda service=service: self._serve(service), service.name) for service in services
+        ]
+
+    def _serve(self, service: WorkerService) -> None:
+        failures = 0
+        while not self.stopping.is_set():
+            started = monotonic()
+            try:
+                service.run(self.stopping)
+            except Exception as error:  # frontier: a service that fails is started again
+                logger.error("worker service failed", service=service.name, exc_info=error)
+            failures = failures + 1 if monotonic() - started < 60 else 1
+            connections.close_all()
+            self.stopping.wait(min(30.0, 0.5 * 2 ** min(failures, 6)))
+
+
+class Running:
+    """A job in the hands of this process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        # With the epoch: a job that was taken away may come back while its first body still runs.
+        self.key = (job.pk, job.epoch)
+        self.future: Future[Outcome] | None = None
+        self.is_lost = False
+        self._since = monotonic()
+
+    def age(self) -> float:
+        """Seconds in our hands."""
+        return monotonic() - self._since
+
+    def lose(self) -> None:
+        """The job is not ours any more: stop it if it can be stopped, and write nothing of it."""
+        self.is_lost = True
+        if self.future is not None:
+            self.future.cancel()
+
+
+class UnknownTasks:
+    """Tasks that this process cannot import, and since when. Another release may know them."""
+
+    def __init__(self) -> None:
+        self._first_met: dict[str, float] = {}
+        self._last_met: dict[str, float] = {}
+
+    def excluded(self) -> list[str]:
+        """Tasks to leave alone for the moment."""
+        recent = monotonic() - settings.unknown_task_pause_seconds
+        return sorted(path for path, met in self._last_met.items() if met > recent)
+
+    def met(self, job: Job, error: UnknownTask) -> Outcome:
+        """Leave the job for others, or fail it if its task has been unknown for too long."""
+        now = monotonic()
+        first = self._first_met.setdefault(job.task, now)
+        self._last_met[job.task] = now
+        logger.error("unknown task", task=job.task, job_id=str(job.pk))
+        metrics.increment("jobs.unknown", task=job.task)
+        if now - first > settings.unknown_task_grace_seconds:
+            return Outcome(
+                job, Job.State.FAILED, error="svc_infra_django.jobs.errors.UnknownTask", traceback=str(error)
+            )
+        return Outcome(job, Job.State.READY)
+
+
+class ThreadPool:
+    """Daemon threads that run what is submitted. The standard pool would wait for them at exit, for ever."""
+
+    def __init__(self, size: int) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._size = size
+        self._started = 0
+
+    def submit(self, call: Callable[[], None]) -> None:
+        if self._started < self._size:
+            self._started += 1
+            Thread(target=self._serve, name=f"svc-jobs runner {self._started}", daemon=True).start()
+        self._calls.put(call)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self._calls.get()()
+            except BaseException as error:  # frontier: the thread outlives whatever a job leaves behind
+                logger.error("a runner failed outside its job", exc_info=error)
+
+
+def _result(done: Future[Outcome]) -> Outcome | None:
+    if done.cancelled():
+        return None
+    error = done.exception()
+    if error is not None:
+        logger.error("a runner failed outside its job", exc_info=error)
+        return None
+    return done.result()
+
+
+def _count(outcome: Outcome) -> None:
+    job = outcome.job
+    if outcome.state == Job.State.READY:
+        return
+    name = "retried" if outcome.state == Job.State.SCHEDULED else outcome.state.label
+    metrics.increment("jobs.finished", queue=job.queue, task=job.task, outcome=name)
+    metrics.observe("jobs.run", outcome.seconds, queue=job.queue, task=job.task)
+
+
+def _measure_depth() -> None:
+    waiting = Job.objects.using(turn.database()).filter(state__in=Job.WAITING)
+    counts = {name: dict.fromkeys(Job.WAITING, 0) for name in queue_names()}
+    for queue, state, count in waiting.values_list("queue", "state").annotate(count=Count("pk")):
+        counts.setdefault(queue, dict.fromkeys(Job.WAITING, 0))[Job.State(state)] = count
+    for queue, states in counts.items():
+        for state, count in states.items():
+            metrics.gauge("jobs.depth", count, queue=queue, state=Job.State(state).label)
