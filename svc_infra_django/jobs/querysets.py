@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import Exists, F, OuterRef
+from django.db.models import F
 from django.db.models.functions import Now
 
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
-    from .models import Job, Schedule, Worker
+    from .models import Job, Schedule, Worker  # noqa: F401 - the type parameters below
 
 
 class JobQuerySet(OwnedQuerySet["Job"]):
@@ -29,14 +29,6 @@ class JobQuerySet(OwnedQuerySet["Job"]):
     def due(self, *, now: Any) -> JobQuerySet:
         """Scheduled, and their time has come."""
         return self.filter(state=self.model.State.SCHEDULED, run_at__lte=now)
-
-    def orphaned(self, *, lease: timedelta) -> JobQuerySet:
-        """Running under a worker that is gone or silent for longer than `lease`."""
-        from .models import Worker
-
-        return self.running().exclude(
-            Exists(Worker.objects.alive(lease=lease).filter(pk=OuterRef("worker_id")))
-        )
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):

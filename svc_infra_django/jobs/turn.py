@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import connections, router, transaction
-from django.db.models import F
+from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -337,8 +337,8 @@ def rescue(*, lease: timedelta, max_crashes: int) -> int:
     """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
     alias = database()
     with transaction.atomic(using=alias):
-        orphans = Job.objects.using(alias).orphaned(lease=lease)
-        # `of`, or PostgreSQL would lock nothing else anyway: the workers' rows stand in a subquery.
+        alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
+        orphans = Job.objects.using(alias).running().exclude(Exists(alive))
         taken = list(orphans.order_by("id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
         for job in taken:
             _take_from_dead_worker(job, max_crashes=max_crashes)

@@ -45,6 +45,7 @@ BUSY_POLL_SECONDS = 0.01
 DEPTH_SECONDS = 15.0
 QUEUES_SECONDS = 2.0
 LAST_WRITE_SECONDS = 10.0
+LAST_WORDS_SECONDS = 2.0
 
 
 class WorkerService(ABC):
@@ -158,7 +159,7 @@ class JobWorker:
             turn.unlisten(self._wake)
             self.stopping.set()
             self._ended.set()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            asyncio.run_coroutine_threadsafe(self._end_loop(), self._loop)
             for thread in (*services, *threads):
                 thread.join(timeout=5)
                 self.has_stragglers |= thread.is_alive()
@@ -258,6 +259,15 @@ class JobWorker:
             finally:
                 if context in SyncToAsync.context_to_thread_executor:
                     await asyncio.shield(sync_to_async(connections.close_all)())
+
+    async def _end_loop(self) -> None:
+        """Let cancelled bodies run their `finally`, then stop the loop."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for each in tasks:
+            each.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_WORDS_SECONDS)
+        self._loop.stop()
 
     def _end(self, running: Running, outcome: Outcome | None) -> None:
         self._finished.append((running, outcome))

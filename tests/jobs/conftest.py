@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.jobs import forked, work  # noqa: F401 - declares the tasks
+
+FAST = {
+    "lease_seconds": 1.5,
+    "heartbeat_seconds": 0.3,
+    "rescue_seconds": 0.3,
+    "stage_seconds": 0.05,
+    "schedule_seconds": 0.1,
+    "idle_poll_seconds": 0.05,
+    "grace_seconds": 5.0,
+    "concurrency": 4,
+}
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 15.0, what: str = "") -> Any:
+    """Poll until `condition` is true; fail loudly if it never is."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"never came: {what or condition}")
+
+
+# Workers are forked from a process that has imported everything already: a start costs milliseconds.
+multiprocessing.set_forkserver_preload(["tests.jobs.forked"])
+forking = multiprocessing.get_context("forkserver")
+
+
+class Process:
+    """A worker process on the test database."""
+
+    def __init__(self, log: Path, *args: str, **overrides: object) -> None:
+        self.log = log
+        log.touch()
+        database = str(connection.settings_dict["NAME"])
+        self._process = forking.Process(
+            target=forked.run_worker, args=(database, {**FAST, **overrides}, list(args), str(log))
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def ready(self) -> Process:
+        wait_until(lambda: "worker ready (pid" in self.output() or not self.is_alive(), what="a ready worker")
+        assert self.is_alive(), self.output()
+        return self
+
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 15.0) -> int | None:
+        self._process.join(seconds)
+        return self._process.exitcode
+
+    def end(self) -> None:
+        if self.is_alive():
+            self._process.kill()
+        self._process.join(10)
+        self._process.close()
+
+
+@pytest.fixture
+def worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start worker processes: `worker("--queues", "mail", lease_seconds=3)`. All are killed at the end."""
+    started: list[Process] = []
+
+    def start(*args: str, **overrides: object) -> Process:
+        process = Process(tmp_path / f"worker-{len(started)}.log", *args, **overrides)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> str:
+    return str(tmp_path / "ledger")
+
+
+@pytest.fixture
+def fast_settings(svc_settings: Callable[..., None]) -> None:
+    svc_settings(jobs=FAST)
+
+

@@ -1,0 +1,246 @@
+"""Worker processes that are killed, stopped, frozen and raced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.utils import timezone
+
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
+from tests.jobs import work
+from tests.jobs.conftest import Process, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Start = Callable[..., Process]
+
+
+def states() -> Counter[str]:
+    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
+
+
+def test_two_workers_run_each_of_many_jobs_exactly_once(worker: Start, ledger: str) -> None:
+    ids = enqueue_many(work.record_pid, [[ledger]] * 300)
+
+    worker()
+    worker()
+    wait_until(lambda: states()["succeeded"] == 300)
+
+    ran = [line.split() for line in work.read(ledger)]
+    assert sorted(job for job, _, _ in ran) == sorted(ids)
+    assert {attempt for _, attempt, _ in ran} == {"1"}
+    assert not JobAttempt.objects.exists()
+
+
+def test_jobs_of_a_killed_worker_are_rescued(worker: Start, ledger: str) -> None:
+    first = worker().ready()
+    work.linger.enqueue(ledger, 60)
+    wait_until(lambda: work.read(ledger))
+    Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
+
+    first.signal(signal.SIGKILL)
+    worker()
+
+    wait_until(lambda: states()["succeeded"])
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes) == (2, 1)
+    assert [attempt.outcome for attempt in job.attempts.all()] == ["crashed"]
+    assert len([line for line in work.read(ledger) if line.startswith("start")]) == 2
+
+
+def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> None:
+    work.kill_me.enqueue(ledger)
+
+    for _ in range(3):
+        worker().wait()
+    last = worker().ready()
+    wait_until(lambda: states()["failed"])
+
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes) == (3, 3)
+    assert [attempt.outcome for attempt in job.attempts.all()] == ["crashed"] * 3
+    assert work.read(ledger) == ["start"] * 3
+    assert last.is_alive()
+
+
+def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
+    frozen = worker("--concurrency", "1").ready()
+    work.linger.enqueue(ledger, 0.5)
+    wait_until(lambda: work.read(ledger))
+    frozen.signal(signal.SIGSTOP)
+    worker()
+    wait_until(lambda: states()["succeeded"])
+    finished = Job.objects.get()
+
+    frozen.signal(signal.SIGCONT)
+    wait_until(lambda: f"end {frozen.pid}" in work.read(ledger))
+    wait_until(lambda: Worker.objects.filter(pid=frozen.pid).exists(), what="the frozen worker's return")
+
+    job = Job.objects.get()
+    assert (job.state, job.attempt, job.epoch) == (Job.State.SUCCEEDED, 2, finished.epoch)
+    assert job.finished_at == finished.finished_at
+    assert job.worker_id == finished.worker_id
+    # And it goes on working.
+    work.record.enqueue(ledger, "after")
+    wait_until(lambda: "after" in work.read(ledger))
+
+
+def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: str) -> None:
+    frozen = worker("--concurrency", "1").ready()
+    work.make_group_slowly.enqueue(ledger, "ops", 0.5)
+    wait_until(lambda: work.read(ledger))
+    if Job.objects.db == "default" and Group.objects.exists():
+        raise AssertionError("the group is visible before its job has ended")
+    frozen.signal(signal.SIGSTOP)
+    # The frozen transaction may hold the write lock of SQLite for ever, so it is killed there.
+    frozen.signal(signal.SIGKILL)
+    frozen.wait()
+    worker()
+
+    wait_until(lambda: states()["succeeded"])
+    assert Group.objects.filter(name="ops").count() == 1
+    assert Job.objects.get().attempt == 2
+
+
+def test_sigterm_lets_running_jobs_end(worker: Start, ledger: str) -> None:
+    process = worker().ready()
+    work.linger.enqueue(ledger, 1.0)
+    work.alinger.enqueue(ledger, 1.0)
+    wait_until(lambda: len(work.read(ledger)) == 2)
+
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert states() == {"succeeded": 2}
+    assert not Worker.objects.exists()
+
+
+def test_what_outlasts_the_grace_is_handed_back_without_burning_an_attempt(worker: Start, ledger: str) -> None:
+    process = worker(grace_seconds=0.3).ready()
+    work.linger.enqueue(ledger, 30)
+    work.alinger.enqueue(ledger, 30)
+    wait_until(lambda: len(work.read(ledger)) == 2)
+
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    jobs = list(Job.objects.all())
+    assert {(job.state, job.attempt, job.worker_id) for job in jobs} == {(Job.State.READY, 0, None)}
+    assert "cancelled" in work.read(ledger)
+    assert not JobAttempt.objects.exists()
+
+
+def test_a_second_signal_does_not_wait(worker: Start, ledger: str) -> None:
+    process = worker(grace_seconds=60).ready()
+    work.linger.enqueue(ledger, 30)
+    wait_until(lambda: work.read(ledger))
+
+    process.signal(signal.SIGINT)
+    wait_until(lambda: Worker.objects.filter(is_stopping=True).exists())
+    process.signal(signal.SIGINT)
+
+    assert process.wait(5) == 0
+    assert Job.objects.get().state == Job.State.READY
+
+
+def test_a_task_that_the_worker_does_not_know_is_left_for_another_release(worker: Start, ledger: str) -> None:
+    work.record.enqueue(ledger)
+    Job.objects.update(task="nowhere.at_all")
+    work.record.enqueue(ledger, "known")
+
+    process = worker().ready()
+    wait_until(lambda: work.read(ledger) == ["known"])
+    wait_until(lambda: "unknown task" in process.output())
+
+    job = wait_until(lambda: Job.objects.filter(task="nowhere.at_all", state=Job.State.READY).first())
+    assert job.attempt == 0
+
+
+def test_a_task_that_stays_unknown_is_failed_in_the_end(worker: Start) -> None:
+    work.add.enqueue(1)
+    Job.objects.update(task="nowhere.at_all")
+
+    worker(unknown_task_pause_seconds=0.05, unknown_task_grace_seconds=0.3)
+
+    wait_until(lambda: states()["failed"])
+    assert Job.objects.get().error.endswith("UnknownTask")
+
+
+def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    code = (
+        "import subprocess, sys, time, pathlib;"
+        "p = subprocess.Popen([sys.executable, '-m', 'django', 'run_worker', '--exit-with-parent']);"
+        f"pathlib.Path({str(pidfile)!r}).write_text(str(p.pid)); time.sleep(60)"
+    )
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
+        "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
+    }
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        worker = wait_until(lambda: Worker.objects.first(), seconds=30, what="a worker")
+        assert worker.pid == int(pidfile.read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+
+    wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
+
+
+def test_workers_fire_a_schedule_once(worker: Start) -> None:
+    worker().ready()
+    worker().ready()
+    for number in range(20):
+        Schedule.objects.create(
+            key=f"s{number}", task="tests.jobs.work.add", args={"args": [number], "kwargs": {}},
+            every_seconds=3600, next_fire_at=timezone.now() - timedelta(hours=5),
+        )  # fmt: skip
+
+    wait_until(lambda: Job.objects.filter(task="tests.jobs.work.add", state=Job.State.SUCCEEDED).count() >= 20)
+
+    assert Job.objects.filter(task="tests.jobs.work.add").count() == 20
+    assert not Schedule.objects.filter(next_fire_at__lte=timezone.now()).exists()
+
+
+def test_a_scheduled_job_waits_for_its_time(worker: Start, ledger: str) -> None:
+    worker().ready()
+    due = timezone.now() + timedelta(seconds=1)
+
+    work.record.using(run_after=due).enqueue(ledger)
+    assert states() == {"scheduled": 1}
+
+    wait_until(lambda: states()["succeeded"])
+    assert due <= Job.objects.get().started_at < due + timedelta(seconds=2)
+
+
+def test_timeouts_stop_sync_and_async_jobs(worker: Start, ledger: str) -> None:
+    work.slow.enqueue(ledger)
+    work.aslow.enqueue(ledger)
+
+    worker()
+
+    wait_until(lambda: states()["failed"] == 2)
+    assert {job.error for job in Job.objects.all()} == {"svc_infra_django.jobs.errors.JobTimeout"}
+    assert not work.read(ledger)
+
+
+def test_only_the_named_queues_are_worked(worker: Start, ledger: str) -> None:
+    work.record.enqueue(ledger, "default")
+    work.mail.enqueue(ledger, "mail")
+
+    worker("--queues", "mail")
+
+    wait_until(lambda: work.read(ledger) == ["mail"])
+    assert states() == {"succeeded": 1, "ready": 1}

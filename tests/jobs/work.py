@@ -1,0 +1,165 @@
+"""Tasks for the tests, and a ledger that they write with connections of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import Group
+
+from svc_infra_django.jobs import TaskContext, Unique, exponential, periodic, task
+
+
+class Gone(Exception):
+    """What the job was about is gone."""
+
+
+class Shaky(Exception):
+    """Worth another try."""
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def note(path: str, line: str) -> None:
+    """Append a line to the ledger: one write, so lines of several processes do not mix."""
+    with Path(path).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def read(path: Path | str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+@task
+def add(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@task
+async def aadd(a: int, b: int = 1) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task
+def record(path: str, word: str = "ran") -> None:
+    note(path, word)
+
+
+@task(takes_context=True)
+def record_pid(context: TaskContext, path: str) -> None:
+    note(path, f"{context.idempotency_key} {context.attempt} {os.getpid()}")
+
+
+@task(max_attempts=3, backoff=lambda attempt: 0.0)
+def fail(path: str = "") -> None:
+    if path:
+        note(path, "failed")
+    raise Shaky("again")
+
+
+@task(max_attempts=4, backoff=exponential(base=10), retry_on=Shaky, discard_on=Gone)
+def raise_named(name: str) -> None:
+    raise {"Gone": Gone, "Shaky": Shaky, "Other": RuntimeError, "Unprintable": Unprintable}[name]("told to")
+
+
+@task(takes_context=True, max_attempts=3, backoff=lambda attempt: 0.0)
+def fail_until(context: TaskContext, attempt: int) -> int:
+    if context.attempt < attempt:
+        raise Shaky
+    return context.attempt
+
+
+@task
+def return_odd(kind: str) -> Any:
+    return {"object": object(), "nul": "a\x00b", "nan": float("nan"), "surrogate": "\ud800", "big": "x" * 400_000}[
+        kind
+    ]
+
+
+@task
+def linger(path: str, seconds: float) -> None:
+    note(path, f"start {os.getpid()}")
+    time.sleep(seconds)
+    note(path, f"end {os.getpid()}")
+
+
+@task
+async def alinger(path: str, seconds: float) -> None:
+    note(path, "start")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        note(path, "cancelled")
+        raise
+    note(path, "end")
+
+
+@task(timeout=0.2, max_attempts=1)
+def slow(path: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    note(path, "never")
+
+
+@task(timeout=0.2, max_attempts=1)
+async def aslow(path: str) -> None:
+    await asyncio.sleep(10)
+    note(path, "never")
+
+
+@task
+def kill_me(path: str) -> None:
+    note(path, "start")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(atomic=True, max_attempts=3, backoff=lambda attempt: 0.0)
+def make_group(name: str, fail: bool = False) -> None:
+    Group.objects.create(name=name)
+    if fail:
+        raise Shaky
+
+
+@task(atomic=True)
+def make_group_slowly(path: str, name: str, seconds: float) -> None:
+    Group.objects.create(name=name)
+    note(path, f"start {os.getpid()}")
+    time.sleep(seconds)
+    note(path, f"end {os.getpid()}")
+
+
+@task
+async def amake_group(name: str) -> None:
+    await Group.objects.acreate(name=name)
+
+
+@task(unique=True)
+def only_once(key: str) -> None: ...
+
+
+@task(unique=Unique(by=("key",), until="started"))
+def once_waiting(key: str, note: str = "") -> None: ...
+
+
+@task(queue="mail")
+def mail(path: str, word: str) -> None:
+    note(path, word)
+
+
+@periodic(every=3600)
+@task
+def hourly() -> None: ...
+
+
+@periodic(cron="30 2 * * *", tz="America/New_York")
+@task
+def nightly() -> None: ...
