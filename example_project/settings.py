@@ -35,6 +35,7 @@ DEBUG = IS_LOCAL and os.environ.get("DEBUG") == "1"
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -106,6 +107,12 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
 else:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 20}}
+
+if REDIS_URL:
+    CACHES = {
+        "default": {"BACKEND": "svc_infra_django.cache.backends.LayeredCache", "OPTIONS": {"l2": "shared"}},
+        "shared": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL},
+    }
 
 TASKS = {"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}}
 

@@ -11,3 +11,6 @@ urlpatterns = [
     path("demo/", include("example_project.demo.urls")),
     path("", include("svc_infra_django.observability.urls")),
 ]
+
+handler404 = "svc_infra_django.api.errors.handler404"
+handler500 = "svc_infra_django.api.errors.handler500"
