@@ -114,13 +114,32 @@ def people_sign_in(scene: Scene) -> None:
 
 
 def keys_open_the_orders(scene: Scene) -> None:
-    """An API key is issued in the admin, used, and revoked"""
+    """An API key is issued, used, and revoked"""
     home = scene.admin.submit("/admin/login/?next=/admin/", {"username": ADMIN.name, "password": PASSWORD})
     scene.check("the admin signs in", holds=home.url.endswith("/admin/"), saw=home, look="/admin/")
     clerk = scene.row_id(f"/admin/auth/user/?q={CLERK.name}")
     shown = scene.admin.submit("/admin/svc_apikeys/apikey/add/", {"owner": clerk, "name": "Till 1"})
-    key = re.search(r'value="(\w+_\w+)"', shown.text)
-    scene.check("the admin issues a key for the clerk, and sees it this once", holds=key, saw=shown)
+    secret = re.search(r'readonly[^>]*value="([^"]+)"', shown.text)
+    scene.check("the admin issues a key for the clerk; the page shows it this once", holds=secret, saw=shown)
+    key = {"X-API-Key": secret[1] if secret else ""}
+    scene.check(
+        "GET /api/orders takes the key",
+        holds=scene.api.get("/api/orders", **key).status == 200,
+        look="API docs",
+    )
+    own = scene.api.post("/api/api-keys", {"name": "Till 2"}, **scene.bearer(CLERK))
+    scene.check("the clerk makes another by POST /api/api-keys", holds=own.status == 201, saw=own)
+    listed = scene.api.get("/api/orders", X_API_Key=own.json["key"])
+    scene.check("and it works too", holds=listed.status == 200, saw=listed)
+    row = scene.row_id("/admin/svc_apikeys/apikey/?q=" + key["X-API-Key"][-4:])
+    scene.act("/admin/svc_apikeys/apikey/", "revoke", row)
+    refused = scene.api.get("/api/orders", **key)
+    scene.check(
+        "revoked in the admin, the very next call is a 401",
+        holds=refused.status == 401,
+        saw=refused,
+        look="/admin/svc_apikeys/apikey/",
+    )
 
 
 def a_role_lets_somebody_order(scene: Scene) -> None:
@@ -133,6 +152,121 @@ def a_role_lets_somebody_order(scene: Scene) -> None:
         holds=refused.status == 403 and refused.json["permission"] == "orders.add_order",
         saw=refused,
     )
+    visitor = scene.row_id(f"/admin/auth/user/?q={VISITOR.name}")
+    role = scene.row_id("/admin/svc_rbac/role/?q=order")
+    granted = scene.admin.submit("/admin/svc_rbac/assignment/add/", {"user": visitor, "role": role})
+    scene.check(
+        "the admin grants the role order clerk",
+        holds=granted.url.endswith("/admin/svc_rbac/assignment/"),
+        saw=granted,
+        look="/admin/svc_rbac/assignment/",
+    )
+    placed = scene.api.post("/api/orders", TEAPOT, **scene.bearer(VISITOR))
+    scene.check("now the same request is a 201", holds=placed.status == 201, saw=placed)
 
 
-CHAPTERS = (people_sign_in, keys_open_the_orders, a_role_lets_somebody_order)
+def an_order_is_told_to_the_world(scene: Scene) -> None:
+    """An order is delivered as a signed webhook; a failing receiver is retried, buried and replayed"""
+    made = scene.api.post(
+        "/api/webhooks/endpoints",
+        {"url": f"{scene.url}/demo/webhooks/shipping", "event_types": ["order.*"]},
+        **scene.bearer(CLERK),
+    )
+    scene.check(
+        "the clerk registers an endpoint by REST and is given its secret", holds=made.status == 201, saw=made
+    )
+    receiver = scene.admin.submit(
+        "/admin/demo/receiver/add/", {"slug": "shipping", "new_secret": made.json["secret"]}
+    )
+    scene.check("the receiver is told the secret", holds="shipping" in receiver.text, saw=receiver)
+
+    order = scene.api.post("/api/orders", TEAPOT, **scene.bearer(CLERK))
+    scene.check(
+        "POST /api/orders commits order, job and deliveries at once", holds=order.status == 201, saw=order
+    )
+    scene.order_id, scene.request_id = order.json["id"], order.headers["X-Request-ID"]
+
+    def heard(receiver: str) -> Any:
+        return [each for each in scene.received(receiver) if scene.order_id in json.dumps(each["body"])]
+
+    scene.check(
+        "the receiver verified the signature (Standard Webhooks 1.0) and kept the message",
+        holds=scene.wait_for(lambda: heard("shipping")),
+        look="/demo/webhooks/shipping",
+    )
+    buried = scene.wait_for(
+        lambda: [line for line in scene.log_lines() if line.get("event_type") == "webhooks.delivery.dead"]
+    )
+    scene.check(
+        "another receiver answers 500: retried with growing pauses, then it goes to the dead letters",
+        holds=buried,
+        look="/admin/svc_webhooks/delivery/?state__exact=dead",
+    )
+    scene.check(
+        "its owner is told: an event, and a mail",
+        holds=scene.wait_for(lambda: scene.mails_to(CLERK.email)),
+        look="var/mail",
+    )
+    scene.admin.submit("/admin/demo/receiver/failing/change/", {"slug": "failing", "is_failing": None})
+    row = scene.row_id("/admin/svc_webhooks/delivery/?state__exact=dead")
+    scene.act("/admin/svc_webhooks/delivery/?state__exact=dead", "replay", row)
+    scene.check(
+        "the receiver is mended, the delivery replayed in the admin, and it arrives",
+        holds=scene.wait_for(lambda: scene.received("failing")),
+        look="/demo/webhooks/failing",
+    )
+
+
+def jobs_do_the_rest(scene: Scene) -> None:
+    """A job mails the receipt, and a periodic one counts the day"""
+    receipts = scene.wait_for(
+        lambda: [mail for mail in scene.mails_to(TEAPOT["customer_email"]) if scene.order_id in mail]
+    )
+    scene.check("the customer has a receipt", holds=receipts, look="var/mail")
+    report = scene.wait_for(
+        lambda: "field-orders" in (page := scene.admin.get("/admin/orders/dailyreport/")).text and page
+    )
+    scene.check("the daily report was written", holds=report, look="/admin/orders/dailyreport/")
+    jobs = scene.admin.get("/admin/svc_jobs/job/")
+    scene.check(
+        "both jobs are in the admin",
+        holds="send_receipt" in jobs.text and "write_daily_report" in jobs.text,
+        saw=jobs,
+        look="/admin/svc_jobs/job/",
+    )
+    summary = scene.api.get("/api/orders/summary", **scene.bearer(CLERK))
+    scene.check("GET /api/orders/summary is a cached read", holds=summary.json["orders"] >= 1, saw=summary)
+
+
+def one_id_runs_through_it(scene: Scene) -> None:
+    """One request id leads from the answer through every log line; probes and metrics answer"""
+    lines = [line for line in scene.log_lines() if line.get("request_id") == scene.request_id]
+
+    def logged_by(logger: str) -> Any:
+        return [line for line in lines if line["logger"] == logger]
+
+    scene.check(
+        f"X-Request-ID {scene.request_id} is in the access log", holds=logged_by("svc_infra_django.access")
+    )
+    scene.check("in the log lines of the receipt's job", holds=logged_by("svc_infra_django.jobs"), saw=lines)
+    scene.check("and in those of the webhook", holds=logged_by("svc_infra_django.webhooks"), saw=lines)
+    for path in ("/healthz", "/readyz"):
+        probe = scene.api.get(path)
+        scene.check(f"GET {path} says ok", holds=probe.json["status"] == "ok", saw=probe, look=path)
+    metrics = scene.api.get("/metrics")
+    scene.check(
+        "GET /metrics counts what the web server and the worker did",
+        holds="orders_placed_total" in metrics.text and "jobs_finished_total" in metrics.text,
+        saw=metrics,
+        look="/metrics",
+    )
+
+
+CHAPTERS = (
+    people_sign_in,
+    keys_open_the_orders,
+    a_role_lets_somebody_order,
+    an_order_is_told_to_the_world,
+    jobs_do_the_rest,
+    one_id_runs_through_it,
+)
