@@ -39,7 +39,7 @@ class Command(BaseCommand):
                     chapter(scene)
             self.say(self.style.SUCCESS(f"\nAll of it works. It took {monotonic() - started:.1f} s."))
         except StoryFailed as failure:
-            log = "\n".join((folder / "server.log").read_text().splitlines()[-40:])
+            log = "\n".join((folder / "server.log").read_text().splitlines()[-15:])
             raise CommandError(
                 f"\N{BALLOT X} {failure}\n\nThe last lines of the server's log:\n{log}"
             ) from None
