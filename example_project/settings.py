@@ -80,6 +80,16 @@ AUTHENTICATION_BACKENDS = [
     "svc_infra_django.rbac.backends.RoleBackend",
 ]
 
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -143,6 +153,7 @@ if IS_LOCAL:
         "lease_seconds": 6,
     }
 else:
+    SVC_INFRA["accounts"] = {"issuer": f"https://{ALLOWED_HOSTS[0]}"}
     SVC_INFRA["observability"] = {"metrics_token": Secret("env:METRICS_TOKEN")}
 
 # ── What we say, and over which wire ────────────────────────────────────────────────────────────────

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any
 
 from django.db.models import Count, DecimalField, F, Sum
 
 from svc_infra_django import rows
 
 
-class Summary(TypedDict):
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one day came to."""
+
     day: date
     orders: int
     total: Decimal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from django.dispatch import receiver
 
 from svc_infra_django.cache import invalidate
@@ -14,4 +13,4 @@ from .events import ORDER_PLACED
 
 @receiver(ORDER_PLACED, dispatch_uid="orders.forget_summaries")
 def forget_summaries(**_: Any) -> None:
-    transaction.on_commit(lambda: invalidate("orders"))
+    invalidate("orders")  # waits for the commit

@@ -14,7 +14,7 @@ def write_report(day: date, *, now: datetime) -> DailyReport:
     """Count `day` over all tenants and keep the result, replacing what was counted earlier."""
     summary = Order.objects.summary_of(day)
     report, _ = DailyReport.objects.update_or_create(
-        day=day, defaults={"orders": summary["orders"], "total": summary["total"], "written_at": now}
+        day=day, defaults={"orders": summary.orders, "total": summary.total, "written_at": now}
     )
     return report
 
