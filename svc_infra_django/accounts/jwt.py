@@ -89,5 +89,5 @@ class AccessToken(tokens.AccessToken):
             raise InvalidJWT
         try:
             return cls(token)  # type: ignore[arg-type]  # simplejwt's hint names its own class, its code takes text
-        except TokenError:
+        except (TokenError, ArithmeticError, TypeError, ValueError):
             raise InvalidJWT from None

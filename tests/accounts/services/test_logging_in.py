@@ -107,7 +107,9 @@ def test_a_proven_address_decides_between_two_users(user: Any, visitor: Any) -> 
 def test_ten_wrong_passwords_stop_an_account_however_it_is_written(user: Any, visitor: Any) -> None:
     spellings = ["ada@example.com", "ADA@example.com", " ada@example.com", "Ada@Example.com "]
     codes = [
-        visitor.login(spellings[n % 4], WRONG, REMOTE_ADDR=f"10.0.0.{n}", headers={"X-Forwarded-For": f"1.2.3.{n}"})
+        visitor.login(
+            spellings[n % 4], WRONG, REMOTE_ADDR=f"10.0.0.{n}", headers={"X-Forwarded-For": f"1.2.3.{n}"}
+        )
         for n in range(15)
     ]
 

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import timedelta
+from time import perf_counter, time
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from django.utils import timezone
+
+from svc_infra_django.accounts.errors import InvalidAccessToken
+from svc_infra_django.accounts.models import AuthSession
+from svc_infra_django.accounts.services.checking_tokens import check_access_token
+from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
+from svc_infra_django.sealing import derived_keys, key_id
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def token(user: Any) -> str:
+    return issue_tokens(user, amr=("pwd",)).access_token
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+def signed(claims: dict[str, Any], *, headers: dict[str, Any] | None = None, **options: Any) -> str:
+    """A token that our own key signed, with whatever claims and headers."""
+    key = derived_keys("accounts.jwt")[0]
+    wanted = {"typ": "at+jwt", "kid": key_id(key), **(headers or {})}
+    return jwt.encode(
+        claims, options.pop("key", key), algorithm=options.pop("algorithm", "HS256"), headers=wanted
+    )
+
+
+def is_refused(token: str) -> bool:
+    try:
+        check_access_token(token, now=timezone.now())
+    except InvalidAccessToken:
+        return True
+    return False
+
+
+def test_our_own_signature_is_accepted_so_the_refusals_below_mean_something(token: str) -> None:
+    assert not is_refused(signed(claims_of(token)))
+
+
+def test_a_token_names_its_type_key_and_session_and_nobody_in_person(token: str, user: Any) -> None:
+    claims = claims_of(token)
+    header = jwt.get_unverified_header(token)
+
+    assert header == {"alg": "HS256", "typ": "at+jwt", "kid": key_id(derived_keys("accounts.jwt")[0])}
+    assert set(claims) == {"token_type", "exp", "iat", "jti", "sub", "sid", "amr", "auth_time", "iss", "aud"}
+    assert claims["exp"] - claims["iat"] == 15 * 60
+    assert "ada" not in str(claims)
+
+
+@pytest.mark.parametrize("missing", ["exp", "iat", "jti", "sub", "iss", "aud", "sid", "token_type"])
+def test_every_claim_is_demanded(token: str, missing: str) -> None:
+    claims = claims_of(token)
+    del claims[missing]
+
+    assert is_refused(signed(claims))
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("iss", "https://elsewhere.example"),
+        ("aud", "another.api"),
+        ("token_type", "refresh"),
+        ("sub", "999999"),
+        ("sid", str(uuid4())),
+        ("sid", "not-a-uuid"),
+        ("sid", 7),
+        ("exp", int(time()) - 11),
+        ("exp", "soon"),
+        ("exp", 10**30),
+        ("iat", int(time()) + 60),
+        ("nbf", int(time()) + 60),
+        ("jti", 5),
+    ],
+)
+def test_every_claim_is_checked(token: str, claim: str, value: Any) -> None:
+    assert is_refused(signed({**claims_of(token), claim: value}))
+
+
+def test_clocks_may_differ_by_the_leeway_only(token: str) -> None:
+    claims = claims_of(token)
+
+    assert not is_refused(signed({**claims, "exp": int(time()) - 5}))
+    assert is_refused(signed({**claims, "exp": int(time()) - 15}))
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "HS512", "HS384", "RS256", "ES256", ""])
+def test_the_header_does_not_choose_the_algorithm(token: str, alg: str) -> None:
+    header, payload, signature = token.split(".")
+    changed = json.loads(urlsafe_b64decode(header + "==")) | {"alg": alg}
+    forged = urlsafe_b64encode(json.dumps(changed).encode()).decode().rstrip("=")
+
+    assert is_refused(f"{forged}.{payload}.{signature}")
+    assert is_refused(f"{forged}.{payload}.")
+
+
+def test_other_algorithms_are_refused_even_when_signed_with_our_key(token: str) -> None:
+    assert is_refused(signed(claims_of(token), algorithm="HS512", key=derived_keys("accounts.jwt")[0] * 2))
+
+
+def test_a_public_key_verifies_no_hmac(token: str) -> None:
+    public = rsa.generate_private_key(65537, 2048).public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    head = urlsafe_b64encode(
+        json.dumps({"alg": "HS256", "typ": "at+jwt", "kid": pem.decode()}).encode()
+    ).decode()
+
+    assert is_refused(f"{head.rstrip('=')}.{token.split('.')[1]}.{token.split('.')[2]}")
+
+
+@pytest.mark.parametrize(
+    "kid",
+    ["../../etc/passwd", "' OR 1=1 --", "http://127.0.0.1/key", "x" * 20_000, 7, None, ["a"], {"a": 1}, ""],
+)
+def test_kid_only_selects_from_the_ring(token: str, kid: Any) -> None:
+    _, payload, signature = token.split(".")
+    head = {"alg": "HS256", "typ": "at+jwt", "kid": kid}
+    forged = urlsafe_b64encode(json.dumps(head).encode()).decode().rstrip("=")
+    started = perf_counter()
+
+    assert is_refused(f"{forged}.{payload}.{signature}")
+    assert perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"crit": ["exp"]}, {"crit": ["x"], "x": 1}, {"typ": "JWT"}, {"typ": None}]
+)
+def test_types_and_critical_headers_are_minded(token: str, headers: dict[str, Any]) -> None:
+    assert is_refused(signed(claims_of(token), headers=headers))
+
+
+def test_keys_brought_along_are_ignored(token: str) -> None:
+    own = b"k" * 32
+    brought = {
+        "jwk": {"kty": "oct", "k": urlsafe_b64encode(own).decode()},
+        "jku": "http://127.0.0.1:1/",
+        "x5u": "x",
+    }
+
+    assert is_refused(signed(claims_of(token), headers=brought, key=own))
+    assert not is_refused(signed(claims_of(token), headers=brought))
+
+
+def test_a_rotated_secret_key_verifies_old_tokens_and_signs_none(
+    user: Any, token: str, settings: Any
+) -> None:
+    old, settings.SECRET_KEY = (
+        settings.SECRET_KEY,
+        "the next secret key, long enough for every check 0123456789",
+    )
+    assert is_refused(token)
+
+    settings.SECRET_KEY_FALLBACKS = [old]
+    assert not is_refused(token)
+    fresh = issue_tokens(user, amr=("pwd",)).access_token
+    assert jwt.get_unverified_header(fresh)["kid"] != jwt.get_unverified_header(token)["kid"]
+
+
+def test_a_session_that_ran_out_opens_nothing(user: Any, token: str) -> None:
+    AuthSession.objects.update(idle_expires_at=timezone.now() - timedelta(seconds=1))
+
+    assert is_refused(token)
+
+
+MALFORMED = [
+    "", ".", "..", "a.b.c", "eyJ.eyJ.x", "x" * 5000, "\u212a", "a b", "null",
+    urlsafe_b64encode(b"[" * 2900).decode() + ".e30.x",
+    urlsafe_b64encode(b'{"alg":"HS256","typ":"at+jwt","kid":"\xff"}').decode() + ".e30.x",
+    urlsafe_b64encode(b"7").decode() + ".e30.x",
+    urlsafe_b64encode(b"null").decode() + ".e30.x",
+    urlsafe_b64encode(b"[]").decode() + ".e30.x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", MALFORMED)
+def test_malformed_tokens_are_a_plain_401(db: None, visitor: Any, token: str) -> None:
+    response = visitor.get("me", headers={"Authorization": f"Bearer {token}"}, token="-")
+
+    assert response.status_code in {400, 401}
+    if response.status_code == 401:
+        assert response["WWW-Authenticate"].startswith("Bearer")
+        assert response.json()["detail"] == "The access token is malformed, expired or revoked."
+
+
+@pytest.mark.parametrize("token", MALFORMED)
+def test_malformed_tokens_raise_the_one_refusal(token: str) -> None:
+    assert is_refused(token)
+
+
+def test_tokens_are_taken_from_the_header_only(token: str, client: Any) -> None:
+    client.cookies["access_token"] = token
+
+    assert client.get(f"/api/auth/me?access_token={token}").status_code == 401
+    assert client.get("/api/auth/me", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert (
+        client.get("/api/auth/me", headers={"Authorization": f"Bearer {token}, Bearer x"}).status_code == 400
+    )
+
+
+def test_tokens_of_another_kind_are_not_access_tokens(ada: Any, user: Any) -> None:
+    from svc_infra_django.apikeys import issue_key
+
+    _, key = issue_key(owner=user, name="a key")
+    for other in (ada.tokens["refresh_token"], key):
+        assert ada.get("me", token=other).status_code == 401
