@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 from .._exports import lazy
 
 if TYPE_CHECKING:
+    from .services.issuing_tokens import Client as Client
     from .services.issuing_tokens import Tokens as Tokens
+    from .services.issuing_tokens import aissue_tokens as aissue_tokens
     from .services.issuing_tokens import issue_tokens as issue_tokens
 
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "Client": ".services.issuing_tokens",
         "Tokens": ".services.issuing_tokens",
+        "aissue_tokens": ".services.issuing_tokens",
         "issue_tokens": ".services.issuing_tokens",
     },
 )

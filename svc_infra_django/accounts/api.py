@@ -7,6 +7,7 @@ from uuid import UUID
 
 import django_otp
 from django.contrib.auth import logout as end_browser_session
+from django.contrib.auth import update_session_auth_hash
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -17,21 +18,28 @@ from ..observability.middleware import client_address
 from .models import AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
 from .schemas import (
+    AcceptedOut,
     BeginTOTPIn,
+    ChangePasswordIn,
     CodeIn,
+    ConfirmResetIn,
     DeviceOut,
     DevicesOut,
     EnrolmentOut,
     FinishLoginIn,
     FreshFactorIn,
+    KeyIn,
     LoginIn,
     MeOut,
     RecoveryCodesOut,
     RefreshIn,
+    ResetIn,
     SecondStepOut,
     SessionOut,
+    SignupIn,
     TokensOut,
 )
+from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
     begin_totp,
@@ -42,6 +50,7 @@ from .services.enrolling_mfa import (
 )
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
+from .services.signing_up import sign_up, verify_email
 from .services.verifying_mfa import finish_login
 from .signing import password_states
 
@@ -53,6 +62,45 @@ def login(request: HttpRequest, response: HttpResponse, body: LoginIn) -> Any:
     """Log in by address and password: two tokens, or a token for the second step."""
     _not_stored(response)
     return _shown(log_in(body.email, body.password, client=_client(request), now=timezone.now()))
+
+
+@router.post("signup", auth=None, response={202: AcceptedOut})
+def signup(request: HttpRequest, body: SignupIn) -> Any:
+    """Make yourself an account. The answer is the same for an address that has one; the mail is not."""
+    sign_up(body.email, body.password, client=_client(request), now=timezone.now())
+    return Status(202, AcceptedOut(detail="Look into your mail: it says how to go on."))
+
+
+@router.post("email/verify", auth=None, response={204: None})
+def verify_address(request: HttpRequest, body: KeyIn) -> Any:
+    """Prove an address with the key from the mail."""
+    verify_email(body.key)
+    return Status(204, None)
+
+
+@router.post("password/reset", auth=None, response={202: AcceptedOut})
+def request_password_reset(request: HttpRequest, body: ResetIn) -> Any:
+    """Ask for a mail with a key to set a new password. The answer is the same for unknown addresses."""
+    request_reset(body.email, client=_client(request), now=timezone.now())
+    return Status(202, AcceptedOut(detail="If we know the address, a mail is on its way to it."))
+
+
+@router.post("password/reset/confirm", auth=None, response={204: None})
+def confirm_password_reset(request: HttpRequest, body: ConfirmResetIn) -> Any:
+    """Set a new password with the key from the mail. All sessions are over; log in anew."""
+    reset_password(body.key, body.password, now=timezone.now())
+    return Status(204, None)
+
+
+@router.post("password/change", response={204: None})
+@not_delegated
+def change_own_password(request: ApiRequest, body: ChangePasswordIn) -> Any:
+    """Set a new password with the present one. All your other sessions are over."""
+    principal = request.principal
+    change_password(principal, current=body.current_password, new=body.password, now=timezone.now())
+    if principal.method == "session":
+        update_session_auth_hash(request, principal.user)
+    return Status(204, None)
 
 
 @router.post("mfa/verify", auth=None, response=TokensOut)

@@ -46,6 +46,33 @@ class SecondStepOut(ninja.Schema):
     expires_in: int
 
 
+class SignupIn(Schema):
+    email: Address
+    password: Password = Field(repr=False)
+
+
+class KeyIn(Schema):
+    key: Key = Field(repr=False, description="The key from the mail.")
+
+
+class ResetIn(Schema):
+    email: Address
+
+
+class ConfirmResetIn(Schema):
+    key: Key = Field(repr=False, description="The key from the mail.")
+    password: Password = Field(repr=False, description="The new password.")
+
+
+class ChangePasswordIn(Schema):
+    current_password: Password = Field(repr=False)
+    password: Password = Field(repr=False, description="The new password.")
+
+
+class AcceptedOut(ninja.Schema):
+    detail: str
+
+
 class CodeIn(Schema):
     code: Code = Field(repr=False)
 

@@ -23,6 +23,7 @@ from ..events import (
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
 from ..models import MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..tasks import send_notice
 from ..totp import enrolment_url, shown
 from .logging_in import check_password
 from .throttling import forget, take_slot
@@ -102,6 +103,7 @@ def confirm_totp(user: Any, code: str, *, now: datetime) -> list[str]:
         forget(Throttle.Scope.MFA, str(user.pk))
         TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
+        send_notice.enqueue(str(user.pk), "mfa_enabled")
         MFA_ENABLED.emit(MFAEnabled(user_id=str(user.pk), device=device.name), owner=user)
     return codes
 
@@ -113,6 +115,7 @@ def replace_recovery_codes(user: Any, *, now: datetime) -> list[str]:
         raise NoSecondFactor()
     RecoveryCode.objects.filter(owner=user).delete()
     codes = _new_codes(user, now=now)
+    send_notice.enqueue(str(user.pk), "recovery_codes_replaced")
     RECOVERY_CODES_REPLACED.emit(RecoveryCodesReplaced(user_id=str(user.pk)), owner=user)
     return codes
 
@@ -125,6 +128,7 @@ def disable_mfa(user: Any, code: str, *, now: datetime) -> None:
             device.delete()
         RecoveryCode.objects.filter(owner=user).delete()
         MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
+        send_notice.enqueue(str(user.pk), "mfa_disabled")
         MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import update_last_login
 from django.db import transaction
 from django.utils import timezone
@@ -20,6 +21,7 @@ from ..hashing import new_token, token_digest
 from ..jwt import AccessToken
 from ..models import AuthSession, RefreshToken
 from ..signing import password_state
+from ..tasks import send_notice
 
 logger = get_logger("svc_infra_django.accounts")
 
@@ -85,6 +87,9 @@ def issue_tokens(
     return tokens
 
 
+aissue_tokens = sync_to_async(issue_tokens)
+
+
 @sensitive_variables()
 def refresh_tokens(token: str, *, client: Client | None = None, now: datetime) -> Tokens:
     """Exchange a refresh token for the next pair. Raises InvalidRefreshToken.
@@ -123,6 +128,7 @@ def _end_if_reused(digest: str, *, client: Client, now: datetime) -> None:
         payload = SessionReuseDetected(
             user_id=str(session.owner_id), session_id=session.pk, client_address=client.address
         )
+        send_notice.enqueue(str(session.owner_id), "session_reused")
         SESSION_REUSE_DETECTED.emit(payload, owner=session.owner, tenant=session.tenant)
 
 

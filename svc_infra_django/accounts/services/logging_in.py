@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,8 +21,11 @@ from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
 from ..hashing import new_token, token_digest
 from ..models import AuthSession, MFAChallenge, Throttle
 from ..signing import password_state, subject_digest
+from ..tasks import send_signup_mail
 from .issuing_tokens import Client, Tokens, issue_tokens
 from .throttling import forget, give_back, take_slot
+
+HOUR = 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,10 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
     candidate = user_with_address(address)
     before = candidate.password if candidate is not None else ""
     user = check_password(candidate, password)
-    if user is None or (settings.email_verification and not address_is_proven(user, address)):
+    if user is not None and settings.email_verification and not address_is_proven(user, address):
+        _mail_again(address, now=now)
+        user = None
+    if user is None:
         LOGIN_FAILED.emit(LoginFailed(account=subject_digest(address), client_address=client.address))
         raise InvalidCredentials()
     with transaction.atomic():
@@ -90,6 +97,13 @@ def check_password(candidate: Any, password: str) -> Any:
     user = authenticate(None, **{model.USERNAME_FIELD: name}, password=password)
     is_the_one = candidate is not None and user is not None and user.pk == candidate.pk
     return user if is_the_one and user is not None and user.is_active else None
+
+
+def _mail_again(address: str, *, now: datetime) -> None:
+    # Whoever knows the password may have lost the mail; nobody else learns that it was sent.
+    with suppress(TooManyAttempts):
+        take_slot(Throttle.Scope.MAIL, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
+        send_signup_mail.enqueue(address)
 
 
 def _take_slots(address: str, *, client: Client, now: datetime) -> None:
