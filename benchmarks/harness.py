@@ -1,0 +1,130 @@
+"""How we measure: ours and the peer in turn, fresh processes, medians, and the spread told."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program that measures itself: `python -m <module> <arguments>` prints one number last."""
+
+    name: str
+    module: str
+    packages: tuple[str, ...] = ()
+    """What its own environment holds; empty for ours, which runs where this runs."""
+
+    def interpreter(self) -> str:
+        return str(_environment(self.name, self.packages)) if self.packages else sys.executable
+
+    def measure(self, *arguments: str, **environment: str) -> float:
+        done = subprocess.run(
+            [self.interpreter(), "-m", self.module, *arguments],
+            cwd=ROOT,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{self.module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return float(done.stdout.split()[-1])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the result. `ratio` is how many times better ours is; the bar is what it should be at least."""
+
+    case: str
+    ours: float
+    peer: float
+    peer_name: str
+    unit: str
+    ratio: float
+    spread: float
+    bar: float
+    met: bool
+
+
+def compare(
+    case: str,
+    *,
+    unit: str,
+    bar: float,
+    peer_name: str,
+    ours: Callable[[], float],
+    peer: Callable[[], float],
+    higher_is_better: bool,
+) -> Case:
+    """Measure both in turn, ROUNDS times after a round that does not count.
+
+    The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
+    `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
+    """
+    ours(), peer()
+    pairs = []
+    for number in range(1, ROUNDS + 1):
+        pairs.append((ours(), peer()))
+        print(
+            f"  {case}: round {number} of {ROUNDS}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f} {unit}",
+            flush=True,
+        )
+    ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
+    ratio = statistics.median(ratios)
+    lower, _, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Case(
+        case=case,
+        ours=round(statistics.median(mine for mine, _ in pairs), 2),
+        peer=round(statistics.median(theirs for _, theirs in pairs), 2),
+        peer_name=peer_name,
+        unit=unit,
+        ratio=round(ratio, 2),
+        spread=round((upper - lower) / 2 / ratio, 3),
+        bar=bar,
+        met=ratio >= bar,
+    )
+
+
+def report(name: str, cases: Iterable[Case], results: Path) -> None:
+    """Print the table and write the results."""
+    rows = [asdict(case) for case in cases]
+    results.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{name} (Python {platform.python_version()}, {os.cpu_count()} cores, {ROUNDS} rounds)\n")
+    columns = ("case", "ours", "peer", "peer_name", "unit", "ratio", "spread", "bar", "met")
+    table = [columns, *[tuple(str(row[column]) for column in columns) for row in rows]]
+    widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\n{results.relative_to(ROOT)}")
+
+
+def _environment(name: str, packages: tuple[str, ...]) -> Path:
+    """The peer's interpreter, in a virtual environment of its own that is made once."""
+    folder = ROOT / ".venvs" / name
+    python, stamp = folder / "bin" / "python", folder / "packages.txt"
+    wanted = "\n".join(packages)
+    if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
+        print(f"Installing {name} into {folder.relative_to(ROOT)} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        installers = [[str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]]
+        if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"):
+            installers.insert(0, [uv, "pip", "install", "--quiet", "--python", str(python)])
+        for installer in installers:
+            if subprocess.run([*installer, *packages], check=False).returncode == 0:
+                break
+        else:
+            raise RuntimeError(f"The packages of {name} could not be installed: {', '.join(packages)}.")
+        stamp.write_text(wanted, encoding="utf-8")
+    return python

@@ -1,0 +1,153 @@
+"""Sends requests to a WSGI application and says what one of them costs: µs of CPU, in this process or a server's.
+
+Runs in the peers' environments too, so it knows nothing but Django and the standard library.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+IN_PROCESS_REQUESTS = 1500
+SERVED_REQUESTS = 1500
+CONNECTIONS = 4
+SECRET_KEY = "a-key-for-measuring-only-" * 3
+
+
+def database() -> dict[str, Any]:
+    """SQLite in the folder that `main` made."""
+    return {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(Path(os.environ.get("BENCH_FOLDER", tempfile.gettempdir())) / "bench.sqlite3"),
+            "CONN_MAX_AGE": None,
+        }
+    }
+
+
+def main(module: str, token: Callable[[], str]) -> None:
+    """`python -m <module> path way`: way is `wsgi` or `granian`; `token` makes an Authorization header."""
+    path, way = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BENCH_FOLDER"] = folder
+        from django.conf import settings
+
+        settings.DATABASES["default"]["NAME"] = f"{folder}/bench.sqlite3"
+        from django.core.management import call_command
+
+        call_command("migrate", verbosity=0)
+        headers = {"Authorization": token()} if path.startswith("/api/mine") else {}
+        print({"wsgi": in_process, "granian": over_granian}[way](module, path, headers))
+
+
+def in_process(module: str, path: str, headers: dict[str, str]) -> float:
+    """Call the application as a server would, with nothing between."""
+    application = sys.modules["__main__"].application
+    for count in (IN_PROCESS_REQUESTS // 5, IN_PROCESS_REQUESTS):
+        started = time.process_time()
+        for _ in range(count):
+            _call(application, path, headers)
+        spent = time.process_time() - started
+    return spent / IN_PROCESS_REQUESTS * 1e6
+
+
+def _call(application: Any, path: str, headers: dict[str, str]) -> None:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": "localhost",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
+    }
+    statuses: list[str] = []
+    response = application(environ, lambda status, headers, error=None: statuses.append(status))
+    b"".join(response)
+    response.close()
+    _expect(path, int(statuses[0].split()[0]))
+
+
+def over_granian(module: str, path: str, headers: dict[str, str]) -> float:
+    """Serve the application with one worker; only the server's own CPU time counts."""
+    port = _free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "granian",
+        "--interface",
+        "wsgi",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    command += ["--workers", "1", "--blocking-threads", "2", "--no-access-log", "--log-level", "warning"]
+    server = subprocess.Popen([*command, f"{module}:application"], stdout=subprocess.DEVNULL)
+    try:
+        connections = [_connected(port) for _ in range(CONNECTIONS)]
+        for count in (SERVED_REQUESTS // 5, SERVED_REQUESTS):
+            started = _cpu_seconds(server.pid)
+            for number in range(count):
+                connection = connections[number % CONNECTIONS]
+                connection.request("GET", path, headers=headers)
+                response = connection.getresponse()
+                response.read()
+                _expect(path, response.status)
+            spent = _cpu_seconds(server.pid) - started
+        return spent / SERVED_REQUESTS * 1e6
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+
+
+def _expect(path: str, status: int) -> None:
+    if status != (404 if path.endswith("missing") else 200):
+        raise SystemExit(f"{path} answered {status}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _connected(port: int) -> http.client.HTTPConnection:
+    for _ in range(600):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with suppress(OSError):
+            connection.connect()
+            return connection
+        time.sleep(0.05)
+    raise SystemExit("granian did not start")
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of the process and its children (Linux)."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+            if pid in (int(stat.parent.name), int(fields[1])):
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
