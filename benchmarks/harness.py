@@ -45,7 +45,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the result. `ratio` is how many times better ours is; the bar is what it should be at least."""
+    """One row of the result. `ratio` is how many times better ours is, `bar` what it should be at least."""
 
     case: str
     ours: float

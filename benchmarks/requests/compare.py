@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.harness import Case, Contender, compare as measured
+from benchmarks.harness import Case, Contender
+from benchmarks.harness import compare as measured
 
 OURS = Contender("ours", "benchmarks.requests.ours")
 NINJA = Contender(

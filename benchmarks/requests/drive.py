@@ -1,4 +1,4 @@
-"""Sends requests to a WSGI application and says what one of them costs: µs of CPU, in this process or a server's.
+"""Sends requests to a WSGI application and says what one costs: µs of CPU, in this process or a server's.
 
 Runs in the peers' environments too, so it knows nothing but Django and the standard library.
 """

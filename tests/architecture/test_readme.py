@@ -25,7 +25,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 User.objects.create_superuser("ada", "ada@example.com", "correct horse battery staple 7")
-client = Client(raise_request_exception=False)
+client = Client(raise_request_exception=False, headers={"host": "localhost"})
 client.login(username="ada", password="correct horse battery staple 7")
 print(json.dumps({path: client.get(path).status_code for path in sys.argv[1:]}))
 """
