@@ -104,5 +104,3 @@ def ledger(tmp_path: Path) -> str:
 @pytest.fixture
 def fast_settings(svc_settings: Callable[..., None]) -> None:
     svc_settings(jobs=FAST)
-
-

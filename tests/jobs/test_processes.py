@@ -126,7 +126,9 @@ def test_sigterm_lets_running_jobs_end(worker: Start, ledger: str) -> None:
     assert not Worker.objects.exists()
 
 
-def test_what_outlasts_the_grace_is_handed_back_without_burning_an_attempt(worker: Start, ledger: str) -> None:
+def test_what_outlasts_the_grace_is_handed_back_without_burning_an_attempt(
+    worker: Start, ledger: str
+) -> None:
     process = worker(grace_seconds=0.3).ready()
     work.linger.enqueue(ledger, 30)
     work.alinger.enqueue(ledger, 30)
@@ -188,7 +190,9 @@ def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
         "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
         "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
     }
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         worker = wait_until(lambda: Worker.objects.first(), seconds=30, what="a worker")
         assert worker.pid == int(pidfile.read_text())
@@ -208,7 +212,9 @@ def test_workers_fire_a_schedule_once(worker: Start) -> None:
             every_seconds=3600, next_fire_at=timezone.now() - timedelta(hours=5),
         )  # fmt: skip
 
-    wait_until(lambda: Job.objects.filter(task="tests.jobs.work.add", state=Job.State.SUCCEEDED).count() >= 20)
+    wait_until(
+        lambda: Job.objects.filter(task="tests.jobs.work.add", state=Job.State.SUCCEEDED).count() >= 20
+    )
 
     assert Job.objects.filter(task="tests.jobs.work.add").count() == 20
     assert not Schedule.objects.filter(next_fire_at__lte=timezone.now()).exists()

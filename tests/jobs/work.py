@@ -79,9 +79,13 @@ def fail_until(context: TaskContext, attempt: int) -> int:
 
 @task
 def return_odd(kind: str) -> Any:
-    return {"object": object(), "nul": "a\x00b", "nan": float("nan"), "surrogate": "\ud800", "big": "x" * 400_000}[
-        kind
-    ]
+    return {
+        "object": object(),
+        "nul": "a\x00b",
+        "nan": float("nan"),
+        "surrogate": "\ud800",
+        "big": "x" * 400_000,
+    }[kind]
 
 
 @task
