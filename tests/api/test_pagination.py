@@ -96,6 +96,7 @@ def test_a_page_is_one_query_however_many_rows(
         assert len(client.get(f"{path}?limit=1&cursor={body['next_cursor']}").json()["items"]) == 1
 
 
+@pytest.mark.postgresql
 def test_rows_are_compared_as_rows_where_all_go_one_way(django_assert_num_queries: Any) -> None:
     page = paginated(_users(3), PageQuery(limit=1), order=("-date_joined", "-id"))
 
