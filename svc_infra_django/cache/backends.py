@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from threading import Lock
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
@@ -52,11 +52,19 @@ class LayeredCache(BaseCache):
         self._alias: str = options["l2"]
         self._ttl = float(options.get("l1_ttl", 5))
         self._l1 = _layer(location, self._alias, options.get("l1"), int(options.get("l1_max", 10_000)))
-        self.version = self._l2.version
+
+    @property
+    def version(self) -> int:
+        """The shared cache's default version."""
+        return int(self._l2.version)
+
+    @version.setter
+    def version(self, value: int) -> None:
+        """Not ours to set; Django's base class tries."""
 
     @property
     def _l2(self) -> BaseCache:
-        return cast(BaseCache, caches[self._alias])
+        return caches[self._alias]
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
         """As Django's; from this process's memory if it is there and young enough."""
@@ -89,7 +97,9 @@ class LayeredCache(BaseCache):
         """As Django's. The value is not remembered here before it is read again."""
         return self._writing([key], version, lambda: self._l2.set(key, value, timeout, version, **options))
 
-    def set_many(self, data: dict[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> Any:
+    def set_many(
+        self, data: dict[Any, Any], timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
         """As Django's."""
         return self._writing(data, version, lambda: self._l2.set_many(data, timeout, version))
 
@@ -200,7 +210,7 @@ class Layer(ABC):
 
 
 class MemoryLayer(Layer):
-    """Least recently used values of this process. Mutable ones are kept pickled, so each caller has a copy."""
+    """Values of this process, the least used forgotten first; mutable ones are copied for each reader."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -289,7 +299,7 @@ class Cache:
     @property
     def backend(self) -> BaseCache:
         """Django's cache behind this one."""
-        return cast(BaseCache, caches[settings.alias])
+        return caches[settings.alias]
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` if there is none or the cache is out."""
@@ -323,7 +333,9 @@ class Cache:
         """Forget several values; tried even while the cache is left alone after a failure."""
         self._tried(lambda backend: backend.delete_many(keys), None, always=True)
 
-    def get_or_set(self, key: str, default: Callable[[], Any], timeout: float | None = DEFAULT_TIMEOUT) -> Any:
+    def get_or_set(
+        self, key: str, default: Callable[[], Any], timeout: float | None = DEFAULT_TIMEOUT
+    ) -> Any:
         """The value, or what `default()` gives, kept for the next caller."""
         value = self.get(key, MISSING)
         if value is MISSING:
@@ -356,7 +368,9 @@ class Cache:
         """Whether the cache failed a moment ago and is left alone."""
         return monotonic() < self._asks_again_at
 
-    def _tried(self, ask: Callable[[BaseCache], Any], otherwise: Any, *, always: bool = False) -> Any:
+    def _tried(
+        self, ask: Callable[[BaseCache], ResultT], otherwise: ResultT, *, always: bool = False
+    ) -> ResultT:
         if self.is_paused and not always:
             return otherwise
         try:
@@ -365,7 +379,7 @@ class Cache:
             self._pause(error)
             return otherwise
 
-    async def _atried(self, ask: Callable[[BaseCache], Awaitable[Any]], otherwise: Any) -> Any:
+    async def _atried(self, ask: Callable[[BaseCache], Awaitable[ResultT]], otherwise: ResultT) -> ResultT:
         if self.is_paused:
             return otherwise
         try:

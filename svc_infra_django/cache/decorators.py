@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotInTime
-from functools import cached_property, update_wrapper
 from contextlib import suppress
+from functools import cached_property, update_wrapper
 from inspect import iscoroutinefunction, signature
 from threading import Lock
 from types import MethodType

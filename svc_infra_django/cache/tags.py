@@ -26,7 +26,11 @@ def invalidate(*tags: str, using: str = DEFAULT_DB_ALIAS) -> None:
     Until the commit, this transaction computes such values anew and keeps none of them. If the cache is
     out, it is logged, and the values live until their time is over.
     """
-    transaction.on_commit(_Invalidation(tags), using=using, robust=True)
+    forget = _Invalidation(tags)
+    if connections[using].in_atomic_block:
+        transaction.on_commit(forget, using=using, robust=True)
+    else:
+        forget()
 
 
 ainvalidate = sync_to_async(invalidate)
@@ -80,5 +84,5 @@ class _Invalidation:
         self.tags = tuple(tags)
 
     def __call__(self) -> None:
-        # Deleted, not replaced: a value with the old stamp never counts again, and an idle tag leaves nothing.
+        # Deleted, not replaced: the old stamp never comes back, and an idle tag leaves nothing behind.
         cache.delete_many([stamp_key(tag) for tag in self.tags])
