@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -39,6 +40,21 @@ class MachineRowAdmin(ModelAdmin):
     def may_act(self, request: HttpRequest) -> bool:
         """Whether this member of staff may use the actions: they hold the model's change permission."""
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class UserPicker:
+    """For admins with foreign keys to the user: a search box where the project's user admin can search.
+
+    Elsewhere it is the plain field for the id, so that no project has to register its users.
+    """
+
+    user_fields: tuple[str, ...] = ()
+    """Names of the foreign keys."""
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        searchable = self.admin_site._registry.get(get_user_model())  # type: ignore[attr-defined]
+        fields = tuple(super().get_autocomplete_fields(request))  # type: ignore[misc]
+        return (*fields, *self.user_fields) if searchable and searchable.search_fields else fields
 
 
 @sensitive_variables("secret")

@@ -22,7 +22,7 @@ class ApiKey(models.Model):
     tenant = tenant_field()
     name = models.CharField(max_length=100)
     prefix = models.CharField(max_length=32, editable=False)
-    last4 = models.CharField(max_length=4, editable=False)
+    last4 = models.CharField(max_length=4, editable=False, db_index=True)
     environment = models.CharField(max_length=4, choices=Environment.choices, editable=False)
     digest = models.BinaryField(max_length=32, unique=True, editable=False)
     pepper_id = models.CharField(max_length=8, editable=False)

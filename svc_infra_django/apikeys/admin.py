@@ -1,0 +1,182 @@
+"""Staff issue, rotate and revoke keys; no page but the one that answers shows a key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
+from ..errors import SvcInfraError
+from .models import ApiKey
+from .services.issuing import check_new_key, issue_key, revoke_key, rotate_key
+
+ADVICE = "Copy this key to where it will be used. Whoever holds it can do what it may."
+
+
+class IssueForm(forms.ModelForm[ApiKey]):
+    """A new key; asks the service before, so that its refusal is shown beside the form."""
+
+    actor: Any = None
+
+    scopes = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 4, "cols": 60}),
+        help_text="One permission (orders.view_order) or wildcard (orders.*) a line. Empty: all that the owner may.",
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ["name", "owner", "tenant", "scopes", "expires_at"]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["owner"].required = True
+
+    def clean_scopes(self) -> list[str] | None:
+        return self.cleaned_data["scopes"].split() or None
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors:
+            try:
+                check_new_key(
+                    owner=cleaned["owner"],
+                    scopes=cleaned["scopes"],
+                    tenant=cleaned["tenant"],
+                    expires_at=cleaned["expires_at"],
+                    actor=self.actor,
+                )
+            except SvcInfraError as error:
+                for problem in error.errors:
+                    self.add_error(problem.pointer.split("/")[2], problem.message)
+                if not error.errors:
+                    raise forms.ValidationError(error.message) from error
+        return cleaned
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(UserPicker, MachineRowAdmin):
+    """Keys by their prefix and last four characters. Nothing is edited: a key is rotated or revoked."""
+
+    list_display = ["name", "owner", "tenant", "hint", "state", "created_at", "expires_at", "last_used_at"]
+    list_select_related = ["owner"]
+    list_filter = ["environment", ("revoked_at", admin.EmptyFieldListFilter)]
+    raw_id_fields = ["owner"]
+    user_fields = ("owner",)
+    actions = ["rotate", "revoke"]
+    shown = [
+        "id",
+        "name",
+        "owner",
+        "tenant",
+        "hint",
+        "state",
+        "scopes",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+        "successor",
+    ]
+
+    @admin.display(description="key")
+    def hint(self, key: ApiKey) -> str:
+        return key.hint
+
+    @admin.display(description="state")
+    def state(self, key: ApiKey) -> str:
+        return key.state(now=timezone.now())
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return ["last4__exact", f"owner__{get_user_model().USERNAME_FIELD}__startswith", "tenant__exact"]
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return IssueForm.Meta.fields if obj is None else self.shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return [] if obj is None else self.shown
+
+    def get_form(self, request: HttpRequest, obj: models.Model | None = None, **options: Any) -> Any:
+        if obj is not None:
+            return super().get_form(request, obj, **options)
+        form = super().get_form(request, obj, **{**options, "form": IssueForm})
+        return type(form.__name__, (form,), {"actor": request.user})
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return admin.ModelAdmin.has_add_permission(self, request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """As Django's own: without it nobody could delete a user who has keys."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return self.may_act(request)
+
+    @sensitive_variables("secret")
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        key, secret = issue_key(
+            owner=obj.owner,
+            name=obj.name,
+            scopes=obj.scopes,
+            tenant=obj.tenant,
+            expires_at=obj.expires_at,
+            actor=request.user,
+        )
+        # The admin logs and answers with the object of the form, so that becomes the key that was made.
+        obj.__dict__.update(key.__dict__)
+        obj.shown_once = secret  # type: ignore[attr-defined]  # an attribute of this one answer, in no column
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return self._show(request, obj, obj.shown_once)
+
+    def delete_model(self, request: HttpRequest, obj: ApiKey) -> None:
+        if obj.revoked_at is None:
+            revoke_key(obj, actor=request.user)
+        obj.delete()
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[ApiKey]) -> None:
+        for key in queryset.select_related("owner"):
+            self.delete_model(request, key)
+
+    @admin.action(description="Rotate: make a successor, shown once", permissions=["act"])
+    def rotate(self, request: HttpRequest, queryset: models.QuerySet[ApiKey]) -> HttpResponse | None:
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one key: its successor is shown once.", messages.ERROR)
+            return None
+        try:
+            successor, secret = rotate_key(chosen[0], actor=request.user)
+        except SvcInfraError as error:
+            self.message_user(request, error.message, messages.ERROR)
+            return None
+        self.log_change(request, chosen[0], f"Rotated; followed by {successor.hint}.")  # type: ignore[arg-type]
+        return self._show(request, successor, secret)
+
+    @admin.action(description="Revoke: stop at once, for good", permissions=["act"])
+    def revoke(self, request: HttpRequest, queryset: models.QuerySet[ApiKey]) -> None:
+        keys = list(queryset.filter(revoked_at=None).select_related("owner"))
+        for key in keys:
+            revoke_key(key, actor=request.user)
+            self.log_change(request, key, "Revoked.")  # type: ignore[arg-type]
+        self.message_user(request, f"Keys revoked: {len(keys)}.")
+
+    @sensitive_variables("secret")
+    def _show(self, request: HttpRequest, key: ApiKey, secret: str) -> HttpResponse:
+        return secret_shown_once(
+            request,
+            self.admin_site,
+            title=f"The API key {key.name}",
+            secret=secret,
+            advice=ADVICE,
+            next_url=reverse(f"{self.admin_site.name}:svc_apikeys_apikey_change", args=[key.pk]),
+        )
