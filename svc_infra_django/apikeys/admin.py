@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -18,10 +18,16 @@ from ..errors import SvcInfraError
 from .models import ApiKey
 from .services.issuing import check_new_key, issue_key, revoke_key, rotate_key
 
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[ApiKey]
+else:
+    # Generic for the type checker only.
+    ModelForm = forms.ModelForm
+
 ADVICE = "Copy this key to where it will be used. Whoever holds it can do what it may."
 
 
-class IssueForm(forms.ModelForm[ApiKey]):
+class IssueForm(ModelForm):
     """A new key; asks the service before, so that its refusal is shown beside the form."""
 
     actor: Any = None
@@ -29,7 +35,8 @@ class IssueForm(forms.ModelForm[ApiKey]):
     scopes = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 4, "cols": 60}),
-        help_text="One permission (orders.view_order) or wildcard (orders.*) a line. Empty: all that the owner may.",
+        help_text="One permission (orders.view_order) or wildcard (orders.*) a line. "
+        "Empty: all that the owner may.",
     )
 
     class Meta:
@@ -98,16 +105,16 @@ class ApiKeyAdmin(UserPicker, MachineRowAdmin):
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         return ["last4__exact", f"owner__{get_user_model().USERNAME_FIELD}__startswith", "tenant__exact"]
 
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         return IssueForm.Meta.fields if obj is None else self.shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         return [] if obj is None else self.shown
 
-    def get_form(self, request: HttpRequest, obj: models.Model | None = None, **options: Any) -> Any:
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
         if obj is not None:
-            return super().get_form(request, obj, **options)
-        form = super().get_form(request, obj, **{**options, "form": IssueForm})
+            return super().get_form(request, obj, change, **options)
+        form = super().get_form(request, obj, change, **{**options, "form": IssueForm})
         return type(form.__name__, (form,), {"actor": request.user})
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -159,7 +166,7 @@ class ApiKeyAdmin(UserPicker, MachineRowAdmin):
         except SvcInfraError as error:
             self.message_user(request, error.message, messages.ERROR)
             return None
-        self.log_change(request, chosen[0], f"Rotated; followed by {successor.hint}.")  # type: ignore[arg-type]
+        self.log_change(request, chosen[0], f"Rotated; followed by {successor.hint}.")
         return self._show(request, successor, secret)
 
     @admin.action(description="Revoke: stop at once, for good", permissions=["act"])
@@ -167,7 +174,7 @@ class ApiKeyAdmin(UserPicker, MachineRowAdmin):
         keys = list(queryset.filter(revoked_at=None).select_related("owner"))
         for key in keys:
             revoke_key(key, actor=request.user)
-            self.log_change(request, key, "Revoked.")  # type: ignore[arg-type]
+            self.log_change(request, key, "Revoked.")
         self.message_user(request, f"Keys revoked: {len(keys)}.")
 
     @sensitive_variables("secret")

@@ -24,7 +24,7 @@ def check_grace(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
         return  # svc_config.E002 says what is wrong
     if usual > longest:
         yield Warning(
-            f'SVC_INFRA["apikeys"]["rotation_grace"] is {usual}, but is cut down to max_rotation_grace, {longest}.',
+            f'SVC_INFRA["apikeys"]: max_rotation_grace cuts rotation_grace {usual} down to {longest}.',
             hint="Raise the one or lower the other. See docs/reference/apikeys.md.",
             id="svc_apikeys.W001",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
@@ -12,13 +12,21 @@ from django.db import models
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 
-from ..admin import UserPicker
+from ..admin import ModelAdmin, UserPicker
 from ..errors import SvcInfraError
 from .models import Assignment, Role, RolePermission
 from .services.granting import check_giver, check_grant, grant, is_declared, remove_role, withdraw
 
+if TYPE_CHECKING:
+    FormSet = BaseInlineFormSet[RolePermission, Role, Any]
+    TabularInline = admin.TabularInline[RolePermission, Role]
+    ModelForm = forms.ModelForm[Assignment]
+else:
+    # Generic for the type checker only.
+    FormSet, TabularInline, ModelForm = BaseInlineFormSet, admin.TabularInline, forms.ModelForm
 
-class PermissionFormSet(BaseInlineFormSet[RolePermission, Role, Any]):
+
+class PermissionFormSet(FormSet):
     """Permissions are picked from those that exist, and given only by who holds them."""
 
     request: HttpRequest
@@ -54,13 +62,13 @@ class PermissionFormSet(BaseInlineFormSet[RolePermission, Role, Any]):
                 form.add_error("pattern", error.message)
 
 
-class PermissionInline(admin.TabularInline[RolePermission, Role]):
+class PermissionInline(TabularInline):
     model = RolePermission
     formset = PermissionFormSet
     template = "svc_rbac/permissions_inline.html"
     extra = 1
 
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest | None, **options: Any) -> Any:
+    def formfield_for_dbfield(self, db_field: Any, request: Any, **options: Any) -> Any:
         if db_field.name == "pattern":
             options["widget"] = forms.TextInput(attrs={"list": "svc-rbac-permissions", "class": "vTextField"})
         return super().formfield_for_dbfield(db_field, request, **options)
@@ -75,20 +83,18 @@ class PermissionInline(admin.TabularInline[RolePermission, Role]):
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         action = "add" if obj is None else "change"
-        may = request.user.has_perm(f"svc_rbac.{action}_role")  # type: ignore[union-attr]
+        may = request.user.has_perm(f"svc_rbac.{action}_role")
         return may and not (obj is not None and is_declared(obj))
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("svc_rbac.view_role") or self.has_change_permission(  # type: ignore[union-attr]
-            request, obj
-        )
+        return request.user.has_perm("svc_rbac.view_role") or self.has_change_permission(request, obj)
 
 
 @admin.register(Role)
-class RoleAdmin(admin.ModelAdmin[Role]):
+class RoleAdmin(ModelAdmin):
     """Roles; those that the settings declare are read here and changed there."""
 
     list_display = ["name", "tenant", "source", "description", "created_at"]
@@ -109,7 +115,7 @@ class RoleAdmin(admin.ModelAdmin[Role]):
 
     def save_model(self, request: HttpRequest, obj: Role, form: Any, change: bool) -> None:
         if not change:
-            obj.owner = request.user  # type: ignore[assignment]
+            obj.owner = request.user
         super().save_model(request, obj, form, change)
 
     def delete_model(self, request: HttpRequest, obj: Role) -> None:
@@ -120,7 +126,7 @@ class RoleAdmin(admin.ModelAdmin[Role]):
             remove_role(role, actor=request.user)
 
 
-class GrantForm(forms.ModelForm[Assignment]):
+class GrantForm(ModelForm):
     """Asks the service before anything is saved, so that its refusal is shown beside the form."""
 
     actor: Any = None
@@ -144,7 +150,7 @@ class GrantForm(forms.ModelForm[Assignment]):
 
 
 @admin.register(Assignment)
-class AssignmentAdmin(UserPicker, admin.ModelAdmin[Assignment]):
+class AssignmentAdmin(UserPicker, ModelAdmin):
     """Grants; every change goes the way that a call of `grant` or `withdraw` goes."""
 
     form = GrantForm
@@ -166,8 +172,8 @@ class AssignmentAdmin(UserPicker, admin.ModelAdmin[Assignment]):
     def get_readonly_fields(self, request: HttpRequest, obj: Assignment | None = None) -> list[str]:
         return ["granted_by", "created_at", *(["user", "role", "tenant"] if obj else [])]
 
-    def get_form(self, request: HttpRequest, obj: Assignment | None = None, **options: Any) -> Any:
-        form = super().get_form(request, obj, **options)
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        form = super().get_form(request, obj, change, **options)
         return type(form.__name__, (form,), {"actor": request.user})
 
     def save_model(self, request: HttpRequest, obj: Assignment, form: Any, change: bool) -> None:

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from svc_infra_django.apikeys import issue_key, revoke_key, verify_key
+from svc_infra_django.apikeys.errors import InvalidKey
+from svc_infra_django.apikeys.models import ApiKey
+
+LIST = "/admin/svc_apikeys/apikey/"
+ADD = f"{LIST}add/"
+KEY = re.compile(r"svc_sk_live_[0-9A-Za-z]{38}")
+
+
+@pytest.fixture
+def root(make_user: Any) -> Any:
+    return make_user("root", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def admin(root: Any) -> Client:
+    client = Client()
+    client.force_login(root)
+    return client
+
+
+def form(user: Any, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": "robot",
+        "owner": user.pk,
+        "tenant": "",
+        "scopes": "",
+        "expires_at_0": "",
+        "expires_at_1": "",
+        **fields,
+    }
+
+
+def act(client: Client, action: str, *keys: ApiKey) -> Any:
+    return client.post(LIST, {"action": action, "_selected_action": [str(key.pk) for key in keys]})
+
+
+def test_the_answer_to_the_add_form_shows_the_key_and_nothing_else_ever_does(
+    admin: Client, user: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert admin.get(ADD).status_code == 200
+    answer = admin.post(ADD, form(user))
+
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    secret = KEY.findall(answer.content.decode())[0]
+    assert verify_key(secret).owner == user
+    key = ApiKey.objects.get()
+    body = secret[12:-4]
+    assert key.last4 == secret[-4:]
+    next_url = reverse("admin:svc_apikeys_apikey_change", args=[key.pk])
+    assert next_url in answer.content.decode()
+    for url in (next_url, LIST, ADD, "/admin/", f"{LIST}{key.pk}/history/"):
+        page = admin.get(url).content.decode()
+        assert body not in page
+        assert bytes(key.digest).hex() not in page
+    assert not any(body in str(session.get_decoded()) for session in Session.objects.all())
+    assert "messages" not in answer.cookies
+    assert not any(body in repr(entry.__dict__) for entry in LogEntry.objects.all())
+    assert body not in caplog.text
+
+
+def test_scopes_and_tenant_are_kept(admin: Client, root: Any) -> None:
+    admin.post(ADD, form(root, tenant="acme", scopes="a.b\r\n svc_rbac.* \n"))
+
+    key = ApiKey.objects.get()
+    assert (key.tenant, key.scopes) == ("acme", ["a.b", "svc_rbac.*"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"scopes": "svc_rbac.add_role"}, "svc_rbac.add_role is not held."),
+        ({"scopes": "a b*"}, "Neither a permission nor a wildcard."),
+        ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00:00"}, "The end must be in the future."),
+        ({"owner": ""}, "This field is required."),
+        ({"name": "a\0b"}, "Null characters are not allowed."),
+    ],
+)
+def test_a_refusal_is_shown_beside_its_field(admin: Client, user: Any, fields: Any, told: str) -> None:
+    answer = admin.post(ADD, form(user, **fields))
+
+    assert answer.status_code == 200
+    assert told in answer.content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_staff_cannot_take_a_superusers_rights_by_a_key(root: Any, make_user: Any, permit: Any) -> None:
+    staff = permit(make_user("staff", is_staff=True), "add_apikey", "view_apikey", "change_apikey")
+    client = Client()
+    client.force_login(staff)
+    key, _ = issue_key(owner=root, name="root's")
+
+    assert "name its scopes" in client.post(ADD, form(root)).content.decode()
+    rotated = act(client, "rotate", key)
+
+    assert not KEY.search(rotated.content.decode())
+    assert ApiKey.objects.count() == 1
+
+
+def test_revoking_in_the_list_stops_the_next_call(admin: Client, user: Any) -> None:
+    keys = [issue_key(owner=user, name=name) for name in ("one", "two")]
+    revoke_key(keys[0][0])
+
+    assert act(admin, "revoke", *(key for key, _ in keys)).status_code == 302
+
+    with pytest.raises(InvalidKey):
+        verify_key(keys[1][1])
+    assert LogEntry.objects.filter(change_message="Revoked.").count() == 1
+
+
+def test_rotating_shows_the_successor_once(admin: Client, user: Any) -> None:
+    key, old = issue_key(owner=user, name="robot")
+
+    answer = act(admin, "rotate", key)
+
+    secret = KEY.findall(answer.content.decode())[0]
+    assert "no-store" in answer["Cache-Control"]
+    key.refresh_from_db()
+    assert verify_key(secret).pk == key.successor_id
+    verify_key(old)
+    assert not any(secret[12:-4] in repr(entry.__dict__) for entry in LogEntry.objects.all())
+    assert "rotated already" in admin.get(act(admin, "rotate", key)["Location"]).content.decode()
+
+
+def test_only_one_key_is_rotated_at_a_time(admin: Client, user: Any) -> None:
+    keys = [issue_key(owner=user, name=name)[0] for name in ("one", "two")]
+
+    assert act(admin, "rotate", *keys).status_code == 302
+    assert ApiKey.objects.count() == 2
+
+
+def test_who_may_only_look_finds_no_actions_and_no_form(make_user: Any, permit: Any, issued: Any) -> None:
+    client = Client()
+    client.force_login(permit(make_user("viewer", is_staff=True), "view_apikey"))
+
+    assert (
+        "revoke"
+        not in client.get(LIST).content.decode().lower().split("changelist-form")[1].split("<table")[0]
+    )
+    act(client, "revoke", issued[0])
+    verify_key(issued[1])
+    assert client.get(ADD).status_code == 403
+    assert client.post(f"{LIST}{issued[0].pk}/change/", {"name": "x"}).status_code == 403
+
+
+def test_a_user_with_keys_can_be_deleted_and_the_keys_go_too(admin: Client, user: Any, issued: Any) -> None:
+    answer = admin.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"})
+
+    assert answer.status_code == 302
+    with pytest.raises(InvalidKey):
+        verify_key(issued[1])
+
+
+def test_deleting_a_key_stops_it(admin: Client, issued: Any) -> None:
+    assert admin.post(f"{LIST}{issued[0].pk}/delete/", {"post": "yes"}).status_code == 302
+    with pytest.raises(InvalidKey):
+        verify_key(issued[1])
+
+
+def test_the_list_takes_as_many_queries_for_fifty_keys_as_for_one(admin: Client, make_user: Any) -> None:
+    issue_key(owner=make_user("user"), name="robot")
+    admin.get(LIST)
+    with CaptureQueriesContext(connection) as one:
+        admin.get(LIST)
+    for number in range(49):
+        issue_key(owner=make_user(f"user{number}"), name="robot")
+
+    with CaptureQueriesContext(connection) as fifty:
+        page = admin.get(LIST)
+
+    assert page.content.decode().count("field-hint") == 50
+    assert len(fifty) == len(one)
+
+
+def test_a_key_is_found_by_its_last_four_and_its_owner(admin: Client, issued: Any) -> None:
+    for words in (issued[0].last4, "ad"):
+        assert "svc_sk_live_…" in admin.get(LIST, {"q": words}).content.decode()
+    assert "svc_sk_live_…" not in admin.get(LIST, {"q": "nobody"}).content.decode()
