@@ -1,1 +1,29 @@
-"""The webhooks app."""
+"""Telling the world what happened: published in your transaction, delivered signed, retried, replayed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._exports import lazy
+
+if TYPE_CHECKING:
+    from .services.publishing import apublish as apublish
+    from .services.publishing import publish as publish
+    from .services.publishing import publish_many as publish_many
+    from .services.replaying import replay as replay
+    from .signing import sign as sign
+    from .signing import verify as verify
+    from .signing import verify_webhook_signature as verify_webhook_signature
+
+__getattr__, __dir__, __all__ = lazy(
+    __name__,
+    {
+        "apublish": ".services.publishing",
+        "publish": ".services.publishing",
+        "publish_many": ".services.publishing",
+        "replay": ".services.replaying",
+        "sign": ".signing",
+        "verify": ".signing",
+        "verify_webhook_signature": ".signing",
+    },
+)

@@ -1,0 +1,47 @@
+"""What the webhooks app refuses."""
+
+from __future__ import annotations
+
+from ..errors import AuthenticationError, ConflictError, ValidationError
+
+
+class VerificationError(AuthenticationError):
+    """The webhook is not signed as it must be."""
+
+    code = "webhooks.not_verified"
+
+
+class BadEventType(ValidationError):
+    """An event type is words of letters, digits and underscores, joined by dots, at most 128 characters."""
+
+    code = "webhooks.bad_event_type"
+
+
+class BadPayload(ValidationError):
+    """The data does not fit its event type, cannot be written as JSON, or is too large."""
+
+    code = "webhooks.bad_payload"
+
+
+class BadEndpoint(ValidationError):
+    """The endpoint cannot be used; `errors` names the fields."""
+
+    code = "webhooks.bad_endpoint"
+
+
+class TooManyEndpoints(ConflictError):
+    """You have as many endpoints as you may; delete one first."""
+
+    code = "webhooks.too_many_endpoints"
+
+
+class NotReplayable(ConflictError):
+    """Only a delivery that is dead, cancelled or done can be replayed."""
+
+    code = "webhooks.not_replayable"
+
+
+class EndpointNotEnabled(ConflictError):
+    """The endpoint is disabled; enable it first."""
+
+    code = "webhooks.endpoint_not_enabled"

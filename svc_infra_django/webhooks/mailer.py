@@ -1,0 +1,34 @@
+"""The machine that writes to owners. It says that something failed, never what an address answered."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+
+from .models import Endpoint
+
+SUBJECTS = {
+    "dead": "A webhook could not be delivered",
+    "failing": "A webhook endpoint is failing",
+    "disabled": "A webhook endpoint was disabled",
+}
+
+
+def send_notice(endpoint_id: UUID, *, kind: str) -> bool:
+    """Mail the owner of the endpoint; False if there is nobody to write to any more."""
+    endpoint = Endpoint.objects.select_related("owner").filter(pk=endpoint_id).first()
+    address = getattr(endpoint.owner, "email", "") if endpoint and endpoint.owner else ""
+    if not endpoint or not address:
+        return False
+    context = {
+        # A query may carry a credential.
+        "url": endpoint.url.partition("?")[0],
+        "description": endpoint.description,
+        "reason": endpoint.reason,
+        "dead": endpoint.deliveries.dead().count(),
+    }
+    text = render_to_string(f"svc_webhooks/email/{kind}.txt", context)
+    send_mail(SUBJECTS[kind], text, None, [address])
+    return True

@@ -1,0 +1,347 @@
+"""Event types, endpoints and their keys, messages, deliveries and attempts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from fnmatch import translate
+from functools import lru_cache
+from re import Pattern, compile
+from typing import ClassVar
+
+import orjson
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from ..rows import id_field, owner_field, tenant_field
+from ..sealing import seal, unseal
+from .querysets import DeliveryQuerySet, EndpointQuerySet, MessageQuerySet
+
+EVENT_TYPE_LENGTH = 128
+
+
+class EventType(models.Model):
+    """A kind of event that endpoints may ask for."""
+
+    class Source(models.TextChoices):
+        CODE = "code", "declared in code"
+        ADMIN = "admin", "written in the admin"
+
+    name = models.CharField(max_length=EVENT_TYPE_LENGTH, primary_key=True)
+    description = models.TextField(blank=True, default="")
+    schema = models.JSONField(blank=True, default=dict)
+    """JSON Schema (draft 2020-12) of `data`; empty if nobody described it."""
+    source = models.CharField(max_length=8, choices=Source, default=Source.ADMIN)
+    is_archived = models.BooleanField(default=False)
+    """No longer declared in code; kept because endpoints and messages may still name it."""
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "event type"
+        constraints = [
+            models.CheckConstraint(condition=Q(source__in=["code", "admin"]), name="svc_webhooks_event_source")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Endpoint(models.Model):
+    """A receiver: where it is, what it wants, and how it is."""
+
+    class State(models.TextChoices):
+        ENABLED = "enabled", "enabled"
+        PAUSED = "paused", "paused: its queue is kept"
+        DISABLED = "disabled", "disabled: it gets nothing"
+
+    id = id_field()
+    owner = owner_field(on_delete=models.CASCADE)
+    tenant = tenant_field()
+    url = models.CharField("URL", max_length=2000)
+    description = models.CharField(max_length=200, blank=True, default="")
+    event_types = models.JSONField(default=list)
+    """Patterns such as `order.placed`, `order.*` or `*`."""
+    sealed_headers = models.TextField(blank=True, default="", editable=False)
+    """The endpoint's own headers as a sealed JSON object: they may hold credentials."""
+    timeout_seconds = models.FloatField(null=True, blank=True)
+    """Instead of the setting of that name."""
+    retry_schedule = models.JSONField(null=True, blank=True)
+    """Instead of the setting of that name: seconds after each failure."""
+
+    state = models.CharField(max_length=8, choices=State, default=State.ENABLED)
+    reason = models.CharField(max_length=200, blank=True, default="")
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    held_until = models.DateTimeField(null=True, blank=True)
+    """The receiver asked for rest (429 or 503 with Retry-After)."""
+    first_failure_at = models.DateTimeField(null=True, blank=True)
+    """Since when nothing has succeeded."""
+    consecutive_failures = models.PositiveIntegerField(default=0)
+    last_success_at = models.DateTimeField(null=True, blank=True)
+    last_failure_at = models.DateTimeField(null=True, blank=True)
+    last_notice_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects: ClassVar[EndpointQuerySet] = EndpointQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["enabled", "paused", "disabled"]), name="svc_webhooks_endpoint_state"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="disabled", disabled_at__isnull=False)
+                | (~Q(state="disabled") & Q(disabled_at__isnull=True)),
+                name="svc_webhooks_endpoint_disabled_at",
+            ),
+            models.CheckConstraint(
+                condition=Q(timeout_seconds__isnull=True) | Q(timeout_seconds__gt=0, timeout_seconds__lte=30),
+                name="svc_webhooks_endpoint_timeout",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                "tenant", "owner", name="svc_webhooks_listening", condition=Q(state__in=["enabled", "paused"])
+            ),
+            models.Index("owner", "-created_at", "-id", name="svc_webhooks_endpoint_list"),
+        ]
+
+    def __str__(self) -> str:
+        return self.description or self.url.partition("?")[0]
+
+    def wants(self, event_type: str) -> bool:
+        """Whether one of the endpoint's patterns matches the name."""
+        return wants(self.event_types, event_type)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The endpoint's own headers, unsealed."""
+        if not self.sealed_headers:
+            return {}
+        return dict(orjson.loads(unseal(self.sealed_headers, context=self._headers_context)))
+
+    @headers.setter
+    def headers(self, headers: dict[str, str]) -> None:
+        text = orjson.dumps(headers).decode()
+        self.sealed_headers = seal(text, context=self._headers_context) if headers else ""
+
+    @property
+    def _headers_context(self) -> str:
+        return f"webhooks.endpoint_headers:{self.pk}"
+
+    def note(self, *, is_success: bool, hold_until: datetime | None, now: datetime) -> None:
+        """Take an attempt into the endpoint's health; whoever calls saves."""
+        if is_success:
+            self.consecutive_failures, self.first_failure_at, self.last_success_at = 0, None, now
+        else:
+            self.consecutive_failures += 1
+            self.first_failure_at = self.first_failure_at or now
+            self.last_failure_at = now
+        if hold_until is not None:
+            self.held_until = max(hold_until, self.held_until or hold_until)
+        self.updated_at = now
+
+    def mark_enabled(self) -> None:
+        self._mark(self.State.ENABLED, "", None)
+
+    def mark_paused(self) -> None:
+        self._mark(self.State.PAUSED, "", None)
+
+    def mark_disabled(self, *, reason: str, now: datetime) -> None:
+        self._mark(self.State.DISABLED, reason, now)
+
+    def _mark(self, state: State, reason: str, disabled_at: datetime | None) -> None:
+        self.state, self.reason, self.disabled_at = state, reason, disabled_at
+        self.held_until = self.first_failure_at = None
+        self.consecutive_failures = 0
+        self.save(
+            update_fields=[
+                "state", "reason", "disabled_at", "held_until", "first_failure_at", "consecutive_failures",
+                "updated_at",
+            ]
+        )  # fmt: skip
+
+
+class SigningKey(models.Model):
+    """A secret that signs for an endpoint. After a rotation the old one goes on until it expires."""
+
+    class Kind(models.TextChoices):
+        HMAC_SHA256 = "v1", "v1 (HMAC-SHA256)"
+
+    id = id_field()
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="signing_keys")
+    kind = models.CharField(max_length=4, choices=Kind, default=Kind.HMAC_SHA256)
+    sealed_secret = models.TextField(editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=["v1"]), name="svc_webhooks_key_kind"),
+            models.UniqueConstraint(
+                "endpoint", "kind", name="svc_webhooks_one_lasting_key", condition=Q(expires_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} key of {self.created_at:%Y-%m-%d}"
+
+    @property
+    def secret(self) -> str:
+        """The `whsec_…` secret, unsealed."""
+        return unseal(self.sealed_secret, context=self.sealing_context)
+
+    @secret.setter
+    def secret(self, secret: str) -> None:
+        self.sealed_secret = seal(secret, context=self.sealing_context)
+
+    @property
+    def sealing_context(self) -> str:
+        """What the sealed secret is bound to: it opens in no other row."""
+        return f"webhooks.signing_key:{self.pk}"
+
+
+class Message(models.Model):
+    """What happened, once: the bytes that every endpoint gets in every attempt."""
+
+    id = id_field()
+    uid = models.CharField(max_length=40, unique=True, editable=False)
+    """The `webhook-id` that receivers see: `msg_` and the id."""
+    owner = owner_field(on_delete=models.SET_NULL)
+    tenant = tenant_field()
+    event_type = models.CharField(max_length=EVENT_TYPE_LENGTH)
+    body = models.BinaryField()
+    idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 -- many may have none
+    context = models.JSONField(default=dict)
+    """Request id and trace of the request that published it."""
+    occurred_at = models.DateTimeField()
+    deliver_at = models.DateTimeField()
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[MessageQuerySet] = MessageQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                "tenant",
+                "idempotency_key",
+                name="svc_webhooks_idempotency_key",
+                condition=Q(idempotency_key__isnull=False),
+            )
+        ]
+        indexes = [
+            models.Index("owner", "-created_at", "-id", name="svc_webhooks_message_list"),
+            models.Index("-created_at", "-id", name="svc_webhooks_message_newest"),
+        ]
+
+    def __str__(self) -> str:
+        return self.uid
+
+
+class Delivery(models.Model):
+    """One message on its way to one endpoint."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "pending"
+        SENDING = "sending", "sending"
+        SUCCEEDED = "succeeded", "succeeded"
+        DEAD = "dead", "dead"
+        CANCELLED = "cancelled", "cancelled"
+
+    class Lane(models.IntegerChoices):
+        FIRST = 0, "first attempts"
+        LATER = 1, "retries and replays"
+
+    class Trigger(models.TextChoices):
+        PUBLISH = "publish", "first attempt"
+        RETRY = "retry", "retry"
+        REPLAY = "replay", "replay"
+        TEST = "test", "test"
+
+    id = id_field()
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="deliveries")
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    state = models.CharField(max_length=9, choices=State, default=State.PENDING)
+    lane = models.SmallIntegerField(choices=Lane, default=Lane.FIRST)
+    trigger = models.CharField(max_length=8, choices=Trigger, default=Trigger.PUBLISH)
+    """Why the next attempt is made, or why the last one was."""
+    due_at = models.DateTimeField()
+    attempts = models.PositiveIntegerField(default=0)
+    attempts_before = models.PositiveIntegerField(default=0)
+    """Attempts made before the last replay; the retry schedule begins anew there."""
+    lease_until = models.DateTimeField(null=True, blank=True)
+    epoch = models.PositiveIntegerField(default=0)
+    """Grows with every claim: what was sent under an older epoch settles nothing."""
+    last_status = models.PositiveSmallIntegerField(null=True, blank=True)
+    last_error = models.CharField(max_length=16, blank=True, default="")
+    settled_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[DeliveryQuerySet] = DeliveryQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "sending", "succeeded", "dead", "cancelled"]),
+                name="svc_webhooks_delivery_state",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="sending", lease_until__isnull=False)
+                | (~Q(state="sending") & Q(lease_until__isnull=True)),
+                name="svc_webhooks_delivery_lease",
+            ),
+            models.CheckConstraint(condition=Q(lane__in=[0, 1]), name="svc_webhooks_delivery_lane"),
+            models.CheckConstraint(
+                condition=Q(attempts_before__lte=F("attempts")), name="svc_webhooks_delivery_attempts"
+            ),
+            models.UniqueConstraint("message", "endpoint", name="svc_webhooks_once_an_endpoint"),
+        ]
+        indexes = [
+            # The deliverer's queue: endpoint after endpoint, the oldest due first.
+            models.Index("lane", "endpoint", "due_at", name="svc_webhooks_queue", condition=Q(state="pending")),
+            models.Index("lease_until", name="svc_webhooks_leases", condition=Q(state="sending")),
+            models.Index("endpoint", "-created_at", "-id", name="svc_webhooks_delivery_list"),
+            models.Index("-created_at", "-id", name="svc_webhooks_delivery_newest"),
+            models.Index("-created_at", "-id", name="svc_webhooks_dead", condition=Q(state="dead")),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Attempt(models.Model):
+    """One request that was made, and what came back. Written once, never changed."""
+
+    id = id_field()
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempt_set", db_index=False)
+    n = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    trigger = models.CharField(max_length=8, choices=Delivery.Trigger)
+    status_code = models.PositiveSmallIntegerField(null=True, blank=True)
+    error = models.CharField(max_length=16, blank=True, default="")
+    duration_ms = models.PositiveIntegerField()
+    response_head = models.TextField(blank=True, default="")
+    """The beginning of the answer's body, NUL taken out."""
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        constraints = [models.UniqueConstraint("delivery", "n", name="svc_webhooks_attempt_n")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.n}"
+
+
+def wants(patterns: list[str], event_type: str) -> bool:
+    """Whether one of `patterns` matches: the name itself, `*`, or words with `*` for some of their parts."""
+    return any(_matcher(pattern).fullmatch(event_type) for pattern in patterns)
+
+
+@lru_cache(maxsize=4096)
+def _matcher(pattern: str) -> Pattern[str]:
+    return compile(translate(pattern))

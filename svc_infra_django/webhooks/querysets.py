@@ -1,0 +1,236 @@
+"""Questions about endpoints, messages and deliveries, and the few statements that must be one.
+
+The queue's statements are SQL by hand: PostgreSQL and SQLite share all but a clause, and the ORM can
+say neither "at most so many for each endpoint" nor UPDATE … FROM … RETURNING.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+from django.db import connections, models, router
+from django.db.models import Q
+
+from ..rows import OwnedQuerySet
+
+if TYPE_CHECKING:
+    from .models import Delivery, Endpoint, Message
+
+    EndpointRows = OwnedQuerySet[Endpoint]
+    MessageRows = OwnedQuerySet[Message]
+    DeliveryRows = models.QuerySet[Delivery]
+else:
+    EndpointRows = MessageRows = OwnedQuerySet
+    DeliveryRows = models.QuerySet
+
+NIL = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a delivery becomes after an attempt, if its epoch is still the one it was sent under."""
+
+    delivery_id: UUID
+    epoch: int
+    state: str
+    due_at: datetime
+    status: int | None
+    error: str
+
+
+class EndpointQuerySet(EndpointRows):
+    def listening(self, *, tenant: str, owner_id: Any) -> EndpointQuerySet:
+        """Endpoints that may hear what belongs to this owner in this tenant."""
+        mine = Q(owner=None) if owner_id is None else Q(owner=None) | Q(owner_id=owner_id)
+        return self.filter(mine, tenant=tenant, state__in=["enabled", "paused"])
+
+
+class MessageQuerySet(MessageRows):
+    def insert_new(self, messages: Sequence[Message]) -> set[UUID]:
+        """Insert in one statement, leaving out those whose idempotency key is taken; ids of the inserted."""
+        connection = _connection(self.model)
+        fields = self.model._meta.concrete_fields
+        columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
+        row = f"({', '.join(['%s'] * len(fields))})"
+        values = [
+            field.get_db_prep_save(getattr(message, field.attname), connection)
+            for message in messages
+            for field in fields
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {_table(self.model)} ({columns}) VALUES {', '.join([row] * len(messages))}"  # noqa: S608 -- names from the model, values as parameters
+                " ON CONFLICT DO NOTHING RETURNING id",
+                values,
+            )
+            return {_uuid(found) for (found,) in cursor.fetchall()}
+
+    def prunable(self, *, before: datetime) -> MessageQuerySet:
+        """Messages from before then with nothing left to deliver."""
+        waiting = Q(deliveries__state__in=["pending", "sending"])
+        return self.filter(created_at__lt=before).exclude(waiting)
+
+
+class DeliveryQuerySet(DeliveryRows):
+    def owned_by(self, principal: Any) -> DeliveryQuerySet:
+        """Deliveries to the principal's own endpoints."""
+        return self.filter(endpoint__owner_id=principal.user.pk, endpoint__tenant=principal.tenant)
+
+    def dead(self) -> DeliveryQuerySet:
+        """The dead letters."""
+        return self.filter(state="dead")
+
+    def replayable(self) -> DeliveryQuerySet:
+        """Dead, or cancelled before they were done."""
+        return self.filter(state__in=["dead", "cancelled"])
+
+    def waiting(self) -> DeliveryQuerySet:
+        """Still to be sent."""
+        return self.filter(state="pending")
+
+    def insert_for(self, rows: Iterable[tuple[UUID, UUID, UUID, datetime]], *, trigger: str, now: datetime) -> None:
+        """Insert (id, message, endpoint, due) rows, however many, in one statement."""
+        connection = _connection(self.model)
+        rows = list(rows)
+        if not rows:
+            return
+        if connection.vendor == "postgresql":
+            fresh = "unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[]) AS fresh(id, message, endpoint, due)"
+            values: list[Any] = [list(column) for column in zip(*rows, strict=True)]
+        else:
+            fields = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
+            fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"  # noqa: S608 -- our own fragments
+            values = [
+                orjson.dumps(
+                    [[*(_id(connection, one) for one in ids), _moment(connection, due)] for *ids, due in rows]
+                ).decode()
+            ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"INSERT INTO {_table(self.model)} (id, message_id, endpoint_id, due_at, state, lane, trigger,"  # noqa: S608 -- our own fragments, values as parameters
+                " attempts, attempts_before, epoch, last_error, created_at)"
+                f" SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}",
+                [trigger, _moment(connection, now), *values],
+            )
+
+    def claim(
+        self,
+        *,
+        lane: int,
+        limit: int,
+        share: int,
+        full: Iterable[UUID],
+        after: UUID,
+        now: datetime,
+        lease_until: datetime,
+    ) -> list[tuple[UUID, UUID]]:
+        """Take up to `limit` due deliveries of a lane, at most `share` an endpoint; (id, endpoint) pairs.
+
+        Goes from endpoint to endpoint with work in the lane, in order of id, beginning behind `after`
+        and leaving out those in `full`: the backlog of one endpoint costs the others nothing, and
+        deliveries that are done cost nobody. Rows that another deliverer is taking are skipped.
+        """
+        connection = _connection(self.model)
+        deliveries, endpoints = _table(self.model), _table(self.model._meta.get_field("endpoint").related_model)
+        full = [_id(connection, endpoint) for endpoint in full] or [_id(connection, NIL)]
+        due = (
+            f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = %s"  # noqa: S608 -- our own fragments
+            " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
+        )
+        if connection.vendor == "postgresql":
+            taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) d"
+        else:
+            taken = f"JOIN {deliveries} d ON d.id IN ({due})"
+        first = f"SELECT q.endpoint_id FROM {deliveries} q WHERE q.state = 'pending' AND q.lane = %s"  # noqa: S608 -- our own fragments
+        sql = f"""
+            WITH RECURSIVE walk(endpoint_id) AS (
+                SELECT * FROM ({first} AND q.endpoint_id > %s ORDER BY q.endpoint_id LIMIT 1) begun
+                UNION ALL
+                SELECT ({first} AND q.endpoint_id > walk.endpoint_id ORDER BY q.endpoint_id LIMIT 1)
+                FROM walk WHERE walk.endpoint_id IS NOT NULL
+            ), picked AS MATERIALIZED (
+                SELECT d.id FROM walk
+                JOIN {endpoints} e ON e.id = walk.endpoint_id AND e.state = 'enabled'
+                    AND (e.held_until IS NULL OR e.held_until <= %s)
+                    AND e.id NOT IN ({", ".join(["%s"] * len(full))})
+                {taken}
+                LIMIT %s
+            )
+            UPDATE {deliveries} SET state = 'sending', lease_until = %s, epoch = epoch + 1
+            WHERE id IN (SELECT id FROM picked) AND state = 'pending'
+            RETURNING id, endpoint_id
+        """  # noqa: S608 -- our own fragments, values as parameters
+        at = _moment(connection, now)
+        values = [lane, _id(connection, after), lane, at, *full, lane, at, share, limit]
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [*values, _moment(connection, lease_until)])
+            return [(_uuid(found), _uuid(endpoint)) for found, endpoint in cursor.fetchall()]
+
+    def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> dict[UUID, int]:
+        """Write what became of claimed deliveries, in one statement; attempts so far by id.
+
+        What another deliverer has claimed since, or somebody has deleted, is left alone and left out.
+        """
+        connection = _connection(self.model)
+        row = ["%s"] * 7
+        typed = (
+            [f"%s::{kind}" for kind in ("uuid", "int", "text", "timestamptz", "smallint", "text", "timestamptz")]
+            if connection.vendor == "postgresql"
+            else row
+        )
+        values: list[Any] = []
+        for one in settlements:
+            settled_at = None if one.state == "pending" else _moment(connection, now)
+            due_at = _moment(connection, one.due_at)
+            values += [
+                _id(connection, one.delivery_id), one.epoch, one.state, due_at, one.status, one.error, settled_at,
+            ]  # fmt: skip
+        rows = ", ".join(f"({', '.join(typed if n == 0 else row)})" for n in range(len(settlements)))
+        sql = f"""
+            WITH result(of, of_epoch, becomes, due, status, error, settled) AS (VALUES {rows})
+            UPDATE {_table(self.model)} SET state = becomes, due_at = due, last_status = status, last_error = error,
+                settled_at = settled, attempts = attempts + 1, lease_until = NULL, lane = 1,
+                trigger = CASE WHEN becomes = 'pending' THEN 'retry' ELSE trigger END
+            FROM result WHERE id = of AND epoch = of_epoch AND state = 'sending'
+            RETURNING id, attempts
+        """  # noqa: S608 -- our own fragments, values as parameters
+        with connection.cursor() as cursor:
+            cursor.execute(sql, values)
+            return {_uuid(found): attempts for found, attempts in cursor.fetchall()}
+
+    def release(self, claimed: Iterable[tuple[UUID, int]], *, now: datetime) -> int:
+        """Give claimed (id, epoch) pairs back unsent, due now."""
+        return sum(
+            self.filter(pk=pk, epoch=epoch, state="sending").update(state="pending", lease_until=None, due_at=now)
+            for pk, epoch in claimed
+        )
+
+    def release_expired(self, *, now: datetime) -> int:
+        """Make what a lost deliverer held due again, behind the first attempts."""
+        expired = self.filter(state="sending", lease_until__lt=now)
+        return expired.update(state="pending", lease_until=None, lane=1, due_at=now)
+
+
+def _connection(model: Any) -> Any:
+    return connections[router.db_for_write(model)]
+
+
+def _table(model: Any) -> str:
+    return f'"{model._meta.db_table}"'
+
+
+def _moment(connection: Any, moment: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(moment)
+
+
+def _id(connection: Any, value: UUID) -> Any:
+    return value if connection.features.has_native_uuid_field else value.hex
+
+
+def _uuid(value: Any) -> UUID:
+    return value if isinstance(value, UUID) else UUID(hex=value)

@@ -1,0 +1,172 @@
+"""Publishing: one message and its deliveries, in the caller's transaction."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pydantic
+from asgiref.sync import sync_to_async
+from django.db import router, transaction
+from django.utils import timezone
+from pydantic_core import PydanticSerializationError, to_json
+
+from ...errors import ValidationError
+from ...events import catalog
+from ...identifiers import uuid7
+from ...observability.context import carried
+from ...observability.metrics import metrics
+from ...rows import TENANT_LENGTH
+from ..conf import settings
+from ..errors import BadEventType, BadPayload, EndpointNotEnabled
+from ..models import EVENT_TYPE_LENGTH, Delivery, Endpoint, Message
+
+NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+KEY_LENGTH = 255
+TEST_EVENT = "webhooks.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One entry for `publish_many`; the fields are `publish`'s arguments."""
+
+    event_type: str
+    data: Any
+    tenant: str = ""
+    owner: Any = None
+    idempotency_key: str | None = None
+    deliver_at: datetime | None = None
+
+
+def publish(
+    event_type: str,
+    data: Any,
+    *,
+    tenant: str = "",
+    owner: Any = None,
+    idempotency_key: str | None = None,
+    deliver_at: datetime | None = None,
+) -> Message:
+    """Write down that `event_type` happened, for every endpoint that listens, and return the message.
+
+    No network: the rows are part of the caller's transaction, and the deliverer finds them once it
+    commits. `data` is anything that JSON can say, pydantic models included; if the type is declared in
+    code, it must fit the payload. `owner` is the user it belongs to: endpoints of other users do not
+    hear it. With an `idempotency_key` the second call in the same tenant writes nothing and returns
+    the first message. `deliver_at` holds the delivery back until then.
+
+    Raises BadEventType and BadPayload.
+    """
+    (message,) = publish_many([Publication(event_type, data, tenant, owner, idempotency_key, deliver_at)])
+    return message
+
+
+def publish_many(publications: Iterable[Publication]) -> list[Message]:
+    """`publish` for many at once, in as many inserts as for one. Messages in the order given."""
+    now = timezone.now()
+    messages = [_message(publication, now=now) for publication in publications]
+    if not messages:
+        return []
+    # Everything is validated by now, so nothing here needs a savepoint of its own.
+    with transaction.atomic(using=router.db_for_write(Message), savepoint=False):
+        new = Message.objects.insert_new(messages)
+        fresh = [message for message in messages if message.pk in new]
+        _fan_out(fresh, now=now)
+    for message in fresh:
+        metrics.increment("webhooks.published", type=message.event_type)
+    return messages if len(fresh) == len(messages) else [_first(message, new) for message in messages]
+
+
+apublish = sync_to_async(publish)
+apublish_many = sync_to_async(publish_many)
+
+
+def send_test(endpoint: Endpoint) -> Message:
+    """A `webhooks.test` message for this endpoint alone, whatever it listens to. Raises EndpointNotEnabled."""
+    if endpoint.state == Endpoint.State.DISABLED:
+        raise EndpointNotEnabled()
+    now = timezone.now()
+    publication = Publication(TEST_EVENT, {"endpoint_id": str(endpoint.pk)}, endpoint.tenant, endpoint.owner)
+    message = _message(publication, now=now)
+    with transaction.atomic(using=router.db_for_write(Message)):
+        Message.objects.insert_new([message])
+        row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
+        Delivery.objects.insert_for([row], trigger=Delivery.Trigger.TEST, now=now)
+    return message
+
+
+def _message(publication: Publication, *, now: datetime) -> Message:
+    event_type = publication.event_type
+    if not isinstance(event_type, str) or len(event_type) > EVENT_TYPE_LENGTH or not NAME.fullmatch(event_type):
+        raise BadEventType()
+    _check_text("tenant", publication.tenant, TENANT_LENGTH)
+    if publication.idempotency_key is not None:
+        _check_text("idempotency_key", publication.idempotency_key, KEY_LENGTH)
+    pk = uuid7()
+    return Message(
+        pk=pk,
+        uid=f"msg_{pk.hex}",
+        owner=publication.owner,
+        tenant=publication.tenant,
+        event_type=event_type,
+        body=_body(event_type, publication.data, now=now),
+        idempotency_key=publication.idempotency_key,
+        context=carried(),
+        occurred_at=now,
+        deliver_at=publication.deliver_at or now,
+        created_at=now,
+    )
+
+
+def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
+    """The bytes that are sent, written once: `type`, `timestamp` and `data` (Standard Webhooks, "Payload")."""
+    if event_type in catalog and not isinstance(data, pydantic.BaseModel):
+        try:
+            catalog[event_type].payload.model_validate(data)
+        except pydantic.ValidationError as error:
+            places = ", ".join(".".join(map(str, problem["loc"])) or "data" for problem in error.errors())
+            raise BadPayload(f"The data does not fit {event_type}: {places}.") from None
+    try:
+        body = to_json({"type": event_type, "timestamp": now, "data": data}, inf_nan_mode="null")
+        body.decode()
+    except (PydanticSerializationError, ValueError, RecursionError):
+        raise BadPayload("The data cannot be written as JSON.") from None
+    if len(body) > settings.max_payload_bytes:
+        raise BadPayload(f"The data is larger than {settings.max_payload_bytes} bytes.")
+    return body
+
+
+def _check_text(name: str, text: Any, length: int) -> None:
+    if not isinstance(text, str) or len(text) > length or not text.isprintable():
+        raise ValidationError.at(f"/{name}", f"At most {length} printable characters.")
+
+
+def _fan_out(messages: Sequence[Message], *, now: datetime) -> None:
+    rows: list[tuple[UUID, UUID, UUID, datetime]] = []
+    for (tenant, owner_id), together in _by_audience(messages).items():
+        listening = Endpoint.objects.listening(tenant=tenant, owner_id=owner_id).only("id", "event_types")
+        endpoints = list(listening.order_by())
+        for message in together:
+            rows += [
+                (uuid7(), message.pk, endpoint.pk, message.deliver_at)
+                for endpoint in endpoints
+                if endpoint.wants(message.event_type)
+            ]
+    Delivery.objects.insert_for(rows, trigger=Delivery.Trigger.PUBLISH, now=now)
+
+
+def _by_audience(messages: Sequence[Message]) -> Mapping[tuple[str, Any], list[Message]]:
+    found: dict[tuple[str, Any], list[Message]] = {}
+    for message in messages:
+        found.setdefault((message.tenant, message.owner_id), []).append(message)
+    return found
+
+
+def _first(message: Message, new: set[UUID]) -> Message:
+    if message.pk in new:
+        return message
+    return Message.objects.get(tenant=message.tenant, idempotency_key=message.idempotency_key)

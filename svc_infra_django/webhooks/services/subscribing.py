@@ -1,0 +1,161 @@
+"""Subscribing: making endpoints, changing them, rotating their secrets."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from ...errors import FieldProblem
+from ..conf import settings
+from ..delivery import close_endpoint
+from ..errors import BadEndpoint, TooManyEndpoints
+from ..models import EVENT_TYPE_LENGTH, Endpoint, SigningKey
+from ..signing import new_secret
+from ..transport import checked_headers, checked_url
+
+PATTERN = re.compile(r"([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*")
+MAX_PATTERNS = 100
+MAX_RETRIES = 20
+MAX_DELAY_SECONDS = 604_800
+
+CHANGEABLE = frozenset(
+    ("url", "description", "event_types", "headers", "timeout_seconds", "retry_schedule", "owner", "tenant")
+)
+
+
+@transaction.atomic
+def create_endpoint(
+    *,
+    url: str,
+    owner: Any = None,
+    tenant: str = "",
+    event_types: Sequence[str] = ("*",),
+    description: str = "",
+    headers: Mapping[str, str] | None = None,
+    timeout_seconds: float | None = None,
+    retry_schedule: Sequence[float] | None = None,
+) -> tuple[Endpoint, str]:
+    """A new endpoint and its `whsec_…` secret, which is shown this once.
+
+    `event_types` are names or patterns with `*` for whole words: `order.*`, `*`. Without an `owner` the
+    endpoint hears every event of its tenant. Raises BadEndpoint and TooManyEndpoints.
+    """
+    if owner is not None:
+        # Two requests at once must not both take the last place.
+        type(owner)._default_manager.select_for_update().get(pk=owner.pk)
+        if Endpoint.objects.filter(owner=owner, tenant=tenant).count() >= settings.max_endpoints_per_owner:
+            raise TooManyEndpoints()
+    endpoint = Endpoint()
+    _apply(
+        endpoint,
+        owner=owner,
+        tenant=tenant,
+        url=url,
+        description=description,
+        event_types=event_types,
+        headers=headers or {},
+        timeout_seconds=timeout_seconds,
+        retry_schedule=retry_schedule,
+    )
+    endpoint.save(force_insert=True)
+    return endpoint, add_key(endpoint)
+
+
+@transaction.atomic
+def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
+    """Change what `create_endpoint` set. Raises BadEndpoint."""
+    _apply(endpoint, **changes)
+    # Only what was changed: the deliverer writes the other columns all the time.
+    columns = ["sealed_headers" if name == "headers" else name for name in changes]
+    endpoint.save(update_fields=[*columns, "updated_at"])
+    return endpoint
+
+
+@transaction.atomic
+def rotate_secret(endpoint: Endpoint, *, grace_hours: float | None = None) -> str:
+    """A new secret; the old one signs beside it until the grace is over (by default the setting's)."""
+    now = timezone.now()
+    hours = settings.secret_grace_hours if grace_hours is None else grace_hours
+    locked = _locked(endpoint)
+    locked.signing_keys.filter(expires_at=None).update(expires_at=now + timedelta(hours=hours))
+    locked.signing_keys.filter(expires_at__lte=now).delete()
+    return add_key(endpoint)
+
+
+@transaction.atomic
+def pause_endpoint(endpoint: Endpoint) -> None:
+    """Send nothing for now; what is published meanwhile waits."""
+    _locked(endpoint).mark_paused()
+    endpoint.refresh_from_db()
+
+
+@transaction.atomic
+def enable_endpoint(endpoint: Endpoint) -> None:
+    """Send again, with a clean record. What was cancelled stays so until it is replayed."""
+    _locked(endpoint).mark_enabled()
+    endpoint.refresh_from_db()
+
+
+@transaction.atomic
+def disable_endpoint(endpoint: Endpoint, *, reason: str = "Disabled by hand.") -> None:
+    """Send nothing more: what waits is cancelled, and what is published from now on passes it by."""
+    close_endpoint(_locked(endpoint), reason=reason, now=timezone.now())
+    endpoint.refresh_from_db()
+
+
+def add_key(endpoint: Endpoint) -> str:
+    """A signing key for an endpoint that has no lasting one; returns its secret."""
+    secret = new_secret()
+    key = SigningKey(endpoint=endpoint)
+    key.secret = secret
+    key.save(force_insert=True)
+    return secret
+
+
+def check_patterns(patterns: Sequence[str]) -> list[str]:
+    """The patterns without repetition. Raises BadEndpoint if one is not words and stars joined by dots."""
+    found = list(dict.fromkeys(patterns))
+    if not found or len(found) > MAX_PATTERNS:
+        raise _bad("/event_types", f"Between 1 and {MAX_PATTERNS} event types.")
+    for pattern in found:
+        if len(pattern) > EVENT_TYPE_LENGTH or not PATTERN.fullmatch(pattern):
+            raise _bad("/event_types", "An event type is words joined by dots; `*` stands for whole words.")
+    return found
+
+
+def _apply(endpoint: Endpoint, **changes: Any) -> None:
+    unknown = changes.keys() - CHANGEABLE
+    if unknown:
+        raise TypeError(f"An endpoint has no {', '.join(sorted(unknown))} to change.")
+    for name, value in changes.items():
+        setattr(endpoint, name, _checked(name, value))
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "url":
+        return checked_url(value)
+    if name == "headers":
+        return checked_headers(dict(value))
+    if name == "event_types":
+        return check_patterns(value)
+    if name == "timeout_seconds" and value is not None and not 0 < value <= 30:
+        raise _bad("/timeout_seconds", "More than 0 and at most 30 seconds.")
+    if name == "retry_schedule" and value is not None:
+        if len(value) > MAX_RETRIES or not all(math.isfinite(s) and 0 < s <= MAX_DELAY_SECONDS for s in value):
+            raise _bad("/retry_schedule", f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds.")
+        return list(value)
+    return value
+
+
+def _locked(endpoint: Endpoint) -> Endpoint:
+    return Endpoint.objects.select_for_update().get(pk=endpoint.pk)
+
+
+def _bad(pointer: str, message: str) -> BadEndpoint:
+    return BadEndpoint(message, errors=[FieldProblem(pointer, "invalid", message)])

@@ -1,0 +1,426 @@
+"""The only HTTP client of the suite that dials addresses which strangers chose.
+
+libcurl's multi interface over one pool of connections. The guard stands where a socket is opened, so
+it judges the very address that is dialled; between check and dial there is nothing to rebind.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+import pycurl
+
+from .conf import settings
+from .errors import BadEndpoint
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# Our own table: `ipaddress.is_global` and its relatives differ between Python's patch releases.
+REFUSED_V4 = tuple(
+    IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata is in it
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's WireServer, a public address
+        "169.254.0.0/16",  # link-local; the clouds' metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+    )
+)
+# Only global unicast is let through, so mapped, compatible, NAT64, link-local and unique local are out.
+GLOBAL_V6 = IPv6Network("2000::/3")
+REFUSED_V6 = tuple(
+    IPv6Network(text)
+    for text in (
+        "2001::/23",  # Teredo and other protocols
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4 carries any IPv4 address
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+    )
+)
+
+HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
+LOCAL_NAMES = ("localhost", "local", "internal", "localdomain")
+UNSAFE = re.compile(r"[\x00-\x20\x7f-\uffff\\^`{}|\"<>]")
+MAX_URL_LENGTH = 2_000
+
+HEAD_LIMIT = 65_536
+DNS_CACHE_SECONDS = 60
+IDLE_CONNECTION_SECONDS = 60
+CONNECTION_LIFETIME_SECONDS = 300
+IDLE_CONNECTIONS = 256
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
+RESERVED_HEADERS = frozenset(
+    (
+        "host content-length content-type content-encoding transfer-encoding connection te trailer upgrade expect"
+        " keep-alive user-agent accept-encoding traceparent tracestate"
+    ).split()
+)
+RESERVED_PREFIXES = ("webhook-", "proxy-")
+
+ERROR_CLASSES = {
+    pycurl.E_COULDNT_RESOLVE_HOST: "dns",
+    pycurl.E_COULDNT_CONNECT: "refused",
+    pycurl.E_OPERATION_TIMEDOUT: "timeout",
+    pycurl.E_SSL_CONNECT_ERROR: "tls",
+    pycurl.E_PEER_FAILED_VERIFICATION: "tls",
+    pycurl.E_SSL_CACERT_BADFILE: "tls",
+    pycurl.E_SSL_CERTPROBLEM: "tls",
+    pycurl.E_SSL_CIPHER: "tls",
+    pycurl.E_SSL_ISSUER_ERROR: "tls",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One POST, ready to go. `tag` comes back in the outcome."""
+
+    url: str
+    body: bytes = field(repr=False)
+    headers: Sequence[tuple[str, str]] = field(repr=False)
+    timeout: float
+    tag: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request. `error` is empty when an HTTP answer came, whatever its status."""
+
+    tag: Any
+    status: int | None = None
+    error: str = ""
+    detail: str = ""
+    """For the operator's log only; a tenant who reads it could scan ports with us."""
+
+    seconds: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def is_allowed(address: Address, *, allowed: Iterable[Network] = ()) -> bool:
+    """Whether `address` may be dialled: a public one, or one in a network that the operator allows."""
+    if any(address in network for network in allowed if network.version == address.version):
+        return True
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in REFUSED_V4)
+    return address in GLOBAL_V6 and not any(address in network for network in REFUSED_V6)
+
+
+def checked_url(url: str) -> str:
+    """`url` as it may be dialled, or BadEndpoint saying what is wrong with it.
+
+    A friendly word at the desk: names are not resolved here, the guard at the socket is what protects.
+    """
+    if len(url) > MAX_URL_LENGTH:
+        raise _bad("The URL is too long.")
+    if UNSAFE.search(url) or any("\ud800" <= char for char in url):
+        raise _bad("The URL has characters in it that must be percent-encoded.")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _bad("The URL is not well formed.") from None
+    if parts.scheme not in (("https", "http") if settings.allow_http else ("https",)):
+        raise _bad("The URL must begin with https://." if not settings.allow_http else "Use https or http.")
+    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
+        raise _bad("Put credentials into a header, not into the URL.")
+    if parts.fragment:
+        raise _bad("The URL must not have a fragment.")
+    if port == 0 or (settings.allowed_ports and _port(parts.scheme, port) not in settings.allowed_ports):
+        raise _bad("This port is not allowed.")
+    _check_host(parts.netloc, (parts.hostname or "").lower())
+    return url
+
+
+def checked_headers(headers: dict[str, str]) -> dict[str, str]:
+    """The endpoint's own headers, or BadEndpoint: no token, a line break, or a name that is ours."""
+    if len(headers) > 20:
+        raise _bad("At most 20 headers.", pointer="/headers")
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+            raise _bad("A header is a token and a line of printable ASCII.", pointer="/headers")
+        if name.lower() in RESERVED_HEADERS or name.lower().startswith(RESERVED_PREFIXES):
+            raise _bad(f"The header {name} is set by the sender.", pointer="/headers")
+    return headers
+
+
+def _check_host(netloc: str, host: str) -> None:
+    literal = netloc.startswith("[")
+    labels = host.removesuffix(".").split(".")
+    # The last label decides how resolvers read a host: digits or 0x there means an IPv4 address.
+    if literal or NUMERIC.fullmatch(labels[-1]):
+        try:
+            if "%" in host or (not literal and not re.fullmatch(r"[0-9.]+", host)):
+                raise ValueError
+            address = ip_address(host)
+        except ValueError:
+            raise _bad("Write an IP address in its usual form.") from None
+        if not is_allowed(address, allowed=settings.allowed_networks):
+            raise _bad("This address is not allowed.")
+    elif len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
+        raise _bad("The host name is not well formed.")
+    elif (len(labels) == 1 or labels[-1] in LOCAL_NAMES) and not settings.allowed_networks:
+        raise _bad("This address is not allowed.")
+
+
+def _port(scheme: str, port: int | None) -> int:
+    return port or (443 if scheme == "https" else 80)
+
+
+def _bad(message: str, *, pointer: str = "/url") -> BadEndpoint:
+    problem = BadEndpoint.at(pointer, message)
+    return BadEndpoint(message, errors=problem.errors)
+
+
+class Transport:
+    """Sends many requests at once, in the thread that calls it.
+
+    `resolve` gives fixed answers for names (`"name:port:address"`, as curl's --resolve); the guard
+    judges those like any other.
+    """
+
+    def __init__(self, *, resolve: Sequence[str] = ()) -> None:
+        self._resolve = list(resolve)
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_MAXCONNECTS, IDLE_CONNECTIONS)
+        self._multi.setopt(pycurl.M_PIPELINING, 0)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._selector = selectors.DefaultSelector()
+        self._deadline: float | None = None
+        self._under_way: dict[pycurl.Curl, _Exchange] = {}
+        self._idle: list[pycurl.Curl] = []
+        self._finished: deque[Outcome] = deque()
+
+    @property
+    def under_way(self) -> int:
+        """How many requests have no outcome yet."""
+        return len(self._under_way)
+
+    def start(self, request: Request) -> None:
+        """Begin a request; `turn` brings its outcome. A URL that is refused has its outcome at once."""
+        try:
+            url = checked_url(request.url)
+        except BadEndpoint as error:
+            self._finished.append(Outcome(request.tag, error="blocked", detail=error.message))
+            return
+        curl = self._idle.pop() if self._idle else self._new_handle()
+        exchange = _Exchange(request)
+        curl.setopt(pycurl.URL, url)
+        curl.setopt(pycurl.POSTFIELDS, request.body)
+        curl.setopt(pycurl.HTTPHEADER, _header_lines(request.headers))
+        curl.setopt(pycurl.TIMEOUT_MS, int(request.timeout * 1000))
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(request.timeout, settings.connect_timeout_seconds) * 1000))
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+        curl.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
+        curl.setopt(pycurl.WRITEFUNCTION, exchange.take_body)
+        self._under_way[curl] = exchange
+        self._multi.add_handle(curl)
+
+    def turn(self, *, wait: float) -> list[Outcome]:
+        """Let the requests go on, for at most `wait` seconds or until some are done; those are returned."""
+        limit = monotonic() + wait
+        while not self._finished and self._under_way:
+            now = monotonic()
+            if self._deadline is not None and now >= self._deadline:
+                self._deadline = None
+                self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            else:
+                until = limit if self._deadline is None else min(limit, self._deadline)
+                for key, events in self._selector.select(max(until - now, 0)):
+                    self._multi.socket_action(key.fd, _curl_events(events))
+            self._collect()
+            if now >= limit:
+                break
+        outcomes = list(self._finished)
+        self._finished.clear()
+        return outcomes
+
+    def close(self) -> None:
+        """Drop every connection and whatever is still under way."""
+        for curl in self._under_way:
+            self._multi.remove_handle(curl)
+            curl.close()
+        self._under_way.clear()
+        for curl in self._idle:
+            curl.close()
+        self._idle.clear()
+        self._multi.close()
+        self._selector.close()
+
+    def _new_handle(self) -> pycurl.Curl:
+        curl = pycurl.Curl()
+        for option, value in _OPTIONS.items():
+            curl.setopt(option, value)
+        curl.setopt(pycurl.USERAGENT, settings.user_agent)
+        curl.setopt(pycurl.CAINFO, str(settings.ca_bundle or _system_authorities()))
+        if self._resolve:
+            curl.setopt(pycurl.RESOLVE, self._resolve)
+        return curl
+
+    def _collect(self) -> None:
+        while True:
+            waiting, done, failed = self._multi.info_read()
+            for curl in done:
+                self._finish(curl, 0, "")
+            for curl, code, detail in failed:
+                self._finish(curl, code, detail)
+            if not waiting:
+                return
+
+    def _finish(self, curl: pycurl.Curl, code: int, detail: str) -> None:
+        exchange = self._under_way.pop(curl)
+        self._finished.append(exchange.outcome(curl, code, detail))
+        self._multi.remove_handle(curl)
+        self._idle.append(curl)
+
+    def _watch(self, event: int, fd: int, multi: Any, data: Any) -> None:
+        watched = fd in self._selector.get_map()
+        if event == pycurl.POLL_REMOVE:
+            if watched:
+                self._selector.unregister(fd)
+            return
+        mask = (selectors.EVENT_READ if event & pycurl.POLL_IN else 0) | (
+            selectors.EVENT_WRITE if event & pycurl.POLL_OUT else 0
+        )
+        if watched:
+            self._selector.modify(fd, mask)
+        else:
+            self._selector.register(fd, mask)
+
+    def _set_timer(self, milliseconds: int) -> None:
+        self._deadline = None if milliseconds < 0 else monotonic() + milliseconds / 1000
+
+
+class _Exchange:
+    """One request under way: its guard, and what came back so far."""
+
+    __slots__ = ("body", "dialled", "head", "head_size", "is_cut", "refused", "request", "started")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.head: dict[str, str] = {}
+        self.head_size = 0
+        self.body = bytearray()
+        self.is_cut = False
+        self.dialled = 0
+        self.refused = ""
+        self.started = monotonic()
+
+    def open_socket(self, purpose: int, address: Any) -> Any:
+        family, kind, protocol, target = address
+        host = target[0] if isinstance(target, tuple) else ""
+        try:
+            peer = ip_address(host)
+        except ValueError:
+            peer = None
+        if family not in (socket.AF_INET, socket.AF_INET6) or peer is None:
+            self.refused = "no IP address"
+            return pycurl.SOCKET_BAD
+        if not is_allowed(peer, allowed=settings.allowed_networks):
+            self.refused = f"address {peer}"
+            return pycurl.SOCKET_BAD
+        self.dialled += 1
+        return socket.socket(family, kind, protocol)
+
+    def take_header(self, line: bytes) -> int | None:
+        self.head_size += len(line)
+        if self.head_size > HEAD_LIMIT:
+            return -1
+        if line.startswith(b"HTTP/"):
+            self.head.clear()
+        else:
+            name, colon, value = line.decode("latin-1").partition(":")
+            if colon:
+                self.head[name.strip().lower()] = value.strip()
+        return None
+
+    def take_body(self, chunk: bytes) -> int | None:
+        room = settings.max_response_bytes - len(self.body)
+        self.body += chunk[:room]
+        if len(chunk) > room:
+            self.is_cut = True
+            return -1
+        return None
+
+    def outcome(self, curl: pycurl.Curl, code: int, detail: str) -> Outcome:
+        seconds = monotonic() - self.started
+        # A body that we stopped reading ends the transfer with an error of our own making.
+        if code == 0 or (code == pycurl.E_WRITE_ERROR and self.is_cut):
+            status = curl.getinfo(pycurl.RESPONSE_CODE)
+            return Outcome(
+                self.request.tag, status=status, seconds=seconds, headers=self.head, body=bytes(self.body)
+            )
+        error = ERROR_CLASSES.get(code, "protocol")
+        if self.refused and not self.dialled:
+            error, detail = "blocked", self.refused
+        return Outcome(self.request.tag, error=error, detail=detail, seconds=seconds)
+
+
+def _header_lines(headers: Sequence[tuple[str, str]]) -> list[str]:
+    # "Expect:" and "Accept:" with nothing after keep libcurl from sending its own.
+    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers]
+    return [*lines, "Expect:", "Accept: */*"]
+
+
+def _curl_events(events: int) -> int:
+    return (pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0) | (
+        pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0
+    )
+
+
+def _system_authorities() -> str:
+    # The libcurl in pycurl's wheel was built elsewhere and may look for its authorities there.
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.openssl_cafile
+
+
+_OPTIONS: dict[int, Any] = {
+    pycurl.POST: 1,
+    pycurl.NOSIGNAL: 1,
+    pycurl.FOLLOWLOCATION: 0,
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.REDIR_PROTOCOLS: 0,
+    # An empty proxy is none at all, whatever http_proxy and its relatives in the environment say.
+    pycurl.PROXY: "",
+    pycurl.NOPROXY: "*",
+    pycurl.NETRC: pycurl.NETRC_IGNORED,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,
+    pycurl.HTTP09_ALLOWED: 0,
+    pycurl.HTTP_CONTENT_DECODING: 0,
+    pycurl.PATH_AS_IS: 1,
+    pycurl.SSL_VERIFYPEER: 1,
+    pycurl.SSL_VERIFYHOST: 2,
+    pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+    pycurl.DNS_CACHE_TIMEOUT: DNS_CACHE_SECONDS,
+    pycurl.MAXAGE_CONN: IDLE_CONNECTION_SECONDS,
+    pycurl.MAXLIFETIME_CONN: CONNECTION_LIFETIME_SECONDS,
+}
