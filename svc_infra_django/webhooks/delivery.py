@@ -130,7 +130,7 @@ class Deliverer:
         self.results_since = 0.0
         self.under_way: dict[UUID, Claimed] = {}
         self.by_endpoint: Counter[UUID] = Counter()
-        self.after = {lane: NIL for lane in Delivery.Lane.values}
+        self.after = dict.fromkeys(Delivery.Lane.values, NIL)
         self.keys: dict[str, bytes] = {}
         self.swept_at = float("-inf")
         self.empty_until = float("-inf")
@@ -298,7 +298,10 @@ def prepare(claimed: Claimed, *, keys: Sequence[bytes], now: datetime) -> Reques
         ("Content-Type", "application/json"),
         ("webhook-id", claimed.message_uid),
         ("webhook-timestamp", str(timestamp)),
-        ("webhook-signature", sign(claimed.body, message_id=claimed.message_uid, timestamp=timestamp, keys=keys)),
+        (
+            "webhook-signature",
+            sign(claimed.body, message_id=claimed.message_uid, timestamp=timestamp, keys=keys),
+        ),
     ]
     with carrying(claimed.context):
         if trace := traceparent():
@@ -382,7 +385,9 @@ def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) 
         if not (verdict.is_success and one.is_endpoint_well and not verdict.disable_reason):
             by_endpoint[one.endpoint_id].append(verdict)
     # In order of id, so that two deliverers cannot wait for each other.
-    endpoints = Endpoint.objects.filter(pk__in=list(by_endpoint)).order_by("pk").select_for_update(no_key=True)
+    endpoints = (
+        Endpoint.objects.filter(pk__in=list(by_endpoint)).order_by("pk").select_for_update(no_key=True)
+    )
     changed = list(endpoints) if by_endpoint else []
     before = {endpoint.pk: endpoint.consecutive_failures for endpoint in changed}
     for endpoint in changed:
@@ -400,7 +405,9 @@ def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) 
 
 
 def _follow_up(endpoint: Endpoint, verdicts: Sequence[Verdict], *, before: int, now: datetime) -> None:
-    health = events.EndpointHealth(endpoint_id=endpoint.pk, consecutive_failures=endpoint.consecutive_failures)
+    health = events.EndpointHealth(
+        endpoint_id=endpoint.pk, consecutive_failures=endpoint.consecutive_failures
+    )
     if before < settings.failing_after <= endpoint.consecutive_failures:
         _emit(events.ENDPOINT_FAILING, health, endpoint)
     elif before >= settings.failing_after and endpoint.consecutive_failures == 0:
@@ -441,7 +448,9 @@ def _emit(event: Any, payload: Any, endpoint: Endpoint) -> None:
 def _report(claimed: Claimed, outcome: Outcome, verdict: Verdict, *, is_late: bool) -> None:
     result = "late" if is_late else verdict.state if verdict.state != Delivery.State.PENDING else "retry"
     metrics.increment("webhooks.deliveries", outcome=result, error=verdict.error or "none")
-    metrics.observe("webhooks.attempt", outcome.seconds, outcome="success" if verdict.is_success else "failure")
+    metrics.observe(
+        "webhooks.attempt", outcome.seconds, outcome="success" if verdict.is_success else "failure"
+    )
     with carrying(
         claimed.context,
         message_id=claimed.message_uid,
@@ -469,8 +478,12 @@ def _share() -> int:
 
 def _signing_keys(endpoint_ids: Iterable[UUID], *, now: datetime) -> dict[UUID, list[tuple[UUID, str]]]:
     found: dict[UUID, list[tuple[UUID, str]]] = defaultdict(list)
-    usable = SigningKey.objects.filter(Q(expires_at=None) | Q(expires_at__gt=now), endpoint_id__in=list(endpoint_ids))
-    for endpoint_id, pk, sealed in usable.order_by("-created_at").values_list("endpoint_id", "id", "sealed_secret"):
+    usable = SigningKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now), endpoint_id__in=list(endpoint_ids)
+    )
+    for endpoint_id, pk, sealed in usable.order_by("-created_at").values_list(
+        "endpoint_id", "id", "sealed_secret"
+    ):
         found[endpoint_id].append((pk, sealed))
     return found
 

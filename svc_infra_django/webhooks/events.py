@@ -35,6 +35,10 @@ class EndpointDisabled(BaseModel):
 
 
 DELIVERY_DEAD = EventType("webhooks.delivery.dead", DeliveryDied)
-ENDPOINT_FAILING = EventType("webhooks.endpoint.failing", EndpointHealth, summary="An endpoint fails again and again.")
-ENDPOINT_RECOVERED = EventType("webhooks.endpoint.recovered", EndpointHealth, summary="A failing endpoint works again.")
+ENDPOINT_FAILING = EventType(
+    "webhooks.endpoint.failing", EndpointHealth, summary="An endpoint fails again and again."
+)
+ENDPOINT_RECOVERED = EventType(
+    "webhooks.endpoint.recovered", EndpointHealth, summary="A failing endpoint works again."
+)
 ENDPOINT_DISABLED = EventType("webhooks.endpoint.disabled", EndpointDisabled)

@@ -40,7 +40,9 @@ class EventType(models.Model):
         ordering = ["name"]
         verbose_name = "event type"
         constraints = [
-            models.CheckConstraint(condition=Q(source__in=["code", "admin"]), name="svc_webhooks_event_source")
+            models.CheckConstraint(
+                condition=Q(source__in=["code", "admin"]), name="svc_webhooks_event_source"
+            )
         ]
 
     def __str__(self) -> str:
@@ -103,9 +105,11 @@ class Endpoint(models.Model):
         ]
         indexes = [
             models.Index(
-                "tenant", "owner", name="svc_webhooks_listening", condition=Q(state__in=["enabled", "paused"])
+                fields=["tenant", "owner"],
+                name="svc_webhooks_listening",
+                condition=Q(state__in=["enabled", "paused"]),
             ),
-            models.Index("owner", "-created_at", "-id", name="svc_webhooks_endpoint_list"),
+            models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_endpoint_list"),
         ]
 
     def __str__(self) -> str:
@@ -234,8 +238,8 @@ class Message(models.Model):
             )
         ]
         indexes = [
-            models.Index("owner", "-created_at", "-id", name="svc_webhooks_message_list"),
-            models.Index("-created_at", "-id", name="svc_webhooks_message_newest"),
+            models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_message_list"),
+            models.Index(fields=["-created_at", "-id"], name="svc_webhooks_message_newest"),
         ]
 
     def __str__(self) -> str:
@@ -264,7 +268,9 @@ class Delivery(models.Model):
 
     id = id_field()
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="deliveries")
-    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
+    endpoint = models.ForeignKey(
+        Endpoint, on_delete=models.CASCADE, related_name="deliveries", db_index=False
+    )
     state = models.CharField(max_length=9, choices=State, default=State.PENDING)
     lane = models.SmallIntegerField(choices=Lane, default=Lane.FIRST)
     trigger = models.CharField(max_length=8, choices=Trigger, default=Trigger.PUBLISH)
@@ -304,11 +310,13 @@ class Delivery(models.Model):
         ]
         indexes = [
             # The deliverer's queue: endpoint after endpoint, the oldest due first.
-            models.Index("lane", "endpoint", "due_at", name="svc_webhooks_queue", condition=Q(state="pending")),
-            models.Index("lease_until", name="svc_webhooks_leases", condition=Q(state="sending")),
-            models.Index("endpoint", "-created_at", "-id", name="svc_webhooks_delivery_list"),
-            models.Index("-created_at", "-id", name="svc_webhooks_delivery_newest"),
-            models.Index("-created_at", "-id", name="svc_webhooks_dead", condition=Q(state="dead")),
+            models.Index(
+                fields=["lane", "endpoint", "due_at"], name="svc_webhooks_queue", condition=Q(state="pending")
+            ),
+            models.Index(fields=["lease_until"], name="svc_webhooks_leases", condition=Q(state="sending")),
+            models.Index(fields=["endpoint", "-created_at", "-id"], name="svc_webhooks_delivery_list"),
+            models.Index(fields=["-created_at", "-id"], name="svc_webhooks_delivery_newest"),
+            models.Index(fields=["-created_at", "-id"], name="svc_webhooks_dead", condition=Q(state="dead")),
         ]
 
     def __str__(self) -> str:
@@ -319,7 +327,9 @@ class Attempt(models.Model):
     """One request that was made, and what came back. Written once, never changed."""
 
     id = id_field()
-    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempt_set", db_index=False)
+    delivery = models.ForeignKey(
+        Delivery, on_delete=models.CASCADE, related_name="attempt_set", db_index=False
+    )
     n = models.PositiveIntegerField()
     at = models.DateTimeField()
     trigger = models.CharField(max_length=8, choices=Delivery.Trigger)

@@ -93,7 +93,9 @@ class DeliveryQuerySet(DeliveryRows):
         """Still to be sent."""
         return self.filter(state="pending")
 
-    def insert_for(self, rows: Iterable[tuple[UUID, UUID, UUID, datetime]], *, trigger: str, now: datetime) -> None:
+    def insert_for(
+        self, rows: Iterable[tuple[UUID, UUID, UUID, datetime]], *, trigger: str, now: datetime
+    ) -> None:
         """Insert (id, message, endpoint, due) rows, however many, in one statement."""
         connection = _connection(self.model)
         rows = list(rows)
@@ -136,7 +138,10 @@ class DeliveryQuerySet(DeliveryRows):
         deliveries that are done cost nobody. Rows that another deliverer is taking are skipped.
         """
         connection = _connection(self.model)
-        deliveries, endpoints = _table(self.model), _table(self.model._meta.get_field("endpoint").related_model)
+        deliveries, endpoints = (
+            _table(self.model),
+            _table(self.model._meta.get_field("endpoint").related_model),
+        )
         full = [_id(connection, endpoint) for endpoint in full] or [_id(connection, NIL)]
         due = (
             f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = %s"  # noqa: S608 -- our own fragments
@@ -179,7 +184,10 @@ class DeliveryQuerySet(DeliveryRows):
         connection = _connection(self.model)
         row = ["%s"] * 7
         typed = (
-            [f"%s::{kind}" for kind in ("uuid", "int", "text", "timestamptz", "smallint", "text", "timestamptz")]
+            [
+                f"%s::{kind}"
+                for kind in ("uuid", "int", "text", "timestamptz", "smallint", "text", "timestamptz")
+            ]
             if connection.vendor == "postgresql"
             else row
         )
@@ -206,7 +214,9 @@ class DeliveryQuerySet(DeliveryRows):
     def release(self, claimed: Iterable[tuple[UUID, int]], *, now: datetime) -> int:
         """Give claimed (id, epoch) pairs back unsent, due now."""
         return sum(
-            self.filter(pk=pk, epoch=epoch, state="sending").update(state="pending", lease_until=None, due_at=now)
+            self.filter(pk=pk, epoch=epoch, state="sending").update(
+                state="pending", lease_until=None, due_at=now
+            )
             for pk, epoch in claimed
         )
 

@@ -80,10 +80,10 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
 RESERVED_HEADERS = frozenset(
     (
-        "host content-length content-type content-encoding transfer-encoding connection te trailer upgrade expect"
-        " keep-alive user-agent accept-encoding traceparent tracestate"
-    ).split()
-)
+        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te",
+        "trailer", "upgrade", "expect", "keep-alive", "user-agent", "accept-encoding", "traceparent", "tracestate",
+    )
+)  # fmt: skip
 RESERVED_PREFIXES = ("webhook-", "proxy-")
 
 ERROR_CLASSES = {
@@ -141,7 +141,7 @@ def checked_url(url: str) -> str:
     """
     if len(url) > MAX_URL_LENGTH:
         raise _bad("The URL is too long.")
-    if UNSAFE.search(url) or any("\ud800" <= char for char in url):
+    if UNSAFE.search(url) or any(char >= "\ud800" for char in url):
         raise _bad("The URL has characters in it that must be percent-encoded.")
     try:
         parts = urlsplit(url)
@@ -238,7 +238,9 @@ class Transport:
         curl.setopt(pycurl.POSTFIELDS, request.body)
         curl.setopt(pycurl.HTTPHEADER, _header_lines(request.headers))
         curl.setopt(pycurl.TIMEOUT_MS, int(request.timeout * 1000))
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(min(request.timeout, settings.connect_timeout_seconds) * 1000))
+        curl.setopt(
+            pycurl.CONNECTTIMEOUT_MS, int(min(request.timeout, settings.connect_timeout_seconds) * 1000)
+        )
         curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
         curl.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
         curl.setopt(pycurl.WRITEFUNCTION, exchange.take_body)
@@ -266,9 +268,10 @@ class Transport:
 
     def close(self) -> None:
         """Drop every connection and whatever is still under way."""
-        for curl in self._under_way:
+        for curl, exchange in self._under_way.items():
             self._multi.remove_handle(curl)
             curl.close()
+            exchange.close()
         self._under_way.clear()
         for curl in self._idle:
             curl.close()
@@ -299,6 +302,7 @@ class Transport:
     def _finish(self, curl: pycurl.Curl, code: int, detail: str) -> None:
         exchange = self._under_way.pop(curl)
         self._finished.append(exchange.outcome(curl, code, detail))
+        exchange.close()
         self._multi.remove_handle(curl)
         self._idle.append(curl)
 
@@ -323,7 +327,7 @@ class Transport:
 class _Exchange:
     """One request under way: its guard, and what came back so far."""
 
-    __slots__ = ("body", "dialled", "head", "head_size", "is_cut", "refused", "request", "started")
+    __slots__ = ("body", "head", "head_size", "is_cut", "opened", "refused", "request", "started")
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -331,7 +335,7 @@ class _Exchange:
         self.head_size = 0
         self.body = bytearray()
         self.is_cut = False
-        self.dialled = 0
+        self.opened: list[socket.socket] = []
         self.refused = ""
         self.started = monotonic()
 
@@ -348,8 +352,14 @@ class _Exchange:
         if not is_allowed(peer, allowed=settings.allowed_networks):
             self.refused = f"address {peer}"
             return pycurl.SOCKET_BAD
-        self.dialled += 1
-        return socket.socket(family, kind, protocol)
+        # pycurl duplicates the descriptor; this object is ours to close.
+        opened = socket.socket(family, kind, protocol)
+        self.opened.append(opened)
+        return opened
+
+    def close(self) -> None:
+        for opened in self.opened:
+            opened.close()
 
     def take_header(self, line: bytes) -> int | None:
         self.head_size += len(line)
@@ -380,7 +390,7 @@ class _Exchange:
                 self.request.tag, status=status, seconds=seconds, headers=self.head, body=bytes(self.body)
             )
         error = ERROR_CLASSES.get(code, "protocol")
-        if self.refused and not self.dialled:
+        if self.refused and not self.opened:
             error, detail = "blocked", self.refused
         return Outcome(self.request.tag, error=error, detail=detail, seconds=seconds)
 

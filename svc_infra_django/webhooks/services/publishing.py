@@ -86,7 +86,7 @@ apublish_many = sync_to_async(publish_many)
 
 
 def send_test(endpoint: Endpoint) -> Message:
-    """A `webhooks.test` message for this endpoint alone, whatever it listens to. Raises EndpointNotEnabled."""
+    """A `webhooks.test` message for this endpoint alone. Raises EndpointNotEnabled."""
     if endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
     now = timezone.now()
@@ -101,7 +101,11 @@ def send_test(endpoint: Endpoint) -> Message:
 
 def _message(publication: Publication, *, now: datetime) -> Message:
     event_type = publication.event_type
-    if not isinstance(event_type, str) or len(event_type) > EVENT_TYPE_LENGTH or not NAME.fullmatch(event_type):
+    if (
+        not isinstance(event_type, str)
+        or len(event_type) > EVENT_TYPE_LENGTH
+        or not NAME.fullmatch(event_type)
+    ):
         raise BadEventType()
     _check_text("tenant", publication.tenant, TENANT_LENGTH)
     if publication.idempotency_key is not None:
@@ -123,7 +127,7 @@ def _message(publication: Publication, *, now: datetime) -> Message:
 
 
 def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
-    """The bytes that are sent, written once: `type`, `timestamp` and `data` (Standard Webhooks, "Payload")."""
+    """The bytes that are sent, written once (Standard Webhooks, "Webhook payload")."""
     if event_type in catalog and not isinstance(data, pydantic.BaseModel):
         try:
             catalog[event_type].payload.model_validate(data)

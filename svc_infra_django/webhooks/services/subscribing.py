@@ -147,8 +147,12 @@ def _checked(name: str, value: Any) -> Any:
     if name == "timeout_seconds" and value is not None and not 0 < value <= 30:
         raise _bad("/timeout_seconds", "More than 0 and at most 30 seconds.")
     if name == "retry_schedule" and value is not None:
-        if len(value) > MAX_RETRIES or not all(math.isfinite(s) and 0 < s <= MAX_DELAY_SECONDS for s in value):
-            raise _bad("/retry_schedule", f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds.")
+        if len(value) > MAX_RETRIES or not all(
+            math.isfinite(s) and 0 < s <= MAX_DELAY_SECONDS for s in value
+        ):
+            raise _bad(
+                "/retry_schedule", f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds."
+            )
         return list(value)
     return value
 

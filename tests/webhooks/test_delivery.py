@@ -1,0 +1,614 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.db import connection
+from django.utils import timezone
+from prometheus_client import REGISTRY
+
+from svc_infra_django.jobs.worker import drain
+from svc_infra_django.observability.context import bound
+from svc_infra_django.webhooks import publish, publish_many, replay, verify
+from svc_infra_django.webhooks.delivery import Deliverer, DelivererService, deliver_due, load, settle
+from svc_infra_django.webhooks.events import DELIVERY_DEAD, ENDPOINT_DISABLED, ENDPOINT_FAILING, ENDPOINT_RECOVERED
+from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint
+from svc_infra_django.webhooks.querysets import NIL
+from svc_infra_django.webhooks.services.publishing import Publication
+from svc_infra_django.webhooks.services.subscribing import (
+    disable_endpoint,
+    enable_endpoint,
+    pause_endpoint,
+    rotate_secret,
+)
+from svc_infra_django.webhooks.transport import Outcome
+
+from .conftest import Receiver
+
+DAYS = 40
+
+
+def later(**amount: float) -> Any:
+    return timezone.now() + timedelta(**amount)
+
+
+def run_until_settled() -> None:
+    """Look at the queue later and later, as long as something waits."""
+    for day in range(DAYS):
+        if not Delivery.objects.waiting().exists():
+            return
+        deliver_due(now=later(days=day))
+    raise AssertionError("still waiting after many days")
+
+
+@pytest.fixture
+def heard() -> Any:
+    found: list[Any] = []
+
+    def hear(event: Any, **_: Any) -> None:
+        found.append(event)
+
+    types = (DELIVERY_DEAD, ENDPOINT_DISABLED, ENDPOINT_FAILING, ENDPOINT_RECOVERED)
+    for event_type in types:
+        event_type.connect(hear)
+    yield found
+    for event_type in types:
+        event_type.disconnect(hear)
+
+
+def test_a_published_message_arrives_signed_by_the_standard(endpoint: Endpoint, receiver: Receiver) -> None:
+    message = publish("order.placed", {"id": 7, "name": "Zoë"})
+
+    assert deliver_due() == 1
+
+    (request,) = receiver.requests
+    assert verify(request.body, request.headers, endpoint.shown_secret) == message.uid  # type: ignore[attr-defined]
+    assert json.loads(request.body)["data"] == {"id": 7, "name": "Zoë"}
+    assert json.loads(request.body)["type"] == "order.placed"
+    assert request.headers["content-type"] == "application/json"
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempts, delivery.last_status) == ("succeeded", 1, 200)
+    attempt = Attempt.objects.get()
+    assert (attempt.n, attempt.trigger, attempt.status_code) == (1, "publish", 200)
+    assert attempt.response_head == "thank you"
+
+
+def test_failures_are_retried_later_and_later_with_the_same_bytes(endpoint: Endpoint, receiver: Receiver) -> None:
+    receiver.answers(500, 503, 200)
+    publish("order.placed", {"id": 1})
+
+    waits = []
+    at = timezone.now()
+    while Delivery.objects.waiting().exists():
+        deliver_due(now=at)
+        delivery = Delivery.objects.get()
+        waits.append((delivery.due_at - at).total_seconds())
+        at = delivery.due_at
+
+    assert Delivery.objects.get().state == "succeeded"
+    assert 4 <= waits[0] <= 6
+    assert 240 <= waits[1] <= 360
+    assert len({request.body for request in receiver.requests}) == 1
+    assert len(set(receiver.ids())) == 1
+    assert len({request.headers["webhook-timestamp"] for request in receiver.requests}) == 3
+    assert list(Attempt.objects.order_by("n").values_list("trigger", "status_code")) == [
+        ("publish", 500),
+        ("retry", 503),
+        ("retry", 200),
+    ]
+
+
+def test_a_dead_delivery_is_told_to_its_owner_and_can_be_replayed(
+    user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver, heard: list[Any]
+) -> None:
+    endpoint = make_endpoint(path="/hook?token=hush", owner=user, retry_schedule=[1, 2])
+    receiver.answers(500)
+    publish("order.placed", {"id": 1}, owner=user)
+
+    run_until_settled()
+
+    delivery = Delivery.objects.dead().get()
+    assert (delivery.attempts, delivery.last_error) == (3, "http")
+    (death,) = [event for event in heard if event.type is DELIVERY_DEAD]
+    assert (death.owner, death.payload.delivery_id, death.payload.attempts) == (user, delivery.pk, 3)
+    drain()
+    (letter,) = mail.outbox
+    assert letter.to == [user.email]
+    assert "could not be delivered" in letter.subject
+    assert "hush" not in letter.body
+    assert "500" not in letter.body
+
+    receiver.answers(204)
+    replay(delivery)
+    assert deliver_due() == 1
+
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts) == ("succeeded", 4)
+    assert Attempt.objects.get(n=4).trigger == "replay"
+    assert len(set(receiver.ids())) == 1
+    endpoint.refresh_from_db()
+    assert endpoint.consecutive_failures == 0
+
+
+def test_a_replay_has_the_whole_schedule_before_it(endpoint: Endpoint, receiver: Receiver) -> None:
+    Endpoint.objects.update(retry_schedule=[1])
+    receiver.answers(500)
+    publish("order.placed", {})
+    run_until_settled()
+
+    replay(Delivery.objects.get())
+    run_until_settled()
+
+    assert Delivery.objects.get().attempts == 4
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 404, 500, 304])
+def test_what_is_not_2xx_is_a_failure(endpoint: Endpoint, receiver: Receiver, status: int) -> None:
+    receiver.answers(status, Location=receiver.url("/elsewhere"))
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert Delivery.objects.get().state == "pending"
+    assert [request.path for request in receiver.requests] == ["/hook"]
+
+
+def test_410_disables_the_endpoint_and_cancels_its_queue(
+    endpoint: Endpoint, receiver: Receiver, heard: list[Any]
+) -> None:
+    receiver.answers(410)
+    publish("order.placed", {}, deliver_at=later(hours=1))
+    publish("order.placed", {})
+
+    deliver_due()
+
+    endpoint.refresh_from_db()
+    assert (endpoint.state, endpoint.reason) == ("disabled", "The receiver answered 410 Gone.")
+    assert sorted(Delivery.objects.values_list("state", flat=True)) == ["cancelled", "dead"]
+    assert ENDPOINT_DISABLED in [event.type for event in heard]
+    publish("order.placed", {})
+    assert not Delivery.objects.waiting().exists()
+
+
+def test_the_receiver_can_ask_for_no_more_while_it_says_yes(endpoint: Endpoint, receiver: Receiver) -> None:
+    receiver.answers(200, webhook_delivery="disable")
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert Delivery.objects.get().state == "succeeded"
+    endpoint.refresh_from_db()
+    assert endpoint.state == "disabled"
+
+
+def test_the_receiver_can_refuse_one_message(endpoint: Endpoint, receiver: Receiver) -> None:
+    receiver.answers(400, webhook_delivery="abort-message")
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert Delivery.objects.get().state == "dead"
+    endpoint.refresh_from_db()
+    assert endpoint.state == "enabled"
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("600", 600), ("999999", 43_200), ("soon", 5), ("-5", 5)])
+def test_retry_after_is_honoured_up_to_a_bound(
+    endpoint: Endpoint, receiver: Receiver, asked: str, seconds: int
+) -> None:
+    receiver.answers(429, Retry_After=asked)
+    publish("order.placed", {})
+    now = timezone.now()
+
+    deliver_due(now=now)
+
+    wait = (Delivery.objects.get().due_at - now).total_seconds()
+    assert seconds * 0.8 <= wait <= max(seconds, 6)
+
+
+def test_a_receiver_that_asks_for_rest_gets_nothing_else_either(endpoint: Endpoint, receiver: Receiver) -> None:
+    receiver.answers(503, Retry_After="600")
+    publish("order.placed", {})
+    deliver_due()
+    receiver.answers(200)
+    publish("order.placed", {})
+
+    assert deliver_due() == 0
+    assert deliver_due(now=later(minutes=11)) == 2
+
+
+def test_a_hanging_receiver_is_a_timeout(make_endpoint: Callable[..., Endpoint], receiver: Receiver) -> None:
+    make_endpoint(timeout_seconds=0.3)
+    receiver.delay = 1
+    publish("order.placed", {})
+    started = monotonic()
+
+    deliver_due()
+
+    assert monotonic() - started < 0.9
+    assert Delivery.objects.get().last_error == "timeout"
+
+
+def test_nobody_listening_at_the_port_is_refused(
+    make_endpoint: Callable[..., Endpoint], closed_port: int
+) -> None:
+    make_endpoint(url=f"http://127.0.0.1:{closed_port}/")
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert Delivery.objects.get().last_error == "refused"
+
+
+def test_slow_receivers_do_not_hold_up_the_quick_ones(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    slow = make_endpoint(timeout_seconds=1.5, event_types=["slow"])
+    for n in range(5):
+        make_endpoint(path=f"/{n}", event_types=["quick"])
+    hanging = Event()
+
+    def answer(handler: Any) -> None:
+        if handler.path == "/hook":
+            hanging.wait(3)
+        handler.send_response(200)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    receiver.answers(answer)
+    publish_many([Publication("slow", {})] * 30 + [Publication("quick", {})] * 10)
+    deliverer = Deliverer()
+    started = monotonic()
+    settled_after = 0.0
+    original = deliverer.flush
+
+    def flush() -> None:
+        nonlocal settled_after
+        original()
+        if not settled_after and Delivery.objects.filter(state="succeeded").count() == 50:
+            settled_after = monotonic() - started
+
+    deliverer.flush = flush  # type: ignore[method-assign]
+    deliverer.deliver(limit=80)
+    deliverer.close()
+    hanging.set()
+
+    assert 0 < settled_after < 1.2
+    assert Delivery.objects.filter(endpoint=slow).exclude(last_error="timeout").count() == 0
+
+
+def test_one_endpoint_never_has_more_under_way_than_its_share(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 4, "concurrency": 20})
+    make_endpoint()
+    receiver.delay = 0.02
+    publish_many([Publication("order.placed", {})] * 25)
+
+    assert deliver_due() == 25
+    assert receiver.most_at_once <= 4
+
+
+def test_first_attempts_go_before_retries_and_retries_do_not_starve(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"concurrency": 5, "endpoint_concurrency": 100})
+    make_endpoint()
+    receiver.answers(500)
+    publish_many([Publication("old", {})] * 10)
+    deliver_due()
+    receiver.answers(200)
+    publish_many([Publication("new", {})] * 10)
+
+    deliver_due(limit=5, now=later(hours=1))
+
+    assert Delivery.objects.filter(message__event_type="new", state="succeeded").count() == 4
+    assert Delivery.objects.filter(message__event_type="old", state="succeeded").count() == 1
+
+
+def test_a_turn_takes_no_more_than_its_limit(endpoint: Endpoint) -> None:
+    publish_many([Publication("order.placed", {})] * 5)
+
+    assert deliver_due(limit=2) == 2
+    assert Delivery.objects.waiting().count() == 3
+
+
+def test_a_paused_endpoint_keeps_its_queue_and_drains_it_on_resume(endpoint: Endpoint) -> None:
+    pause_endpoint(endpoint)
+    publish("order.placed", {})
+    assert deliver_due() == 0
+
+    enable_endpoint(endpoint)
+
+    assert deliver_due() == 1
+
+
+def test_disabling_by_hand_cancels_and_tells(endpoint: Endpoint, heard: list[Any]) -> None:
+    publish("order.placed", {})
+
+    disable_endpoint(endpoint)
+
+    assert Delivery.objects.get().state == "cancelled"
+    assert [event.type for event in heard] == [ENDPOINT_DISABLED]
+    assert deliver_due() == 0
+
+
+def test_both_secrets_sign_during_a_rotation_and_only_the_new_one_after(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
+    old = endpoint.shown_secret  # type: ignore[attr-defined]
+    new = rotate_secret(endpoint)
+    publish("order.placed", {})
+    deliver_due()
+    during = receiver.requests[-1]
+    assert verify(during.body, during.headers, old)
+    assert verify(during.body, during.headers, new)
+
+    publish("order.placed", {})
+    at = later(hours=25)
+    deliver_due(now=at)
+
+    after = receiver.requests[-1]
+    assert len(after.headers["webhook-signature"].split()) == 1
+    assert verify(after.body, after.headers, new, now=at.timestamp())
+
+
+def test_the_endpoints_own_headers_are_sent_and_sealed(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(headers={"Authorization": "Bearer hush"})
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert receiver.requests[0].headers["authorization"] == "Bearer hush"
+    assert "hush" not in endpoint.sealed_headers
+
+
+def test_long_failure_disables_and_a_success_begins_anew(
+    endpoint: Endpoint, receiver: Receiver, heard: list[Any], svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"disable_after_days": 5, "failing_after": 2})
+    receiver.answers(500)
+    for day in (0, 1):
+        publish("order.placed", {}, deliver_at=timezone.now())
+        deliver_due(now=later(days=day))
+    receiver.answers(200)
+    deliver_due(now=later(days=3))
+    endpoint.refresh_from_db()
+    assert endpoint.first_failure_at is None
+    receiver.answers(500)
+    publish("order.placed", {})
+    deliver_due(now=later(days=4))
+    endpoint.refresh_from_db()
+    assert endpoint.state == "enabled"
+
+    publish("order.placed", {})
+    deliver_due(now=later(days=9, hours=1))
+
+    endpoint.refresh_from_db()
+    assert (endpoint.state, endpoint.reason) == ("disabled", "Nothing succeeded for 5 days.")
+    kinds = [event.type for event in heard]
+    assert kinds[:2] == [ENDPOINT_FAILING, ENDPOINT_RECOVERED]
+    assert ENDPOINT_DISABLED in kinds
+
+
+def test_a_claim_that_was_lost_is_due_again_and_its_late_result_changes_nothing(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
+    publish("order.placed", {})
+    now = timezone.now()
+    (pair,) = claim_all(now=now)
+    (lost,) = load([pair[0]])
+
+    assert deliver_due(now=now) == 0
+    assert deliver_due(now=now + timedelta(seconds=91)) == 1
+    settle([(lost, Outcome(lost, status=500))], now=now + timedelta(seconds=92))
+
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempts, delivery.epoch) == ("succeeded", 1, 2)
+    assert Attempt.objects.count() == 1
+
+
+def test_a_claim_that_another_deliverer_holds_is_fenced_off(endpoint: Endpoint) -> None:
+    publish("order.placed", {})
+    now = timezone.now()
+    (pair,) = claim_all(now=now)
+    (mine,) = load([pair[0]])
+    Delivery.objects.release_expired(now=now + timedelta(seconds=91))
+    claim_all(now=now + timedelta(seconds=91), lane=1)
+
+    settle([(mine, Outcome(mine, status=200))], now=now + timedelta(seconds=92))
+
+    assert Delivery.objects.get().state == "sending"
+
+
+def claim_all(*, now: Any, lane: int = 0) -> Any:
+    return Delivery.objects.claim(
+        lane=lane, limit=100, share=100, full=[], after=NIL, now=now, lease_until=now + timedelta(seconds=90)
+    )
+
+
+def test_the_round_goes_on_where_it_stopped(
+    make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], receiver: Receiver
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 4})
+    for n in range(4):
+        make_endpoint(path=f"/{n}")
+    publish_many([Publication("order.placed", {})] * 4)
+    deliverer = Deliverer()
+
+    for _ in range(4):
+        deliverer.deliver(limit=2)
+    deliverer.close()
+
+    assert sorted(request.path for request in receiver.requests) == ["/0"] * 2 + ["/1"] * 2 + ["/2"] * 2 + ["/3"] * 2
+
+
+def test_a_receiver_of_an_event_that_fails_does_not_undo_the_record(
+    endpoint: Endpoint, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**_: Any) -> None:
+        Delivery.objects.get(pk=NIL)
+
+    DELIVERY_DEAD.connect(fail)
+    try:
+        receiver.answers(400, webhook_delivery="abort-message")
+        publish("order.placed", {})
+        deliver_due()
+    finally:
+        DELIVERY_DEAD.disconnect(fail)
+
+    assert Delivery.objects.get().state == "dead"
+    assert "a receiver of an event failed" in caplog.text
+
+
+def test_an_endpoint_whose_secret_cannot_be_opened_fails_alone(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    broken, sound = make_endpoint(path="/broken"), make_endpoint(path="/sound")
+    broken.signing_keys.update(sealed_secret="v1.00000000.AAAA")
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert Delivery.objects.get(endpoint=broken).last_error == "config"
+    assert Delivery.objects.get(endpoint=sound).state == "succeeded"
+
+
+def test_one_request_id_runs_through_to_the_log_of_the_attempt(
+    endpoint: Endpoint, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[dict[str, Any]] = []
+    from structlog.contextvars import get_contextvars
+
+    class Spy(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "webhook attempt":
+                seen.append({**get_contextvars(), **vars(record)})
+
+    spy = Spy()
+    caplog.set_level("INFO")
+    logging.getLogger("svc_infra_django.webhooks").addHandler(spy)
+    try:
+        with bound(request_id="request-0001", trace_id="ab" * 16, trace_flags="01"):
+            publish("order.placed", {})
+        deliver_due()
+    finally:
+        logging.getLogger("svc_infra_django.webhooks").removeHandler(spy)
+
+    (line,) = seen
+    assert line["request_id"] == "request-0001"
+    assert line["delivery_id"] == str(Delivery.objects.get().pk)
+    assert line["endpoint_id"] == str(endpoint.pk)
+    assert receiver.requests[0].headers["traceparent"].startswith("00-" + "ab" * 16)
+
+
+def test_outcomes_are_counted_and_the_lag_is_measured(endpoint: Endpoint) -> None:
+    def count() -> float:
+        labels = {"outcome": "succeeded", "error": "none"}
+        return REGISTRY.get_sample_value("webhooks_deliveries_total", labels) or 0
+
+    before = count()
+    publish("order.placed", {})
+    deliver_due()
+
+    assert count() == before + 1
+    assert REGISTRY.get_sample_value("webhooks_lag_seconds_count", {"trigger": "publish"})
+
+
+def test_a_batch_costs_few_statements_however_large(
+    make_endpoint: Callable[..., Endpoint], django_assert_max_num_queries: Any, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 200, "concurrency": 200})
+    for n in range(5):
+        make_endpoint(path=f"/{n}")
+    publish_many([Publication("order.placed", {})] * 20)
+
+    with django_assert_max_num_queries(60):
+        assert deliver_due() == 100
+
+
+def test_the_answer_is_cut_and_kept_without_nul(endpoint: Endpoint, receiver: Receiver) -> None:
+    receiver.body = b"\x00\xff" + b"x" * 5000
+    publish("order.placed", {})
+
+    deliver_due()
+
+    head = Attempt.objects.get().response_head
+    assert head.startswith("\ufffdx")
+    assert len(head) < 1024
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_service_delivers_until_it_is_stopped(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    make_endpoint()
+    stop = Event()
+    thread = Thread(target=DelivererService().run, args=(stop,))
+    thread.start()
+    try:
+        publish("order.placed", {})
+        limit = monotonic() + 5
+        while not Delivery.objects.filter(state="succeeded").exists() and monotonic() < limit:
+            Event().wait(0.02)
+    finally:
+        stop.set()
+        thread.join(5)
+
+    assert not thread.is_alive()
+    assert Delivery.objects.get().state == "succeeded"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_service_that_must_stop_gives_back_what_hangs(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svc_infra_django.webhooks.delivery.STOP_SECONDS", 0.1)
+    make_endpoint()
+    receiver.delay = 2
+    publish("order.placed", {})
+    stop = Event()
+    thread = Thread(target=DelivererService().run, args=(stop,))
+    thread.start()
+    while not receiver.requests:
+        Event().wait(0.01)
+
+    stop.set()
+    thread.join(1.5)
+
+    assert not thread.is_alive()
+    assert Delivery.objects.get().state == "pending"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_deliverers_never_send_the_same_thing_twice(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    for n in range(6):
+        make_endpoint(path=f"/{n}")
+    publish_many([Publication("order.placed", {"n": n}) for n in range(15)])
+    made: list[int] = []
+
+    def deliver() -> None:
+        made.append(deliver_due())
+        connection.close()
+
+    threads = [Thread(target=deliver) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert sum(made) == 90
+    assert len(receiver.requests) == 90
+    assert len({(request.path, request.headers["webhook-id"]) for request in receiver.requests}) == 90
+    assert Delivery.objects.filter(state="succeeded", attempts=1).count() == 90
