@@ -66,15 +66,20 @@ def redacted(value: Any, *, depth: int = 0) -> Any:
     elif is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
     if isinstance(value, Mapping):
-        return {
-            key: REDACTED
-            if is_secret_name(str(key)) and not (inner is None or isinstance(inner, bool))
-            else redacted(inner, depth=depth + 1)
-            for key, inner in value.items()
-        }
+        return {key: _named(key, inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes)):
+        # A header of a request, as servers hand them on.
+        return [redacted(value[0], depth=depth + 1), _named(value[0], value[1], depth + 1)]
     if isinstance(value, (list, tuple, set, frozenset)):
         return [redacted(inner, depth=depth + 1) for inner in value]
     return redacted_text(str(value))
+
+
+def _named(key: object, value: Any, depth: int) -> Any:
+    name = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+    if is_secret_name(name) and not (value is None or isinstance(value, bool)):
+        return REDACTED
+    return redacted(value, depth=depth)
 
 
 def redacted_text(text: str) -> str:

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group, Permission
+
+from svc_infra_django.admin import MachineRowAdmin, secret_shown_once
+
+
+class GroupRows(MachineRowAdmin):
+    actions = ("shout",)
+
+    @admin.action(description="Shout")
+    def shout(self, request, queryset) -> None: ...
+
+
+@pytest.fixture
+def rows() -> GroupRows:
+    return GroupRows(Group, admin.site)
+
+
+@pytest.fixture
+def asking(rf, make_user):
+    def ask(*permissions: str, **fields):
+        user = make_user("-".join(["staff", *permissions]), is_staff=True, **fields)
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        request = rf.get("/admin/")
+        request.user = type(user).objects.get(pk=user.pk)
+        return request
+
+    return ask
+
+
+def test_nobody_edits_what_machines_write(rows, asking) -> None:
+    request = asking(is_superuser=True)
+
+    assert rows.has_view_permission(request)
+    assert not rows.has_add_permission(request)
+    assert not rows.has_change_permission(request)
+    assert not rows.has_delete_permission(request)
+
+
+def test_who_may_only_look_is_offered_no_action(rows, asking) -> None:
+    assert rows.get_actions(asking("view_group")) == {}
+    assert list(rows.get_actions(asking("view_group", "change_group"))) == ["shout"]
+
+
+def test_not_even_deleting_is_offered(rows, asking) -> None:
+    assert "delete_selected" not in rows.get_actions(asking(is_superuser=True))
+
+
+def test_a_secret_is_shown_by_an_answer_that_nobody_keeps(asking) -> None:
+    response = secret_shown_once(
+        asking(), admin.site, title="Your key", secret='k"><script>', advice="Copy it.", next_url="/admin/"
+    ).render()
+
+    page = response.content.decode()
+    assert 'value="k&quot;&gt;&lt;script&gt;"' in page
+    assert "<script>" not in page.split('id="content-main"')[1].split("</div>")[0]
+    assert response["Cache-Control"] == "no-store"
+    assert response["Referrer-Policy"] == "no-referrer"
