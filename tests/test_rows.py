@@ -22,6 +22,9 @@ class Parcel(models.Model):
         app_label = "tests_rows"
         managed = False
 
+    def __str__(self) -> str:
+        return str(self.pk)
+
 
 def sql(principal: Principal) -> str:
     return str(Parcel.objects.all().owned_by(principal).query)

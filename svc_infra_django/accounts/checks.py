@@ -7,8 +7,9 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning
 
+from ..config.checks import register
 from .conf import AccountsSettings, settings
 
 MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"

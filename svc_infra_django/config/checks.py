@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error
+from django.core.checks import register as django_register
 from pydantic import BaseModel, ValidationError
 
 from ..app_config import declared
 from ..errors import ConfigurationError
 from .secrets import Secret
-from .sections import Section, mistakes, raw_section
+from .sections import BadSettings, Section, mistakes, raw_section
 
 HINT = "docs/reference/config.md says how sections are written; `manage.py show_svc_settings` lists them."
+
+Check = Callable[..., Iterable[CheckMessage]]
+
+
+def register(*tags: str, deploy: bool = False) -> Callable[[Check], Check]:
+    """Django's `register` for a check that reads sections of SVC_INFRA.
+
+    Where a section is bad the check finds nothing: E002 tells what is wrong with it, and a check that
+    raised would take the place of every other message.
+    """
+
+    def registering(check: Check) -> Check:
+        @wraps(check)
+        def unless_bad(**options: Any) -> list[CheckMessage]:
+            try:
+                return list(check(**options))
+            except BadSettings:
+                return []
+
+        django_register(unless_bad, *tags, deploy=deploy)
+        return check
+
+    return registering
 
 
 @register("svc_infra")

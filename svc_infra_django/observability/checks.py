@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning
 
+from ..config.checks import register
 from .conf import settings
 
 MIDDLEWARE = "svc_infra_django.observability.middleware.RequestContextMiddleware"

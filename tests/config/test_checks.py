@@ -54,3 +54,12 @@ def test_manage_py_check_fails(svc_settings) -> None:
 
     with pytest.raises(SystemCheckError, match="metrics_label_limit"):
         call_command("check")
+
+
+@pytest.mark.parametrize("section", ["accounts", "observability", "rbac"])
+def test_a_bad_section_is_told_once_and_hides_nothing_else(svc_settings, section) -> None:
+    svc_settings(**{section: {"no_such_field": 1}})
+    settings_of_tests = [message.id for message in checks.run_checks(include_deployment_checks=True)]
+
+    assert settings_of_tests.count("svc_config.E002") == 1
+    assert "security.W004" in settings_of_tests

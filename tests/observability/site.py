@@ -68,7 +68,7 @@ async def astreams(request: HttpRequest) -> HttpResponse:
 
 
 def file(request: HttpRequest) -> HttpResponse:
-    return FileResponse(open(__file__, "rb"))  # noqa: SIM115, PTH123 the response closes it
+    return FileResponse(open(__file__, "rb"))  # noqa: PTH123 the response closes it
 
 
 urlpatterns = [

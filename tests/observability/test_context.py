@@ -39,9 +39,7 @@ def test_ordinary_request_ids_are_accepted(offered: str) -> None:
     assert accepted_request_id(offered) == offered
 
 
-@pytest.mark.parametrize(
-    "offered", [None, "", "1234567", "a" * 129, "12345678\n", "1234 5678", "１２３４５６７８"]
-)
+@pytest.mark.parametrize("offered", [None, "", "1234567", "a" * 129, "12345678\n", "1234 5678", "\uff11" * 8])
 def test_others_are_not(offered: str | None) -> None:
     assert accepted_request_id(offered) is None
 

@@ -176,7 +176,7 @@ def test_waiting_migrations_are_not_ready(monkeypatch) -> None:
     monkeypatch.setattr(health, "MigrationExecutor", Executor)
     monkeypatch.setattr(health.MigrationsCheck, "_applied", False)
 
-    with pytest.raises(Exception, match="manage.py migrate"):
+    with pytest.raises(Exception, match="Migrations are waiting"):
         health.MigrationsCheck().run()
 
 

@@ -30,22 +30,67 @@ class Card:
 @pytest.mark.parametrize(
     "name",
     [
-        "password", "PASSWORD", "new_password", "passwd", "passphrase", "secret", "client_secret", "token",
-        "access_token", "accessToken", "refresh-token", "tokens", "Authorization", "HTTP_AUTHORIZATION", "Cookie",
-        "Set-Cookie", "apiKey", "api_key", "X-API-Key", "apikey", "private_key", "signingKey", "signature",
-        "webhook_signature", "otp", "totp", "otp_code", "recovery_codes", "session_key", "sessionid", "csrftoken",
-        "csrfmiddlewaretoken", "jwt", "credentials",
+        "password",
+        "PASSWORD",
+        "new_password",
+        "passwd",
+        "passphrase",
+        "secret",
+        "client_secret",
+        "token",
+        "access_token",
+        "accessToken",
+        "refresh-token",
+        "tokens",
+        "Authorization",
+        "HTTP_AUTHORIZATION",
+        "Cookie",
+        "Set-Cookie",
+        "apiKey",
+        "api_key",
+        "X-API-Key",
+        "apikey",
+        "private_key",
+        "signingKey",
+        "signature",
+        "webhook_signature",
+        "otp",
+        "totp",
+        "otp_code",
+        "recovery_codes",
+        "session_key",
+        "sessionid",
+        "csrftoken",
+        "csrfmiddlewaretoken",
+        "jwt",
+        "credentials",
     ],
-)  # fmt: skip
+)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["user_id", "key", "cache_key", "path", "passenger", "tokenizer", "session_id", "credential", "secretary",
-     "compass", "design", "author", "keyboard", "order", "code", "optional"],
-)  # fmt: skip
+    [
+        "user_id",
+        "key",
+        "cache_key",
+        "path",
+        "passenger",
+        "tokenizer",
+        "session_id",
+        "credential",
+        "secretary",
+        "compass",
+        "design",
+        "author",
+        "keyboard",
+        "order",
+        "code",
+        "optional",
+    ],
+)
 def test_names_of_other_things(name: str) -> None:
     assert not is_secret_name(name)
 
@@ -115,9 +160,17 @@ def test_shapes_of_secrets_in_running_text(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Invalid token: it has expired.", "GET /orders?limit=5", "https://shop.example/a@b", "eyJ is base64 for {",
-     "The password is too short.", "basic income", "postgres://db/shop", "otp is needed"],
-)  # fmt: skip
+    [
+        "Invalid token: it has expired.",
+        "GET /orders?limit=5",
+        "https://shop.example/a@b",
+        "eyJ is base64 for {",
+        "The password is too short.",
+        "basic income",
+        "postgres://db/shop",
+        "otp is needed",
+    ],
+)
 def test_ordinary_text_stays(text: str) -> None:
     assert redacted_text(text) == text
 
@@ -130,8 +183,12 @@ def test_the_value_of_a_known_secret_is_found_anywhere(monkeypatch) -> None:
     assert redacted_text("refused: an ordinary sentence.") == f"refused: {REDACTED}."
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_nothing_that_can_be_logged_breaks_it(value: object) -> None:
     redacted({"value": value})
 

@@ -30,9 +30,19 @@ def test_the_token_opens_them(token, scheme) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", "let-me-see-them", "Basic let-me-see-them", "Bearer let-me-see-the",
-     "Bearer let-me-see-them ", "Bearer ünïcödé"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "let-me-see-them",
+        "Basic let-me-see-them",
+        "Bearer let-me-see-the",
+        "Bearer let-me-see-them ",
+        "Bearer ünïcödé",
+    ],
+)
 def test_nothing_else_does(token, header) -> None:
     response = Client().get("/metrics", headers={} if header is None else {"Authorization": header})
 
