@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "django_otp",
+    "django_otp.plugins.otp_static",
     "svc_infra_django.config",
     "svc_infra_django.observability",
     "svc_infra_django.cache",

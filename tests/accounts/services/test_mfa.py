@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import django_otp
+import pytest
+from django.core import mail
+from django.db import connections
+from django.utils import timezone
+from django_otp.plugins.otp_static.models import StaticDevice
+
+from svc_infra_django.accounts.errors import InvalidMFAToken, TooManyAttempts, WrongCode
+from svc_infra_django.accounts.models import MFAChallenge, RecoveryCode, TOTPDevice
+from svc_infra_django.accounts.services.enrolling_mfa import begin_totp, confirm_totp
+from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens
+from svc_infra_django.accounts.services.logging_in import SecondStep, log_in
+from svc_infra_django.accounts.services.verifying_mfa import finish_login, prove_factor
+from svc_infra_django.accounts.totp import code_of, step_at
+from svc_infra_django.jobs.worker import drain
+from svc_infra_django.sealing import UnsealingFailed
+from tests.conftest import PASSWORD
+
+pytestmark = pytest.mark.django_db
+
+LIMIT = 10
+
+
+@pytest.fixture(autouse=True)
+def no_slowing_down(settings: Any) -> None:
+    settings.OTP_TOTP_THROTTLE_FACTOR = 0
+
+
+def code_now(device: TOTPDevice, *, steps: int = 0) -> str:
+    return code_of(device.bin_key, step_at(timezone.now()) + steps)
+
+
+def enrol(user: Any) -> tuple[TOTPDevice, list[str]]:
+    """A confirmed device, its last used step set back, so that the present code is still good."""
+    device = begin_totp(user, name="phone", now=timezone.now()).device
+    codes = confirm_totp(user, code_now(device), now=timezone.now())
+    TOTPDevice.objects.filter(pk=device.pk).update(last_step=-1)
+    device.refresh_from_db()
+    return device, codes
+
+
+def first_step(email: str = "ada@example.com") -> str:
+    outcome = log_in(email, PASSWORD, client=Client(), now=timezone.now())
+    assert isinstance(outcome, SecondStep)
+    return outcome.mfa_token
+
+
+def test_a_confirmed_device_puts_a_second_step_before_the_tokens(user: Any, visitor: Any) -> None:
+    device, _ = enrol(user)
+
+    first = visitor.login()
+    assert set(first.json()) == {"mfa_required", "mfa_token", "expires_in"}
+    assert first.json()["mfa_required"] is True
+    assert first["Cache-Control"] == "no-store"
+
+    sent = {"mfa_token": first.json()["mfa_token"], "code": code_now(device)}
+    second = visitor.post("mfa/verify", sent, token="")
+    assert second.status_code == 200
+    assert visitor.get("me", token=second.json()["access_token"]).json()["amr"] == ["pwd", "otp", "mfa"]
+
+
+def test_the_pre_auth_token_is_good_at_the_second_step_alone(user: Any, visitor: Any) -> None:
+    enrol(user)
+    token = first_step()
+
+    assert visitor.get("me", token=token).status_code == 401
+    assert visitor.post("refresh", {"refresh_token": token}, token="").status_code == 401
+    assert not MFAChallenge.objects.filter(digest=token).exists()
+
+
+def test_the_pre_auth_token_is_good_once(user: Any) -> None:
+    device, codes = enrol(user)
+    token = first_step()
+    finish_login(token, code_now(device), client=Client(), now=timezone.now())
+
+    with pytest.raises(InvalidMFAToken):
+        finish_login(token, codes[0], client=Client(), now=timezone.now())
+
+
+def test_the_pre_auth_token_lasts_five_minutes(user: Any) -> None:
+    device, _ = enrol(user)
+    token = first_step()
+
+    with pytest.raises(InvalidMFAToken):
+        finish_login(token, code_now(device), client=Client(), now=timezone.now() + timedelta(seconds=301))
+
+
+def test_the_pre_auth_token_dies_with_the_password_or_the_user(user: Any) -> None:
+    device, _ = enrol(user)
+    changed, disabled = first_step(), first_step()
+
+    type(user).objects.filter(pk=user.pk).update(is_active=False)
+    with pytest.raises(InvalidMFAToken):
+        finish_login(disabled, code_now(device), client=Client(), now=timezone.now())
+
+    user.is_active = True
+    user.set_password("another horse battery 8")
+    user.save()
+    with pytest.raises(InvalidMFAToken):
+        finish_login(changed, code_now(device), client=Client(), now=timezone.now())
+
+
+def test_the_pre_auth_token_bears_five_tries(user: Any) -> None:
+    device, _ = enrol(user)
+    token = first_step()
+    for _ in range(5):
+        with pytest.raises(WrongCode):
+            finish_login(token, "000000", client=Client(), now=timezone.now())
+
+    with pytest.raises(InvalidMFAToken):
+        finish_login(token, code_now(device), client=Client(), now=timezone.now())
+
+
+def test_a_code_is_good_once_also_after_its_step(user: Any) -> None:
+    device, _ = enrol(user)
+    code = code_now(device)
+    prove_factor(user, code, now=timezone.now())
+
+    with pytest.raises(WrongCode):
+        prove_factor(user, code, now=timezone.now())
+
+
+def test_an_older_step_never_counts_after_a_newer(user: Any) -> None:
+    device, _ = enrol(user)
+    prove_factor(user, code_now(device, steps=1), now=timezone.now())
+
+    for steps in (-1, 0, 1):
+        with pytest.raises(WrongCode):
+            prove_factor(user, code_now(device, steps=steps), now=timezone.now())
+
+
+@pytest.mark.parametrize(("steps", "good"), [(-3, False), (-1, True), (0, True), (1, True), (3, False)])
+def test_the_window_is_one_step_either_way(user: Any, steps: int, good: bool) -> None:
+    device, _ = enrol(user)
+    code = code_now(device, steps=steps)
+    if good:
+        prove_factor(user, code, now=timezone.now())
+    else:
+        with pytest.raises(WrongCode):
+            prove_factor(user, code, now=timezone.now())
+
+
+@pytest.mark.parametrize(
+    "disguise", ["arabic", "plus", "underscore", "blank", "newline", "longer", "shorter"]
+)
+def test_only_six_ascii_digits_are_a_code(user: Any, disguise: str) -> None:
+    device, _ = enrol(user)
+    code = code_now(device)
+    disguised = {
+        "arabic": "".join(chr(0x660 + int(digit)) for digit in code),
+        "plus": f"+{code}",
+        "underscore": f"{code[:3]}_{code[3:]}",
+        "blank": f" {code}",
+        "newline": f"{code}\n",
+        "longer": f"0{code}",
+        "shorter": code[1:],
+    }[disguise]
+
+    with pytest.raises(WrongCode):
+        prove_factor(user, disguised, now=timezone.now())
+    prove_factor(user, code, now=timezone.now())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_six_uses_of_one_code_at_once_one_counts(make_user: Any) -> None:
+    user = make_user("ada")
+    device, _ = enrol(user)
+    outcomes = race(6, lambda: prove_factor(user, code_now(device), now=timezone.now()))
+
+    assert outcomes.count("good") == 1
+    assert outcomes.count("WrongCode") == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_six_uses_of_one_recovery_code_at_once_one_counts(make_user: Any) -> None:
+    user = make_user("ada")
+    _, codes = enrol(user)
+    outcomes = race(6, lambda: prove_factor(user, codes[0], now=timezone.now()))
+
+    assert outcomes.count("good") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_forty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
+    user = make_user("ada")
+    enrol(user)
+    looked_at: list[str] = []
+    monkeypatch.setattr(TOTPDevice, "verify_token", lambda self, token: bool(looked_at.append(token)))
+    outcomes = race(40, lambda: prove_factor(user, "000000", now=timezone.now()))
+
+    assert len(looked_at) == LIMIT
+    assert outcomes.count("TooManyAttempts") == 40 - LIMIT
+
+
+def race(count: int, act: Any) -> list[str]:
+    outcomes: list[str] = []
+
+    def run() -> None:
+        try:
+            act()
+            outcomes.append("good")
+        except Exception as error:
+            outcomes.append(type(error).__name__)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_wrong_codes_stop_the_user_over_all_logins_and_devices(user: Any, visitor: Any) -> None:
+    device, _ = enrol(user)
+    codes = []
+    for _ in range(3):
+        token = first_step()
+        for _ in range(5):
+            codes.append(
+                visitor.post("mfa/verify", {"mfa_token": token, "code": "000000"}, token="").status_code
+            )
+
+    assert codes == [401] * 10 + [429] * 5
+    stopped = visitor.post("mfa/verify", {"mfa_token": first_step(), "code": code_now(device)}, token="")
+    assert stopped.status_code == 429
+    assert int(stopped["Retry-After"]) > 0
+    with pytest.raises(TooManyAttempts):
+        prove_factor(user, code_now(device), now=timezone.now())
+    prove_factor(user, code_now(device), now=timezone.now() + timedelta(seconds=901))
+
+
+def test_recovery_codes_are_hashed_and_burn(user: Any) -> None:
+    _, codes = enrol(user)
+
+    assert len(codes) == len(set(codes)) == 10
+    assert all(code.replace("-", "") not in str(list(RecoveryCode.objects.values())) for code in codes)
+    prove_factor(user, codes[0].upper().replace("-", " "), now=timezone.now())
+    with pytest.raises(WrongCode):
+        prove_factor(user, codes[0], now=timezone.now())
+    assert RecoveryCode.objects.unused(user).count() == 9
+
+
+def test_a_recovery_code_of_another_user_is_worth_nothing(user: Any, stranger: Any) -> None:
+    enrol(user)
+    _, codes = enrol(stranger)
+
+    with pytest.raises(WrongCode):
+        prove_factor(user, codes[0], now=timezone.now())
+
+
+def test_the_key_is_sealed_and_bound_to_its_user(user: Any, stranger: Any) -> None:
+    device, _ = enrol(user)
+
+    assert len(device.bin_key) == 20
+    assert device.bin_key.hex() not in str(TOTPDevice.objects.values())
+    TOTPDevice.objects.filter(pk=device.pk).update(user=stranger)
+    with pytest.raises(UnsealingFailed):
+        code_now(TOTPDevice.objects.get(pk=device.pk))
+
+
+def test_an_unconfirmed_device_neither_demands_nor_satisfies(user: Any) -> None:
+    waiting = begin_totp(user, name="phone", now=timezone.now()).device
+    assert isinstance(log_in("ada@example.com", PASSWORD, client=Client(), now=timezone.now()), Tokens)
+
+    TOTPDevice.objects.all().delete()
+    enrol(user)
+    waiting = begin_totp(user, name="second", now=timezone.now()).device
+    with pytest.raises(WrongCode):
+        prove_factor(user, code_now(waiting), now=timezone.now())
+
+
+def test_enrolment_ends_only_by_a_good_code(ada: Any, user: Any) -> None:
+    begun = ada.post("mfa/totp", {})
+    assert begun.status_code == 201
+    assert begun.json()["url"].startswith("otpauth://totp/")
+    assert begun["Cache-Control"] == "no-store"
+
+    assert ada.post("mfa/totp/confirm", {"code": "000000"}).status_code == 401
+    assert not django_otp.user_has_device(user)
+
+    confirmed = ada.post("mfa/totp/confirm", {"code": code_now(TOTPDevice.objects.get())})
+    assert len(confirmed.json()["recovery_codes"]) == 10
+    assert ada.get("mfa/devices").json() == {
+        "devices": [
+            {"id": TOTPDevice.objects.get().persistent_id, "kind": "totpdevice", "name": "Authenticator app"}
+        ],
+        "recovery_codes_left": 10,
+    }
+    assert begun.json()["secret"] not in ada.get("mfa/devices").content.decode()
+    assert ada.post("mfa/totp/confirm", {"code": "000000"}).status_code == 409
+
+
+def test_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
+    device, _ = enrol(user)
+
+    # Fresh, but by password only.
+    for path in ("mfa/totp", "mfa/recovery-codes"):
+        refused = ada.post(path, {})
+        assert refused.status_code == 401
+        assert "insufficient_user_authentication" in refused["WWW-Authenticate"]
+    assert ada.post("mfa/recovery-codes", {"password": PASSWORD}).status_code == 401
+    assert ada.post("mfa/recovery-codes", {"code": "000000"}).status_code == 401
+    renewed = ada.post("mfa/recovery-codes", {"code": code_now(device)})
+    assert len(renewed.json()["recovery_codes"]) == 10
+
+
+def test_an_old_login_is_not_fresh(ada: Any, user: Any) -> None:
+    from svc_infra_django.accounts.models import AuthSession
+
+    AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))
+
+    assert ada.post("mfa/totp", {}).status_code == 401
+    assert ada.post("mfa/totp", {"password": "wrong"}).status_code == 401
+    assert ada.post("mfa/totp", {"password": PASSWORD}).status_code == 201
+
+
+def test_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
+    device, old = enrol(user)
+    new = ada.post("mfa/recovery-codes", {"code": code_now(device)}).json()["recovery_codes"]
+
+    with pytest.raises(WrongCode):
+        prove_factor(user, old[0], now=timezone.now())
+    prove_factor(user, new[0], now=timezone.now())
+
+
+def test_disabling_needs_a_code_and_removes_everything(ada: Any, user: Any) -> None:
+    device, _ = enrol(user)
+    assert ada.post("mfa/disable", {"code": "000000"}).status_code == 401
+
+    assert ada.post("mfa/disable", {"code": code_now(device)}).status_code == 204
+    assert not django_otp.user_has_device(user)
+    assert not RecoveryCode.objects.filter(owner=user).exists()
+    assert ada.post("mfa/disable", {"code": "000000"}).status_code == 409
+    drain()
+    assert [message.subject for message in mail.outbox] == [
+        "A second factor was added",
+        "Your second factor was removed",
+    ]
+
+
+def test_any_other_device_of_django_otp_works_too(user: Any) -> None:
+    device = StaticDevice.objects.create(user=user, name="printed")
+    device.token_set.create(token="abcd2345")
+    token = first_step()
+
+    tokens = finish_login(token, "abcd2345", client=Client(), now=timezone.now())
+
+    assert tokens.session.methods == ("pwd", "otp", "mfa")
+
+
+def test_a_device_slows_down_after_a_wrong_code(user: Any, settings: Any) -> None:
+    settings.OTP_TOTP_THROTTLE_FACTOR = 5
+    device, _ = enrol(user)
+    with pytest.raises(WrongCode):
+        prove_factor(user, "000000", now=timezone.now())
+
+    with pytest.raises(WrongCode):
+        prove_factor(user, code_now(device), now=timezone.now())
+
+
+def test_bad_codes_are_refused_politely(user: Any, visitor: Any) -> None:
+    enrol(user)
+    for code in ("", "x" * 65, 123456, None, "12345\x00", "\ud800", ["1"], {"a": 1}):
+        answer = visitor.post("mfa/verify", {"mfa_token": "mfa_x", "code": code}, token="")
+        assert answer.status_code in {400, 422}, code
