@@ -29,14 +29,11 @@ class Demo:
         self.url = f"http://127.0.0.1:{self.port}"
         self.browser = Browser(self.url)
         self.environment = {
-            **{
-                name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")
-            },
+            **newcomers_environment(),
             "EXAMPLE_VAR": str(folder),
             "EXAMPLE_PACE": "0.1",
             "LOG_FORMAT": "json",
             "PORT": str(self.port),
-            "SVC_ENVIRONMENT": "local",
             **environment,
         }
         self.log = folder / "terminal.log"
@@ -93,6 +90,12 @@ class Demo:
             "/api/auth/login", {"email": f"{name}@example.com", "password": "look-around-freely"}
         )
         return {"Authorization": f"Bearer {answer.json['access_token']}"}
+
+
+def newcomers_environment() -> dict[str, str]:
+    """The environment of somebody who has set nothing: not what this test run itself has set."""
+    ours = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "SVC_ENVIRONMENT")
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> bool:

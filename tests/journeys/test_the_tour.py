@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, newcomers_environment
 
 
 @pytest.mark.sqlite
@@ -16,7 +15,7 @@ def test_the_tour_is_green_quick_and_leaves_nothing_behind(tmp_path: Path) -> No
     done = subprocess.run(
         [sys.executable, "manage.py", "tour"],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=newcomers_environment() | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
