@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
-import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, Permission
-from django.db import connection
 from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from svc_infra_django.principals import Principal
-from svc_infra_django.rbac import grant, withdraw
+from svc_infra_django.rbac import agrant, awithdraw, grant, withdraw
 from svc_infra_django.rbac.backends import RoleBackend
 from svc_infra_django.rbac.models import Assignment
 
@@ -153,7 +151,6 @@ def test_about_other_objects_roles_say_nothing_as_model_backend(user: Any, make_
     assert not user.has_perm("orders.add_order", object())
 
 
-@pytest.mark.django_db(transaction=True)
 def test_the_async_questions_are_answered_too(user: Any, make_role: Any, fresh: Any) -> None:
     grant(user, make_role("clerk", "orders.add_order"))
 
@@ -165,8 +162,7 @@ def test_the_async_questions_are_answered_too(user: Any, make_role: Any, fresh: 
             await user.ahas_module_perms("orders"),
         )
 
-    assert asyncio.run(ask(fresh(user))) == (True, False, {"orders.add_order"}, True)
-    connection.close()
+    assert async_to_sync(ask)(fresh(user)) == (True, False, {"orders.add_order"}, True)
 
 
 def test_a_direct_and_a_role_permission_open_the_admin_module(user: Any, make_role: Any) -> None:
@@ -175,3 +171,12 @@ def test_a_direct_and_a_role_permission_open_the_admin_module(user: Any, make_ro
     grant(user, make_role("boss", "svc_rbac.view_role"))
 
     assert user.has_module_perms("svc_rbac")
+
+
+def test_granting_has_async_ends(user: Any, make_role: Any) -> None:
+    role = make_role("clerk", "orders.add_order")
+
+    async_to_sync(agrant)(user, role, reason="new")
+    assert user.has_perm("orders.add_order")
+    async_to_sync(awithdraw)(user, role)
+    assert not user.has_perm("orders.add_order")

@@ -6,11 +6,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from svc_infra_django.apikeys import issue_key, revoke_key, rotate_key, verify_key
+from svc_infra_django.apikeys import (
+    aissue_key,
+    arevoke_key,
+    arotate_key,
+    averify_key,
+    issue_key,
+    revoke_key,
+    rotate_key,
+    verify_key,
+)
 from svc_infra_django.apikeys.errors import InvalidKey
 from svc_infra_django.apikeys.hashing import new_key
 from svc_infra_django.apikeys.models import ApiKey
@@ -192,3 +202,15 @@ def test_the_key_is_in_no_column_and_no_log(user: Any, caplog: pytest.LogCapture
     assert body.encode() not in repr(list(ApiKey.objects.values())).encode()
     assert body not in "".join(repr(vars(record)) for record in caplog.records)
     assert body not in repr(key) + str(key)
+
+
+def test_a_keys_whole_life_has_async_ends(user: Any) -> None:
+    async def live() -> None:
+        key, _ = await aissue_key(owner=user, name="robot")
+        successor, secret = await arotate_key(key)
+        assert (await averify_key(secret)).pk == successor.pk
+        await arevoke_key(successor)
+        with pytest.raises(InvalidKey):
+            await averify_key(secret)
+
+    async_to_sync(live)()
