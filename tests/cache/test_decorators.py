@@ -105,9 +105,7 @@ def test_the_annotated_type_comes_back() -> None:
     assert priced() is not priced()
 
 
-@pytest.mark.parametrize(
-    "value", [{1: 2}, (1, 2), datetime(2026, 1, 1, tzinfo=UTC), object(), {1, 2}]
-)
+@pytest.mark.parametrize("value", [{1: 2}, (1, 2), datetime(2026, 1, 1, tzinfo=UTC), object(), {1, 2}])
 def test_what_json_would_change_is_refused_without_an_annotation(value: object) -> None:
     @cached(ttl=300)
     def unknown():  # type: ignore[no-untyped-def]  # the point of the test
