@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +12,18 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 
 # What a settings or URL module already has when a reader adds the block to it.
-ALREADY_THERE: dict[str, type] = {
+ALREADY_THERE: dict[str, Callable[[], Any]] = {
     "INSTALLED_APPS": list,
     "MIDDLEWARE": list,
     "AUTHENTICATION_BACKENDS": list,
+    "DATABASES": lambda: {"default": {}},
     "SVC_INFRA": dict,
     "urlpatterns": list,
 }
 
 
 def start_document(namespace: dict[str, Any]) -> None:
-    namespace.update({name: kind() for name, kind in ALREADY_THERE.items()})
+    namespace.update({name: make() for name, make in ALREADY_THERE.items()})
 
 
 class DocumentTransaction:

@@ -35,7 +35,8 @@ create_endpoint(owner=ada, url="http://127.0.0.1:9/", event_types=["entry.*"])
 ask = Client()
 def sign(user):
     key = issue_key(owner=user, name="first")[1]
-    return ask.post("/api/entries", {"text": "Hello"}, content_type="application/json", headers={"X-API-Key": key})
+    body = {"text": "Hello"}
+    return ask.post("/api/entries", body, content_type="application/json", headers={"X-API-Key": key})
 allowed, refused = sign(ada), sign(bob)
 drain()
 print(json.dumps({
