@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
 from django.conf import settings as django_settings
+from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
@@ -84,11 +86,20 @@ class Authentication:
         raise AuthenticationError(headers={"WWW-Authenticate": _challenges(active)})
 
 
+@cache
 def active_authenticators() -> list[Authenticator]:
     """One of each class in the settings, or of each that an installed app brings and the session."""
     if settings.authenticators is not None:
         return [import_string(path)() for path in settings.authenticators]
     return [*(cls() for _, cls in declared("authenticators")), SessionAuthenticator()]
+
+
+def _forget_authenticators(*, setting: str, **_: Any) -> None:
+    if setting in ("SVC_INFRA", "INSTALLED_APPS"):
+        active_authenticators.cache_clear()
+
+
+setting_changed.connect(_forget_authenticators, dispatch_uid="svc_infra_django.api.authentication")
 
 
 def session_scheme() -> dict[str, Any]:

@@ -155,7 +155,7 @@ def understood(error: BaseException) -> SvcInfraError:
             return error
         case ninja_errors.HttpError():
             return _http_error(error)
-        case Http404() | django_errors.ObjectDoesNotExist():
+        case Http404():
             return NotFoundError()
         case django_errors.PermissionDenied():
             return PermissionDeniedError()

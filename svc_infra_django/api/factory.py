@@ -13,6 +13,7 @@ from django.apps import apps
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja import errors as ninja_errors
+from ninja.constants import NOT_SET
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 from ninja.parser import Parser
@@ -147,14 +148,19 @@ class SuiteOpenAPI(OpenAPISchema):
         self.add_schema_definitions(schema.pop("$defs", {}))
         self.add_schema_definitions({"Problem": schema})
         content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-        for status in [status for status in found if int(status) >= 400]:
-            found[status]["content"] = content
+        for status in found:
+            if status >= 400 and _is_problem(operation.response_models[status]):
+                found[status]["content"] = content
         for statuses, description in (
             ("4XX", "The request was refused."),
             ("5XX", "It went wrong on our side."),
         ):
             found[statuses] = {"description": description, "content": content}
         return found
+
+
+def _is_problem(model: Any) -> bool:
+    return model is None or model is NOT_SET or model.model_fields["response"].annotation is Problem
 
 
 def _field_problems(context: ninja_errors.ValidationErrorContext[Any]) -> Iterable[FieldProblem]:

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
 from ..errors import NotFoundError, SvcInfraError
-from .errors import CONTENT_TYPE, MethodNotAllowed, PlainStatus, problem, under_api
+from .errors import MethodNotAllowed, PlainStatus, problem, under_api
 
 
 @sync_and_async_middleware
@@ -41,7 +41,7 @@ def _process_exception(request: HttpRequest, exception: Exception) -> HttpRespon
 
 
 def _as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    if response.status_code < 400 or response.get("Content-Type") == CONTENT_TYPE or not under_api(request):
+    if response.status_code < 400 or not _is_page(response) or not under_api(request):
         return response
     answer = problem(request, _known(response))
     for name in ("Allow", "Retry-After", "WWW-Authenticate"):
@@ -49,6 +49,11 @@ def _as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
             answer[name] = response[name]
     answer.cookies.update(response.cookies)
     return answer
+
+
+def _is_page(response: HttpResponse) -> bool:
+    # What an operation answered as JSON is its own business, whatever the status.
+    return response.get("Content-Type", "text/html").startswith("text/") and not response.streaming
 
 
 def _known(response: HttpResponse) -> SvcInfraError:

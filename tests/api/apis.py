@@ -20,6 +20,7 @@ from svc_infra_django.api import (
     ApiRequest,
     Page,
     PageQuery,
+    Problem,
     Schema,
     Text,
     apaginated,
@@ -132,6 +133,15 @@ async def afail(request: ApiRequest, kind: str) -> None:
 @router.get("/public/{name}", auth=None)
 def public(request: ApiRequest, name: str, q: str = "") -> dict[str, str]:
     return {"name": name, "q": q}
+
+
+class OwnError(NinjaSchema):
+    reason: str
+
+
+@router.get("/own-error", response={200: None, 400: OwnError, 404: Problem}, auth=None)
+def own_error(request: ApiRequest) -> Status[OwnError]:
+    return Status(400, OwnError(reason="mine"))
 
 
 class Filters(NinjaSchema):

@@ -117,6 +117,12 @@ def test_a_wrong_method_is_a_problem_that_says_which_are_right(call: Any) -> Non
     assert response.json()["code"] == "method_not_allowed"
 
 
+def test_an_operation_s_own_error_body_is_left_alone(call: Any) -> None:
+    response = call("get", "/things/own-error")
+
+    assert (response.status_code, response.json()) == (400, {"reason": "mine"})
+
+
 def test_outside_the_api_the_caller_chooses_between_page_and_problem(call: Any) -> None:
     page = call("get", "/elsewhere", headers={"Accept": "text/html,application/json;q=0.5"})
     body = call("get", "/elsewhere", headers={"Accept": "application/json"})

@@ -42,6 +42,13 @@ def test_every_operation_declares_its_problems(document: Any) -> None:
             }
 
 
+def test_an_operation_may_declare_an_error_body_of_its_own(document: Any) -> None:
+    responses = document["paths"]["/things/own-error"]["get"]["responses"]
+
+    assert list(responses["400"]["content"]) == ["application/json"]
+    assert list(responses["404"]["content"]) == ["application/problem+json"]
+
+
 def test_every_schema_is_valid_and_every_reference_leads_somewhere(document: Any) -> None:
     for schema in document["components"]["schemas"].values():
         jsonschema_rs.meta.validate({**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"})
