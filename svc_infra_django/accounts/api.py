@@ -123,8 +123,7 @@ def logout(request: ApiRequest) -> Any:
     """End this session: both tokens are dead at once."""
     if request.principal.method == "session":
         end_browser_session(request)
-    else:
-        session = get_object_or_404(AuthSession, pk=request.principal.credential_id)
+    for session in AuthSession.objects.of_principal(request.principal).select_related("owner"):
         end_session(session, reason=AuthSession.Reason.LOGOUT, now=timezone.now())
     return Status(204, None)
 
@@ -190,9 +189,7 @@ def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> 
 def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
     """Confirm the authenticator app by a code of it. From now on every login wants one."""
     _not_stored(response)
-    return RecoveryCodesOut(
-        recovery_codes=confirm_totp(request.principal.user, body.code, now=timezone.now())
-    )
+    return RecoveryCodesOut(recovery_codes=confirm_totp(request.principal, body.code, now=timezone.now()))
 
 
 @router.get("mfa/devices", response=DevicesOut)
@@ -221,7 +218,7 @@ def renew_recovery_codes(request: ApiRequest, response: HttpResponse, body: Fres
 @not_delegated
 def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
     """Remove your second factor, on a fresh code."""
-    disable_mfa(request.principal.user, body.code, now=timezone.now())
+    disable_mfa(request.principal, body.code, now=timezone.now())
     return Status(204, None)
 
 

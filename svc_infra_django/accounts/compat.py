@@ -42,8 +42,8 @@ def folded(address: str) -> str:
 def user_with_address(address: str) -> Any:
     """The one user who logs in by this (folded) address, or None.
 
-    A proven address decides. Otherwise it is whoever has the address on the user itself, or waits to
-    prove it, unless there are several.
+    A proven address decides. Otherwise it is whoever has the address on the user itself, then whoever
+    waits to prove it; several of a kind are nobody.
     """
     # Both are asked in any case, so that the time does not tell which of them knew the address.
     owned = list(EmailAddress.objects.select_related("user").filter(email=address))
@@ -54,8 +54,11 @@ def user_with_address(address: str) -> Any:
     for row in owned:
         if row.verified:
             return row.user
-    users |= {row.user_id: row.user for row in owned}
-    return next(iter(users.values())) if len(users) == 1 else None
+    waiting = {row.user_id: row.user for row in owned}
+    # Anybody can wait for an address; that must not get in the way of the user who has it from staff.
+    trusted = {pk: user for pk, user in users.items() if pk not in waiting}
+    found = list((trusted or users | waiting).values())
+    return found[0] if len(found) == 1 else None
 
 
 def address_is_proven(user: Any, address: str) -> bool:

@@ -29,6 +29,7 @@ class AuthSession(models.Model):
         LOGOUT = "logout", "logged out"
         LOGOUT_ALL = "logout_all", "logged out everywhere"
         PASSWORD = "password", "password changed"  # a reason, not a password
+        MFA = "mfa", "second factor changed"
         REUSE = "reuse", "refresh token reused"
         ADMIN = "admin", "ended by staff"
 
@@ -67,7 +68,12 @@ class AuthSession(models.Model):
         ]
         indexes = [
             models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
-            models.Index(fields=["expires_at"], name="svc_accounts_session_expires"),
+            models.Index(fields=["idle_expires_at"], name="svc_accounts_session_idle"),
+            models.Index(
+                fields=["revoked_at"],
+                name="svc_accounts_session_revoked",
+                condition=models.Q(revoked_at__isnull=False),
+            ),
             models.Index(
                 fields=["owner"],
                 name="svc_accounts_session_open",

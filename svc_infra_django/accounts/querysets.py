@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models import F, Q
 
+from ..principals import Principal
+
 if TYPE_CHECKING:
     from .models import AuthSession, MFAChallenge, RecoveryCode, RefreshToken  # noqa: F401 - type parameters below
 
@@ -26,15 +28,23 @@ class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
         """The user's living sessions, of those begun in one of the password's `states`."""
         return self.of_user(user).alive(now=now).filter(password_state__in=states)
 
+    def of_principal(self, principal: Principal) -> AuthSessionQuerySet:
+        """The session that the principal came with, if it is one of these."""
+        return self.filter(pk=principal.credential_id) if principal.method == "jwt" else self.none()
+
+    def others(self, principal: Principal) -> AuthSessionQuerySet:
+        """The sessions of the principal's user but that one."""
+        mine = self.of_user(principal.user)
+        return mine.exclude(pk=principal.credential_id) if principal.method == "jwt" else mine
+
     def revoke(self, *, now: datetime, reason: str) -> int:
         """End what is not ended yet; how many that were."""
         return self.filter(revoked_at=None).update(revoked_at=now, revoked_for=reason)
 
     def over(self, *, before: datetime) -> AuthSessionQuerySet:
-        """Sessions that ended, one way or the other, before `before`."""
-        return self.filter(
-            Q(revoked_at__lt=before) | Q(expires_at__lt=before) | Q(idle_expires_at__lt=before)
-        )
+        """Sessions that were ended, or ran out, before `before`."""
+        # The idle end is never later than the absolute one.
+        return self.filter(Q(revoked_at__lt=before) | Q(idle_expires_at__lt=before))
 
 
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):

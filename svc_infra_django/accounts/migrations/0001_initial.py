@@ -50,6 +50,7 @@ class Migration(migrations.Migration):
                             ("logout", "logged out"),
                             ("logout_all", "logged out everywhere"),
                             ("password", "password changed"),
+                            ("mfa", "second factor changed"),
                             ("reuse", "refresh token reused"),
                             ("admin", "ended by staff"),
                         ],
@@ -254,7 +255,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="authsession",
-            index=models.Index(fields=["expires_at"], name="svc_accounts_session_expires"),
+            index=models.Index(fields=["idle_expires_at"], name="svc_accounts_session_idle"),
+        ),
+        migrations.AddIndex(
+            model_name="authsession",
+            index=models.Index(
+                condition=models.Q(("revoked_at__isnull", False)),
+                fields=["revoked_at"],
+                name="svc_accounts_session_revoked",
+            ),
         ),
         migrations.AddIndex(
             model_name="authsession",

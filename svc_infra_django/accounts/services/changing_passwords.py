@@ -15,6 +15,7 @@ from ..compat import addresses_of, folded, unproven_address
 from ..conf import settings
 from ..events import PASSWORD_CHANGED, PasswordChanged
 from ..models import AuthSession
+from ..querysets import AuthSessionQuerySet
 from ..signing import RESET, bad_key, demand_state, password_state, reset_state, subject_of
 from ..tasks import send_notice, send_reset_mail
 from .enrolling_mfa import prove_password
@@ -33,11 +34,8 @@ def change_password(principal: Principal, *, current: str, new: str, now: dateti
     demand_good_password(new, user)
     with transaction.atomic():
         _set(user, new)
-        kept = AuthSession.objects.none()
-        if principal.method == "jwt":
-            kept = AuthSession.objects.filter(pk=principal.credential_id)
-            kept.update(password_state=password_state(user))
-        _announce(user, kept=kept, by_reset=False, now=now)
+        AuthSession.objects.of_principal(principal).update(password_state=password_state(user))
+        _announce(user, ended=AuthSession.objects.others(principal), by_reset=False, now=now)
 
 
 def request_reset(email: str, *, client: Client, now: datetime) -> None:
@@ -66,7 +64,7 @@ def reset_password(key: str, new: str, *, now: datetime) -> None:
     row = unproven_address(user, address)
     if row is not None:
         prove(row)
-    _announce(user, kept=AuthSession.objects.none(), by_reset=True, now=now)
+    _announce(user, ended=AuthSession.objects.of_user(user), by_reset=True, now=now)
 
 
 def _locked(user_id: str) -> Any:
@@ -82,8 +80,7 @@ def _set(user: Any, password: str) -> None:
     user.save(update_fields=["password"])
 
 
-def _announce(user: Any, *, kept: Any, by_reset: bool, now: datetime) -> None:
-    others = AuthSession.objects.of_user(user).exclude(pk__in=kept.values("pk"))
-    others.revoke(now=now, reason=AuthSession.Reason.PASSWORD)
+def _announce(user: Any, *, ended: AuthSessionQuerySet, by_reset: bool, now: datetime) -> None:
+    ended.revoke(now=now, reason=AuthSession.Reason.PASSWORD)
     send_notice.enqueue(str(user.pk), "password_changed")
     PASSWORD_CHANGED.emit(PasswordChanged(user_id=str(user.pk), by_reset=by_reset), owner=user)

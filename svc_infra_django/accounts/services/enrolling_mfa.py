@@ -22,7 +22,7 @@ from ..events import (
     RecoveryCodesReplaced,
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
-from ..models import MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..models import AuthSession, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
 from ..tasks import send_notice
 from ..totp import enrolment_url, shown
 from .logging_in import check_password
@@ -82,11 +82,14 @@ def begin_totp(user: Any, *, name: str, now: datetime) -> Enrolment:
     return Enrolment(device=device, secret=shown(key), url=url)
 
 
-def confirm_totp(user: Any, code: str, *, now: datetime) -> list[str]:
+def confirm_totp(principal: Principal, code: str, *, now: datetime) -> list[str]:
     """Confirm the waiting device by a code of it; the recovery codes, if the user had none.
+
+    The user's other sessions are over: they were begun without it.
 
     Raises NothingToConfirm, WrongCode or TooManyAttempts.
     """
+    user = principal.user
     device = TOTPDevice.objects.filter(user=user, confirmed=False).order_by("-pk").first()
     if device is None:
         raise NothingToConfirm()
@@ -102,6 +105,7 @@ def confirm_totp(user: Any, code: str, *, now: datetime) -> list[str]:
     with transaction.atomic():
         forget(Throttle.Scope.MFA, str(user.pk))
         TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
+        AuthSession.objects.others(principal).revoke(now=now, reason=AuthSession.Reason.MFA)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
         send_notice.enqueue(str(user.pk), "mfa_enabled")
         MFA_ENABLED.emit(MFAEnabled(user_id=str(user.pk), device=device.name), owner=user)
@@ -120,14 +124,19 @@ def replace_recovery_codes(user: Any, *, now: datetime) -> list[str]:
     return codes
 
 
-def disable_mfa(user: Any, code: str, *, now: datetime) -> None:
-    """Remove every device and recovery code, on a fresh code. Raises WrongCode and its kin."""
+def disable_mfa(principal: Principal, code: str, *, now: datetime) -> None:
+    """Remove every device and recovery code, on a fresh code; the user's other sessions are over.
+
+    Raises WrongCode, TooManyAttempts or NoSecondFactor.
+    """
+    user = principal.user
     prove_factor(user, code, now=now)
     with transaction.atomic():
         for device in list(django_otp.devices_for_user(user, confirmed=None)):
             device.delete()
         RecoveryCode.objects.filter(owner=user).delete()
         MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
+        AuthSession.objects.others(principal).revoke(now=now, reason=AuthSession.Reason.MFA)
         send_notice.enqueue(str(user.pk), "mfa_disabled")
         MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 

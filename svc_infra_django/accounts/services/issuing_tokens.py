@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -23,6 +24,8 @@ from ..models import AuthSession, RefreshToken
 from ..signing import password_state
 from ..tasks import send_notice
 
+IPV6_PREFIX = 64
+
 logger = get_logger("svc_infra_django.accounts")
 
 
@@ -32,6 +35,13 @@ class Client:
 
     address: str = ""
     user_agent: str = ""
+
+    @property
+    def network(self) -> str:
+        """What is counted as one client: the address, or the /64 that one IPv6 customer has."""
+        if ":" not in self.address:
+            return self.address
+        return str(ip_network((self.address, IPV6_PREFIX), strict=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
         raise InvalidCredentials()
     with transaction.atomic():
         forget(Throttle.Scope.LOGIN, address)
-        give_back(Throttle.Scope.CLIENT, client.address)
+        give_back(Throttle.Scope.CLIENT, client.network)
         _carry_over(user, before=before)
         return after_first_factor(user, amr=("pwd",), client=client, now=now)
 
@@ -109,8 +109,8 @@ def _mail_again(address: str, *, now: datetime) -> None:
 def _take_slots(address: str, *, client: Client, now: datetime) -> None:
     seconds = settings.login_window_seconds
     wanted = [(Throttle.Scope.LOGIN, address, settings.login_attempts)]
-    if client.address:
-        wanted.insert(0, (Throttle.Scope.CLIENT, client.address, settings.login_attempts_per_client))
+    if client.network:
+        wanted.insert(0, (Throttle.Scope.CLIENT, client.network, settings.login_attempts_per_client))
     for scope, subject, limit in wanted:
         try:
             take_slot(scope, subject, limit=limit, seconds=seconds, now=now)

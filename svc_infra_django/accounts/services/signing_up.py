@@ -91,9 +91,9 @@ def demand_good_password(password: str, user: object) -> None:
 
 def take_mail_slots(address: str, *, client: Client, now: datetime) -> None:
     """Count a mail to `address` asked for by `client`. Raises TooManyAttempts."""
-    if client.address:
+    if client.network:
         take_slot(
-            Throttle.Scope.SIGNUP, client.address, limit=settings.signups_per_client, seconds=HOUR, now=now
+            Throttle.Scope.SIGNUP, client.network, limit=settings.signups_per_client, seconds=HOUR, now=now
         )
     take_slot(Throttle.Scope.MAIL, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
 

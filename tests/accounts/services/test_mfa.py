@@ -12,13 +12,14 @@ from django.utils import timezone
 from django_otp.plugins.otp_static.models import StaticDevice
 
 from svc_infra_django.accounts.errors import InvalidMFAToken, TooManyAttempts, WrongCode
-from svc_infra_django.accounts.models import MFAChallenge, RecoveryCode, TOTPDevice
+from svc_infra_django.accounts.models import AuthSession, MFAChallenge, RecoveryCode, TOTPDevice
 from svc_infra_django.accounts.services.enrolling_mfa import begin_totp, confirm_totp
 from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens
 from svc_infra_django.accounts.services.logging_in import SecondStep, log_in
 from svc_infra_django.accounts.services.verifying_mfa import finish_login, prove_factor
 from svc_infra_django.accounts.totp import code_of, step_at
 from svc_infra_django.jobs.worker import drain
+from svc_infra_django.principals import Principal
 from svc_infra_django.sealing import UnsealingFailed
 from tests.conftest import PASSWORD
 
@@ -39,7 +40,13 @@ def code_now(device: TOTPDevice, *, steps: int = 0) -> str:
 def enrol(user: Any) -> tuple[TOTPDevice, list[str]]:
     """A confirmed device, its last used step set back, so that the present code is still good."""
     device = begin_totp(user, name="phone", now=timezone.now()).device
-    codes = confirm_totp(user, code_now(device), now=timezone.now())
+    session = AuthSession.objects.of_user(user).first()
+    principal = (
+        Principal(user, method="jwt", credential_id=str(session.pk))
+        if session
+        else Principal(user, "session")
+    )
+    codes = confirm_totp(principal, code_now(device), now=timezone.now())
     TOTPDevice.objects.filter(pk=device.pk).update(last_step=-1)
     device.refresh_from_db()
     return device, codes
@@ -313,13 +320,24 @@ def test_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
 
 
 def test_an_old_login_is_not_fresh(ada: Any, user: Any) -> None:
-    from svc_infra_django.accounts.models import AuthSession
-
     AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))
 
     assert ada.post("mfa/totp", {}).status_code == 401
     assert ada.post("mfa/totp", {"password": "wrong"}).status_code == 401
     assert ada.post("mfa/totp", {"password": PASSWORD}).status_code == 201
+
+
+def test_other_sessions_end_when_the_factors_change(ada: Any, user: Any, new_visitor: Any) -> None:
+    phone = new_visitor()
+    phone.login()
+    ada.post("mfa/totp", {})
+    device = TOTPDevice.objects.get()
+    assert phone.get("me").status_code == 200
+
+    ada.post("mfa/totp/confirm", {"code": code_now(device)})
+
+    assert phone.get("me").status_code == 401
+    assert ada.get("me").status_code == 200
 
 
 def test_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
