@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
+pytest_plugins = ["svc_infra_django.testing.plugin"]
+
 PASSWORD = "correct horse battery staple 7"
 
 
@@ -30,19 +32,6 @@ def user(make_user: Callable[..., Any]) -> Any:
 @pytest.fixture
 def stranger(make_user: Callable[..., Any]) -> Any:
     return make_user("mallory")
-
-
-@pytest.fixture
-def svc_settings(settings: Any) -> Callable[..., None]:
-    """Merge into SVC_INFRA for this test: `svc_settings(webhooks={"batch_size": 2})`."""
-
-    def merge(**sections: dict[str, object]) -> None:
-        merged = {**settings.SVC_INFRA}
-        for name, values in sections.items():
-            merged[name] = {**merged.get(name, {}), **values}
-        settings.SVC_INFRA = merged
-
-    return merge
 
 
 # Which tests a pass leaves to another one. Nothing else may leave a test out: a skip is a failure.

@@ -76,14 +76,24 @@ class Authentication:
 
     def __call__(self, request: HttpRequest) -> Principal:
         """Sets `request.principal` and `request.user`. Raises AuthenticationError if there is nobody."""
-        if "," in request.headers.get("Authorization", ""):
-            raise AmbiguousCredentials()
-        active = active_authenticators()
-        for authenticator in active:
-            principal = authenticator.authenticate(request)
-            if principal is not None:
-                return _admitted(request, principal)
-        raise AuthenticationError(headers={"WWW-Authenticate": _challenges(active)})
+        principal = identified(request)
+        if principal is None:
+            raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
+        return principal
+
+
+def identified(request: HttpRequest) -> Principal | None:
+    """The caller, or None if the request has no credential. Sets `request.principal` and `request.user`.
+
+    Raises AuthenticationError for a credential that is there and bad.
+    """
+    if "," in request.headers.get("Authorization", ""):
+        raise AmbiguousCredentials()
+    for authenticator in active_authenticators():
+        principal = authenticator.authenticate(request)
+        if principal is not None:
+            return _admitted(request, principal)
+    return None
 
 
 @cache
@@ -107,9 +117,9 @@ def session_scheme() -> dict[str, Any]:
     return {**SessionAuthenticator.scheme, "name": django_settings.SESSION_COOKIE_NAME}
 
 
-def _challenges(active: list[Authenticator]) -> str:
+def challenges() -> str:
     """What may be sent, for a 401 (RFC 9110, section 11.6.1)."""
-    schemes = [each.scheme for each in active]
+    schemes = [each.scheme for each in active_authenticators()]
     named = [str(scheme["scheme"]).title() if scheme["type"] == "http" else "ApiKey" for scheme in schemes]
     return ", ".join(dict.fromkeys(named))
 
