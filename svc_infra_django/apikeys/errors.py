@@ -33,6 +33,12 @@ class KeysCannotManageKeys(PermissionDeniedError):
     code = "apikeys.not_for_keys"
 
 
+class ForeignTenant(PermissionDeniedError):
+    """A key can only be made in the tenant of whoever makes it."""
+
+    code = "apikeys.foreign_tenant"
+
+
 class OwnerDisabled(ConflictError):
     """The owner is disabled, so no key can act for them."""
 

@@ -9,6 +9,8 @@ from django.db import models
 from ..rows import id_field, owner_field, tenant_field
 from .querysets import ApiKeyQuerySet
 
+NAME_LENGTH = 100
+
 
 class ApiKey(models.Model):
     """A credential that acts for its owner within `scopes`; the key itself is kept nowhere."""
@@ -20,7 +22,7 @@ class ApiKey(models.Model):
     id = id_field()
     owner = owner_field(on_delete=models.CASCADE)
     tenant = tenant_field()
-    name = models.CharField(max_length=100)
+    name = models.CharField(max_length=NAME_LENGTH)
     prefix = models.CharField(max_length=32, editable=False)
     last4 = models.CharField(max_length=4, editable=False, db_index=True)
     environment = models.CharField(max_length=4, choices=Environment.choices, editable=False)

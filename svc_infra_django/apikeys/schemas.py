@@ -11,12 +11,13 @@ from pydantic import AwareDatetime, Field
 
 from ..api import Schema
 from ..principals import PATTERN, PATTERN_LENGTH
+from .models import NAME_LENGTH
 
 Scope = Annotated[str, Field(max_length=PATTERN_LENGTH, pattern=f"^({PATTERN.pattern})$")]
 
 
 class NewKey(Schema):
-    name: Annotated[str, Field(min_length=1, max_length=100, description="What you will know it by.")]
+    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, description="What you will know it by.")]
     scopes: Annotated[
         list[Scope] | None,
         Field(max_length=100, description="Permissions or wildcards; null is all that you may."),

@@ -88,6 +88,16 @@ def test_a_key_cannot_do_what_its_scopes_leave_out(user: Any, permit: Any) -> No
     assert robot.get("/api/rbac/roles").status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("get", ""), ("post", ""), ("get", "/{}"), ("post", "/{}/rotate"), ("post", "/{}/revoke")],
+)
+def test_strangers_find_every_door_shut(db: None, method: str, path: str) -> None:
+    answer = getattr(Client(), method)(URL + path.format(uuid4()), content_type="application/json")
+
+    assert (answer.status_code, answer["Content-Type"]) == (401, "application/problem+json")
+
+
 def test_a_key_manages_no_keys_and_no_roles(make_user: Any) -> None:
     key, secret = issue_key(owner=make_user("root", is_superuser=True), name="robot")
     robot = Client(headers={"X-API-Key": secret})

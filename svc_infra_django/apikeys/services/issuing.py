@@ -13,12 +13,20 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...errors import FieldProblem, ValidationError
 from ...principals import Principal, is_pattern
+from ...rows import TENANT_LENGTH
 from ...sealing import derived_keys, key_id
 from ..conf import settings
-from ..errors import KeyAlreadyRevoked, KeyNotUsable, KeysCannotManageKeys, OwnerDisabled, ScopeNotHeld
+from ..errors import (
+    ForeignTenant,
+    KeyAlreadyRevoked,
+    KeyNotUsable,
+    KeysCannotManageKeys,
+    OwnerDisabled,
+    ScopeNotHeld,
+)
 from ..events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED, KeyIssued, KeyRevoked, KeyRotated
 from ..hashing import digest, new_key
-from ..models import ApiKey
+from ..models import NAME_LENGTH, ApiKey
 
 PEPPER = "apikeys.pepper"
 
@@ -42,9 +50,11 @@ def issue_key(
 
     `scopes` None lets the key do all that its owner may. `actor` is the user or Principal who makes
     it; None is the project itself. Raises ScopeNotHeld if the owner, or an actor who makes it for
-    somebody else, lacks a scope; OwnerDisabled; KeysCannotManageKeys; ValidationError.
+    somebody else, lacks a scope; ForeignTenant; OwnerDisabled; KeysCannotManageKeys; ValidationError.
     """
     now = now or timezone.now()
+    _check_text("name", name, shortest=1, longest=NAME_LENGTH)
+    _check_text("tenant", tenant, longest=TENANT_LENGTH)
     expires_at = check_new_key(
         owner=owner, scopes=scopes, tenant=tenant, expires_at=expires_at, actor=actor, now=now
     )
@@ -156,12 +166,16 @@ def check_new_key(
 def check_actor(actor: Any, *, owner: Any, scopes: Sequence[str] | None, tenant: str) -> None:
     """Raise unless `actor` may hold a key that acts for `owner`.
 
-    For themselves everybody may. For somebody else, who is not a superuser must name scopes and hold
-    each of them: otherwise making a key would be a way to another's rights.
+    For themselves everybody may, in their own tenant. For somebody else, who is not a superuser must
+    name scopes and hold each of them: otherwise making a key would be a way to another's rights.
     """
     _refuse_keys(actor)
     user = actor.user if isinstance(actor, Principal) else actor
-    if user is None or user.pk == owner.pk or (user.is_active and user.is_superuser):
+    if user is None or (user.is_active and user.is_superuser):
+        return
+    if isinstance(actor, Principal) and actor.tenant != tenant:
+        raise ForeignTenant()
+    if user.pk == owner.pk:
         return
     if scopes is None:
         raise ScopeNotHeld("To make a key for somebody else, name its scopes.", permission="*")
@@ -183,6 +197,13 @@ def _check_held(principal: Principal, scopes: Sequence[str] | None) -> None:
 def _refuse_keys(actor: Any) -> None:
     if isinstance(actor, Principal) and actor.is_delegated:
         raise KeysCannotManageKeys()
+
+
+def _check_text(field: str, text: str, *, shortest: int = 0, longest: int) -> None:
+    if not shortest <= len(text) <= longest or "\x00" in text:
+        raise ValidationError.at(
+            f"/body/{field}", f"Use {shortest} to {longest} characters, none of them NUL.", code="bad_text"
+        )
 
 
 def _end(expires_at: datetime | None, *, now: datetime) -> datetime | None:

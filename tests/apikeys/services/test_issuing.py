@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from svc_infra_django.apikeys import issue_key, revoke_key, rotate_key, verify_key
 from svc_infra_django.apikeys.errors import (
+    ForeignTenant,
     InvalidKey,
     KeyAlreadyRevoked,
     KeyNotUsable,
@@ -138,6 +139,28 @@ def test_a_key_for_somebody_else_is_no_way_to_their_rights(make_user: Any, permi
 
     key, _ = issue_key(owner=boss, name="both", scopes=["svc_apikeys.add_apikey"], actor=staff)
     assert key.owner == boss
+
+
+def test_a_principal_makes_keys_in_its_own_tenant_only(user: Any) -> None:
+    actor = Principal(user, "jwt", tenant="acme")
+
+    issue_key(owner=user, name="ours", tenant="acme", actor=actor)
+    for tenant in ("", "victim-corp"):
+        with pytest.raises(ForeignTenant):
+            issue_key(owner=user, name="theirs", tenant=tenant, actor=actor)
+        with pytest.raises(ForeignTenant):
+            rotate_key(issue_key(owner=user, name="theirs", tenant=tenant)[0], actor=actor)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", ""), ("name", "x" * 101), ("name", "a\0"), ("tenant", "x" * 129), ("tenant", "\0")],
+)
+def test_text_that_does_not_fit_is_a_field_problem(user: Any, field: str, value: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        issue_key(**{"owner": user, "name": "robot", field: value})
+
+    assert [problem.pointer for problem in refused.value.errors] == [f"/body/{field}"]
 
 
 def test_rotation_links_the_successor_and_keeps_what_the_key_was(make_user: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -160,6 +161,33 @@ def test_last_use_never_moves_back(issued: tuple[ApiKey, str]) -> None:
 
     key.refresh_from_db()
     assert key.last_used_at == NOW
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_first_uses_at_once_one_is_written(user: Any) -> None:
+    key, secret = issue_key(owner=user, name="robot")
+    barrier, written, seen = threading.Barrier(8), [], []
+
+    def count(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        found = execute(sql, params, many, context)
+        if sql.startswith("UPDATE"):
+            written.append(context["cursor"].rowcount)
+        return found
+
+    def use(after: int) -> None:
+        barrier.wait(10)
+        with connection.execute_wrapper(count):
+            seen.append(verify_key(secret, now=NOW + timedelta(milliseconds=after)).pk)
+        connection.close()
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert seen == [key.pk] * 8
+    assert sum(written) == 1
 
 
 def test_a_key_made_under_an_older_pepper_is_found_in_one_query_and_rewritten(
