@@ -6,6 +6,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import cached_property
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ class LayeredCache(BaseCache):
 
     def __init__(self, location: str, params: dict[str, Any]) -> None:
         super().__init__(params)
+        del self.version  # Django's default; ours is that of the shared cache, asked when first needed
         options = {name: value for name, value in params.get("OPTIONS", {}).items() if value is not None}
         if "l2" not in options or options.keys() - OPTIONS:
             raise ImproperlyConfigured(f"LayeredCache takes the OPTIONS {sorted(OPTIONS)}; l2 is needed.")
@@ -53,14 +55,10 @@ class LayeredCache(BaseCache):
         self._ttl = float(options.get("l1_ttl", 5))
         self._l1 = _layer(location, self._alias, options.get("l1"), int(options.get("l1_max", 10_000)))
 
-    @property
-    def version(self) -> int:
+    @cached_property
+    def version(self) -> int:  # type: ignore[override]  # an attribute in Django
         """The shared cache's default version."""
         return int(self._l2.version)
-
-    @version.setter
-    def version(self, value: int) -> None:
-        """Not ours to set; Django's base class tries."""
 
     @property
     def _l2(self) -> BaseCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -16,6 +17,7 @@ from uuid import UUID
 from .errors import UncacheableArgument
 
 LONGEST = 180
+PORTABLE = re.compile(r"[\w.~:@/+=,%-]{1,180}", re.ASCII)
 SCALARS = (bool, int, float, str, bytes, type(None), UUID, datetime, date, time, timedelta, Decimal)
 
 
@@ -38,6 +40,8 @@ def filled(template: str, arguments: Mapping[str, Any], *, escaped: bool) -> str
 
 def portable(text: str) -> str:
     """`text` as a key that every cache server takes: no blanks, no control characters, not too long."""
+    if PORTABLE.fullmatch(text):
+        return text
     quoted = quote(text, safe="-_.~:@/+=,%", errors="surrogatepass")
     return quoted if len(quoted) <= LONGEST else _digest(text)
 
