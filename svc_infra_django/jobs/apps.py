@@ -5,3 +5,4 @@ class JobsConfig(SvcAppConfig):
     name = "svc_infra_django.jobs"
     verbose_name = "Jobs"
     settings_section = ".conf.JobsSettings"
+    api_prefix = "jobs"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from .compat import BaseTaskBackend, Task, TaskResult, TaskResultDoesNotExist, task_enqueued
+from .compat import AnyResult, AnyTask, BaseTaskBackend, TaskResultDoesNotExist, task_enqueued
 from .decorators import JobTask, task_at
 from .models import Job
 from .runner import result_of
@@ -30,15 +30,15 @@ class DatabaseBackend(BaseTaskBackend):
         if "QUEUES" not in params:
             self.queues = set()
 
-    def enqueue(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> TaskResult:
+    def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:
         """Write the job in the caller's transaction. Raises BadArguments, ArgumentsTooLarge, UnknownQueue."""
         self.validate_task(task)
         result = result_of(enqueue(task, args, kwargs), task)
         task_enqueued.send(type(self), task_result=result)
         return result
 
-    def get_result(self, result_id: str) -> TaskResult:
-        """The job of this id as it is now. Raises TaskResultDoesNotExist, or UnknownTask if its task is gone."""
+    def get_result(self, result_id: str) -> AnyResult:
+        """The job of this id as it is now. Raises TaskResultDoesNotExist; UnknownTask if its task is gone."""
         try:
             job = Job.objects.get(pk=UUID(str(result_id)), backend=self.alias)
         except (Job.DoesNotExist, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import django
 
@@ -36,12 +36,23 @@ else:
     from django_tasks.signals import task_enqueued, task_finished, task_started
     from django_tasks.utils import normalize_json
 
+if TYPE_CHECKING:
+    AnyTask: TypeAlias = Task[Any, Any]
+    AnyResult: TypeAlias = TaskResult[Any, Any]
+    AnyContext: TypeAlias = BaseTaskContext[Any, Any]
+else:
+    # Only the stubs and the backport know type parameters.
+    AnyTask, AnyResult, AnyContext = Task, TaskResult, BaseTaskContext
+
 __all__ = [
     "DEFAULT_TASK_BACKEND_ALIAS",
     "DEFAULT_TASK_PRIORITY",
     "DEFAULT_TASK_QUEUE_NAME",
     "TASK_MAX_PRIORITY",
     "TASK_MIN_PRIORITY",
+    "AnyContext",
+    "AnyResult",
+    "AnyTask",
     "BaseTaskBackend",
     "BaseTaskContext",
     "InvalidTask",

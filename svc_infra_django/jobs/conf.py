@@ -16,7 +16,7 @@ class JobsSettings(Section):
     """Jobs that one worker process runs at the same time."""
 
     lease_seconds: PositiveFloat = 30.0
-    """A worker that was silent for so long, by the database's clock, is dead and its jobs are taken from it."""
+    """A worker silent for so long, by the database's clock, is dead and its jobs are taken from it."""
 
     heartbeat_seconds: PositiveFloat = 5.0
     """How often a worker process says that it lives."""

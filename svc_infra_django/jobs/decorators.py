@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from inspect import iscoroutinefunction
-from typing import Any, Literal, TypeVar, cast, overload
+from inspect import iscoroutinefunction, signature
+from typing import Any, Literal, TypeVar, overload
 
 from django.utils.module_loading import autodiscover_modules, import_string
 
@@ -14,7 +14,8 @@ from .compat import (
     DEFAULT_TASK_BACKEND_ALIAS,
     DEFAULT_TASK_PRIORITY,
     DEFAULT_TASK_QUEUE_NAME,
-    BaseTaskContext,
+    AnyContext,
+    AnyTask,
     Task,
     path_of,
 )
@@ -44,7 +45,7 @@ class Unique:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobTask(Task):
+class JobTask(AnyTask):
     """Django's Task with the policy that our worker follows."""
 
     priority: int = DEFAULT_TASK_PRIORITY
@@ -94,7 +95,7 @@ class JobTask(Task):
         super().__post_init__()
 
     def using(self, **changes: Any) -> JobTask:
-        """A copy with other `priority`, `queue_name`, `run_after`, `backend`, `owner` (a user) or `tenant`."""
+        """A copy with another `priority`, `queue_name`, `run_after`, `backend`, `owner` or `tenant`."""
         unknown = changes.keys() - {
             "priority", "queue_name", "run_after", "backend", "owner", "tenant", "headers"
         }  # fmt: skip
@@ -111,7 +112,7 @@ class JobTask(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskContext(BaseTaskContext):
+class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in its stubs
     """What a task with `takes_context=True` is given as its first argument, `context`."""
 
     job_id: str = ""
@@ -243,7 +244,7 @@ def discover() -> None:
     autodiscover_modules("tasks")
 
 
-def task_at(path: str) -> Task:
+def task_at(path: str) -> AnyTask:
     """The task whose dotted path is `path`. Raises UnknownTask if there is none here."""
     if path in registry:
         return registry[path]
@@ -253,9 +254,18 @@ def task_at(path: str) -> Task:
         found = None
     if not isinstance(found, Task):
         raise UnknownTask(f"There is no task {path!r} in this process.", task=path)
-    return cast(Task, found)
+    return found
 
 
 def queue_names() -> set[str]:
     """The queues that declared tasks use."""
     return {DEFAULT_TASK_QUEUE_NAME} | {made.queue_name for made in registry.values()}
+
+
+def parameter_names(path: str) -> list[str]:
+    """The names of a task's positional parameters, without the context; empty for a task unknown here."""
+    try:
+        found = task_at(path)
+    except UnknownTask:
+        return []
+    return list(signature(found.func).parameters)[1 if found.takes_context else 0 :]

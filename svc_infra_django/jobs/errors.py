@@ -31,7 +31,7 @@ class BadArguments(SvcInfraError, TypeError):
 
 
 class ArgumentsTooLarge(SvcInfraError, ValueError):
-    """The arguments are larger than SVC_INFRA["jobs"]["max_argument_bytes"]; store the data and pass its key."""
+    """The arguments are larger than max_argument_bytes; store the data and pass its key."""
 
     code = "jobs.arguments_too_large"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -11,9 +12,11 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from ..observability.redaction import redacted
 from ..rows import TENANT_LENGTH, id_field
 from .cron import next_cron, next_interval
-from .querysets import JobQuerySet, ScheduleQuerySet, WorkerQuerySet
+from .decorators import parameter_names
+from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
 
 class Job(models.Model):
@@ -108,6 +111,17 @@ class Job(models.Model):
     def is_final(self) -> bool:
         return self.state in self.FINAL
 
+    def shown_arguments(self) -> dict[str, Any]:
+        """The arguments for people to see: those that are named like secrets are redacted."""
+        args, kwargs = self.args.get("args", []), self.args.get("kwargs", {})
+        names = parameter_names(self.task)
+        named = zip_longest(names[: len(args)], args, fillvalue="")
+        return {"args": [_shown(name, value) for name, value in named], "kwargs": _shown("", kwargs)}
+
+    def shown_result(self) -> Any:
+        """The return value for people to see, redacted likewise."""
+        return _shown("", self.result)
+
 
 class JobAttempt(models.Model):
     """An attempt that did not end well. Success writes none, so it costs one row a job and no more."""
@@ -159,6 +173,8 @@ class Queue(models.Model):
 
     name = models.CharField(max_length=64, primary_key=True)
     paused_at = models.DateTimeField(null=True, blank=True)
+
+    objects = QueueQuerySet.as_manager()
 
     class Meta:
         ordering = ["name"]
@@ -217,3 +233,7 @@ class Schedule(models.Model):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments of the job."""
         return self.args.get("args", []), self.args.get("kwargs", {})
+
+
+def _shown(name: str, value: Any) -> Any:
+    return redacted({name: value})[name]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.db import models
-from django.db.models import F
-from django.db.models.functions import Now
+from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models.functions import Coalesce, Now
 
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
-    from .models import Job, Schedule, Worker  # noqa: F401 - the type parameters below
+    from .models import Job, Queue, Schedule, Worker  # noqa: F401 - the type parameters below
 
 
 class JobQuerySet(OwnedQuerySet["Job"]):
@@ -29,6 +30,23 @@ class JobQuerySet(OwnedQuerySet["Job"]):
     def due(self, *, now: Any) -> JobQuerySet:
         """Scheduled, and their time has come."""
         return self.filter(state=self.model.State.SCHEDULED, run_at__lte=now)
+
+
+class QueueQuerySet(models.QuerySet["Queue"]):
+    def with_depth(self) -> QueueQuerySet:
+        """Queues with `ready`, `running` and `scheduled`: how many of their jobs are in these states."""
+        jobs = apps.get_model("svc_jobs", "Job")
+
+        def count(state: int) -> Coalesce:
+            waiting = jobs.objects.filter(queue=OuterRef("name"), state=state).order_by()
+            total = waiting.values("queue").annotate(total=Count("pk")).values("total")
+            return Coalesce(Subquery(total, output_field=models.IntegerField()), 0)
+
+        return self.annotate(
+            ready=count(jobs.State.READY),
+            running=count(jobs.State.RUNNING),
+            scheduled=count(jobs.State.SCHEDULED),
+        )
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):

@@ -9,14 +9,15 @@ from random import uniform
 from typing import TypeAlias
 
 Backoff: TypeAlias = Callable[[int], float | None]
-"""Takes the number of the attempt that failed (1 for the first); gives seconds to wait, or None to give up."""
+"""From the number of the attempt that failed (the first is 1) to seconds to wait, or None to give up."""
 
 RetryOn: TypeAlias = (
     tuple[type[BaseException], ...]
     | Mapping[type[BaseException], Callable[[BaseException, int], float | None]]
     | None
 )
-"""Exceptions worth another attempt: None for all, a tuple, or a mapping to `(error, attempt) -> seconds | None`."""
+"""Exceptions worth another attempt: None for all, a tuple, or a mapping to
+`(error, attempt) -> seconds | None`."""
 
 
 @dataclass(frozen=True, slots=True)

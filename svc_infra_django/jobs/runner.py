@@ -19,9 +19,11 @@ from django.utils import timezone
 from ..observability.context import carrying
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
+from ..observability.redaction import redacted_text
 from ..observability.tracing import span
 from .compat import (
-    Task,
+    AnyResult,
+    AnyTask,
     TaskError,
     TaskResult,
     TaskResultStatus,
@@ -53,13 +55,13 @@ class Lost(Exception):
     """The job belongs to somebody else by now: what this attempt did in its transaction is undone."""
 
 
-def result_of(job: Job, task: Task) -> TaskResult:
+def result_of(job: Job, task: AnyTask) -> AnyResult:
     """The job as Django's TaskResult; earlier attempts are read from the database if there were any."""
     earlier = list(job.attempts.all()) if job.attempt > 1 or job.state in Job.FINAL else []
     workers = [str(attempt.worker_id) for attempt in earlier]
     if len(workers) < job.attempt:
         workers.append(str(job.worker_id))
-    result = TaskResult(
+    result: AnyResult = TaskResult(
         task=task,
         id=str(job.pk),
         status=STATUSES.get(Job.State(job.state), TaskResultStatus.READY),
@@ -77,7 +79,7 @@ def result_of(job: Job, task: Task) -> TaskResult:
     return result
 
 
-def run(job: Job, task: Task, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
+def run(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the attempt in this thread, an async body in a loop of its own. Never raises."""
     with _context(job):
         attempt = Attempt(job, task, is_lost)
@@ -88,7 +90,7 @@ def run(job: Job, task: Task, *, is_lost: Callable[[], bool] = lambda: False) ->
             return attempt.failed(error)
 
 
-async def arun(job: Job, task: Task, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
+async def arun(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the attempt of an async body in the running loop. Raises CancelledError if the job is lost."""
     with _context(job):
         attempt = Attempt(job, task, is_lost)
@@ -106,16 +108,16 @@ async def arun(job: Job, task: Task, *, is_lost: Callable[[], bool] = lambda: Fa
 class Attempt:
     """One attempt under way."""
 
-    def __init__(self, job: Job, task: Task, is_lost: Callable[[], bool]) -> None:
+    def __init__(self, job: Job, task: AnyTask, is_lost: Callable[[], bool]) -> None:
         self.job, self.task, self.is_lost = job, task, is_lost
         self.timeout: float | None = getattr(task, "timeout", None)
         self.is_atomic: bool = getattr(task, "atomic", False)
-        self.result: TaskResult | None = None
+        self.result: AnyResult | None = None
         self.args: list[Any] = job.args["args"]
         self.kwargs: dict[str, Any] = job.args["kwargs"]
         self.started = perf_counter()
 
-    def begin(self, result: TaskResult) -> None:
+    def begin(self, result: AnyResult) -> None:
         self.result = result
         if self.task.takes_context:
             context = TaskContext(
@@ -141,7 +143,7 @@ class Attempt:
             return self.outcome(Job.State.READY)
         decision = self._judge(error)
         path = path_of(type(error))[:255]
-        story = storable("".join(format_exception(error)))[-TRACEBACK_LENGTH:]
+        story = storable(redacted_text("".join(format_exception(error))))[-TRACEBACK_LENGTH:]
         outcome = self.outcome(VERDICTS[decision.verdict], error=path, traceback=story, delay=decision.delay)
         log = logger.warning if decision.verdict is Verdict.RETRY else logger.error
         log("job failed", verdict=decision.verdict.value, error=path, delay_seconds=round(decision.delay, 1))

@@ -221,7 +221,8 @@ def _acknowledge(wins: Sequence[Outcome]) -> None:
     _report_lost(lost)
 
 
-# The literals 0 and 1 are Job.State.READY and RUNNING: the planner proves a partial index only from constants.
+# The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
+# index.
 _CLAIM_SET = """
 state = 1, epoch = {table}.epoch + 1, attempt = {table}.attempt + 1, attempted_at = {now},
 started_at = COALESCE({table}.started_at, {now}), worker_id = %s,
@@ -269,7 +270,8 @@ def _acknowledge_and_claim(
     queue = queues[0] if queues else ""
     sql = f"""
         WITH done AS (
-            UPDATE {names["table"]} j SET state = 2, finished_at = now(), result = d.result, error = '', traceback = '',
+            UPDATE {names["table"]} j SET
+                   state = 2, finished_at = now(), result = d.result, error = '', traceback = '',
                    unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
             WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
@@ -296,7 +298,7 @@ def _acknowledge_and_claim(
         worker,
     ]
     rows = list(Job.objects.using(alias).raw(sql, params))
-    done = {row.done_id for row in rows if row.done_id}
+    done = {pk for row in rows if (pk := getattr(row, "done_id"))}  # noqa: B009 - a column of this query only
     _report_lost([win for win in wins if win.job.pk not in done])
     return _in_order(row for row in rows if row.pk)
 

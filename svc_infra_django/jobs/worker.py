@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from inspect import iscoroutinefunction
 from queue import SimpleQueue
 from random import uniform
@@ -30,7 +31,7 @@ from ..identifiers import uuid7
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from . import turn
-from .compat import Task
+from .compat import AnyTask
 from .conf import settings
 from .decorators import discover, queue_names, task_at
 from .errors import UnknownTask
@@ -241,7 +242,7 @@ class JobWorker:
         else:
             self._threads.submit(lambda: self._run_sync(running, task))
 
-    def _run_sync(self, running: Running, task: Task) -> None:
+    def _run_sync(self, running: Running, task: AnyTask) -> None:
         outcome = None
         try:
             if not running.is_lost:
@@ -251,7 +252,7 @@ class JobWorker:
         finally:
             self._end(running, outcome)
 
-    async def _run_async(self, running: Running, task: Task) -> Outcome:
+    async def _run_async(self, running: Running, task: AnyTask) -> Outcome:
         # The context gives the job's ORM calls a thread of their own; its connection goes with it.
         async with ThreadSensitiveContext() as context:
             try:
@@ -451,9 +452,7 @@ class JobWorker:
 
     def _start_services(self) -> list[Thread]:
         services = [cls() for _, cls in declared("worker_services")] if self.with_services else []
-        return [
-            self._start(lambda service=service: self._serve(service), service.name) for service in services
-        ]
+        return [self._start(partial(self._serve, service), service.name) for service in services]
 
     def _serve(self, service: WorkerService) -> None:
         failures = 0

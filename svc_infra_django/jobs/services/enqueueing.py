@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from ...observability.context import carried
 from ...observability.metrics import metrics
-from ..compat import Task, task_backends
+from ..compat import AnyTask, task_backends
 from ..conf import settings
 from ..decorators import JobTask, Unique, queue_names
 from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue
@@ -25,7 +25,7 @@ from ..turn import database, wake
 AT_ONCE = 1000
 
 
-def enqueue(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+def enqueue(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     """Write one job. Of a unique task that waits already, the waiting job is returned.
 
     Raises BadArguments, ArgumentsTooLarge or UnknownQueue.
@@ -40,7 +40,7 @@ def enqueue(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     return job
 
 
-def enqueue_many(task: Task, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]:
+def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any]]) -> list[str]:
     """Write a job for each of `calls`, a thousand a statement: a mapping is keyword arguments, a sequence
     positional ones. Returns the ids of the jobs written; those that a unique task refused are missing.
 
@@ -71,7 +71,7 @@ def enqueue_many(task: Task, calls: Iterable[Mapping[str, Any] | Sequence[Any]])
 aenqueue_many = sync_to_async(enqueue_many)
 
 
-def _check_queue(task: Task) -> None:
+def _check_queue(task: AnyTask) -> None:
     if not task_backends[task.backend].queues and task.queue_name not in queue_names():
         raise UnknownQueue(
             f"No task declares the queue {task.queue_name!r} and TASKS does not list it in QUEUES.",
@@ -79,8 +79,8 @@ def _check_queue(task: Task) -> None:
         )
 
 
-def _new_job(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
-    arguments = _checked(task, args, kwargs)
+def _new_job(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+    arguments = checked_arguments(task, args, kwargs)
     now = timezone.now()
     is_later = task.run_after is not None and task.run_after > now
     unique: Unique | None = getattr(task, "unique", None)
@@ -102,7 +102,8 @@ def _new_job(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     )
 
 
-def _checked(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as they are stored. Raises BadArguments, ArgumentsTooLarge."""
     # A first argument that the worker will give has to be counted.
     context = [None] if task.takes_context else []
     try:
@@ -120,7 +121,7 @@ def _checked(task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict
         raise BadArguments(f"{task.module_path}: {error}.") from None
 
 
-def _unique_key(task: Task, unique: Unique, arguments: Mapping[str, Any]) -> str:
+def _unique_key(task: AnyTask, unique: Unique, arguments: Mapping[str, Any]) -> str:
     bound = signature(task.func).bind(
         *([None] if task.takes_context else []), *arguments["args"], **arguments["kwargs"]
     )
@@ -141,6 +142,6 @@ def _insert_unique(job: Job) -> Job:
             return job
 
 
-def _announce(task: Task, count: int) -> None:
+def _announce(task: AnyTask, count: int) -> None:
     metrics.increment("jobs.enqueued", count, queue=task.queue_name)
     transaction.on_commit(wake, using=database())

@@ -35,8 +35,9 @@ __all__ = [
 def cancel(job_id: UUID | str) -> Job:
     """End a job that is not finished. One that waits never runs.
 
-    One that runs is told (`context.cancelled`, an async body is cancelled at the worker's next heartbeat) and its
-    result is thrown away; an atomic one is rolled back. Raises JobNotFound, JobNotCancellable.
+    One that runs is told at its worker's next heartbeat (`context.cancelled`; an async body is
+    cancelled) and its result is thrown away; an atomic one is rolled back. Raises JobNotFound,
+    JobNotCancellable.
     """
     job = _locked(job_id)
     if job.is_final:

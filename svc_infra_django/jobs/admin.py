@@ -1,0 +1,280 @@
+"""Jobs, queues, schedules and workers for staff."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+
+from ..admin import MachineRowAdmin
+from ..errors import SvcInfraError, ValidationError
+from .conf import settings
+from .models import Job, JobAttempt, Queue, Schedule, Worker
+from .services import scheduling
+from .services.operating import cancel, pause, resume, retry_dead
+
+
+class AttemptInline(admin.TabularInline[JobAttempt, Job]):
+    model = JobAttempt
+    fields = ("attempt", "outcome", "started_at", "finished_at", "error", "shown_traceback")
+    readonly_fields = fields
+    extra = 0
+    can_delete = False
+    verbose_name_plural = "attempts that did not end well"
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description="traceback")
+    def shown_traceback(self, attempt: JobAttempt) -> str:
+        return _preformatted(attempt.traceback)
+
+
+class QueueFilter(admin.SimpleListFilter):
+    """By queue, from the table of queues: the distinct values of the jobs would be a scan."""
+
+    title = "queue"
+    parameter_name = "queue"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in Queue.objects.values_list("name", flat=True)[:100]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
+        return queryset.filter(queue=self.value()) if self.value() else queryset
+
+
+@admin.register(Job)
+class JobAdmin(MachineRowAdmin):
+    list_display = (
+        "id",
+        "task",
+        "queue",
+        "shown_state",
+        "attempt",
+        "created_at",
+        "run_at",
+        "finished_at",
+        "error",
+    )
+    list_filter = ("state", QueueFilter)
+    search_fields = ("id",)
+    search_help_text = "The whole id of a job, or the name of a tenant."
+    ordering = ("-id",)
+    actions = ("retry_jobs", "cancel_jobs")
+    inlines = (AttemptInline,)
+    fields = (
+        ("id", "task", "queue"),
+        ("shown_state", "attempt", "max_attempts", "crashes"),
+        ("owner", "tenant", "priority"),
+        ("created_at", "run_at", "started_at", "finished_at"),
+        "shown_arguments",
+        "shown_result",
+        "headers",
+        "error",
+        "shown_traceback",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        return super().get_queryset(request).select_related("owner")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(pk=UUID(term)), False
+        except ValueError:
+            return queryset.filter(tenant=term), False
+
+    @admin.display(description="state", ordering="state")
+    def shown_state(self, job: Job) -> str:
+        return job.get_state_display()
+
+    @admin.display(description="arguments")
+    def shown_arguments(self, job: Job) -> str:
+        return _preformatted(json.dumps(job.shown_arguments(), indent=2, ensure_ascii=False))
+
+    @admin.display(description="result")
+    def shown_result(self, job: Job) -> str:
+        return _preformatted(json.dumps(job.shown_result(), indent=2, ensure_ascii=False))
+
+    @admin.display(description="traceback")
+    def shown_traceback(self, job: Job) -> str:
+        return _preformatted(job.traceback)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return self.may_act(request)
+
+    @admin.action(description="Retry the failed or cancelled jobs", permissions=["act"])
+    def retry_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        _act(self, request, queryset, lambda job: retry_dead(job.pk), "retried")
+
+    @admin.action(description="Cancel the jobs that are not finished", permissions=["act"])
+    def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        _act(self, request, queryset, lambda job: cancel(job.pk), "cancelled")
+
+
+@admin.register(Queue)
+class QueueAdmin(MachineRowAdmin):
+    list_display = ("name", "is_running", "paused_at", "ready", "running", "scheduled")
+    actions = ("pause_queues", "resume_queues")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
+        return Queue.objects.with_depth()
+
+    @admin.display(boolean=True, description="running")
+    def is_running(self, queue: Queue) -> bool:
+        return not queue.is_paused
+
+    @admin.display(description="ready jobs")
+    def ready(self, queue: Any) -> int:
+        return int(queue.ready)
+
+    @admin.display(description="running jobs")
+    def running(self, queue: Any) -> int:
+        return int(queue.running)
+
+    @admin.display(description="scheduled jobs")
+    def scheduled(self, queue: Any) -> int:
+        return int(queue.scheduled)
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return self.may_act(request)
+
+    @admin.action(description="Pause", permissions=["act"])
+    def pause_queues(self, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
+        _act(self, request, queryset, lambda queue: pause(queue.name), "paused")
+
+    @admin.action(description="Resume", permissions=["act"])
+    def resume_queues(self, request: HttpRequest, queryset: QuerySet[Queue]) -> None:
+        _act(self, request, queryset, lambda queue: resume(queue.name), "resumed")
+
+
+@admin.register(Worker)
+class WorkerAdmin(MachineRowAdmin):
+    list_display = (
+        "name",
+        "is_alive",
+        "shown_queues",
+        "concurrency",
+        "started_at",
+        "heartbeat_at",
+        "is_stopping",
+    )
+    ordering = ("-id",)
+
+    @admin.display(boolean=True, description="alive")
+    def is_alive(self, worker: Worker) -> bool:
+        return worker.heartbeat_at > timezone.now() - timedelta(seconds=settings.lease_seconds)
+
+    @admin.display(description="queues")
+    def shown_queues(self, worker: Worker) -> str:
+        return ", ".join(worker.queues) or "all"
+
+
+class ScheduleForm(forms.ModelForm[Schedule]):
+    """Refuses what could never fire."""
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if not self.errors:
+            written = self.instance
+            for name in self.fields:
+                setattr(written, name, cleaned.get(name))
+            written.args = written.args or {}
+            try:
+                scheduling.check_schedule(written, now=timezone.now())
+            except ValidationError as error:
+                for problem in error.errors:
+                    field = problem.pointer.strip("/").replace("timezone", "tz")
+                    self.add_error(field if field in self.fields else NON_FIELD_ERRORS, problem.message)
+        return cleaned
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(admin.ModelAdmin[Schedule]):
+    form = ScheduleForm
+    list_display = ("key", "task", "times", "enabled", "source", "next_fire_at", "last_fire_at")
+    list_filter = ("enabled", "source")
+    search_fields = ("key",)
+    show_full_result_count = False
+    fields = (
+        "key",
+        "task",
+        "args",
+        "queue",
+        "cron",
+        "every_seconds",
+        "tz",
+        "enabled",
+        "source",
+        "next_fire_at",
+    )
+    readonly_fields = ("source", "next_fire_at")
+    actions = ("enable", "disable", "fire")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> tuple[str, ...]:
+        of_code = obj is not None and obj.source == Schedule.Source.CODE
+        return ("key", "task", *self.readonly_fields) if of_code else self.readonly_fields
+
+    def has_delete_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        # A worker that starts would write it again; disable it instead.
+        is_written_here = obj is None or obj.source == Schedule.Source.ADMIN
+        return is_written_here and super().has_delete_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
+        scheduling.write_schedule(obj, now=timezone.now())
+
+    @admin.display(description="times")
+    def times(self, schedule: Schedule) -> str:
+        if schedule.cron:
+            return f"{schedule.cron} ({schedule.tz})"
+        return f"every {timedelta(seconds=schedule.every_seconds or 0)}"
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        now = timezone.now()
+        _act(self, request, queryset, lambda row: scheduling.set_enabled(row, True, now=now), "enabled")
+
+    @admin.action(description="Disable", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        now = timezone.now()
+        _act(self, request, queryset, lambda row: scheduling.set_enabled(row, False, now=now), "disabled")
+
+    @admin.action(description="Fire now", permissions=["change"])
+    def fire(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        _act(self, request, queryset, scheduling.fire_now, "fired")
+
+
+def _act(
+    page: admin.ModelAdmin[Any],
+    request: HttpRequest,
+    rows: Iterable[Any],
+    act: Callable[[Any], Any],
+    done: str,
+) -> None:
+    """Do it to each row; tell how many it was done to, and why not to the others."""
+    count = 0
+    for row in rows:
+        try:
+            act(row)
+            count += 1
+        except SvcInfraError as error:
+            page.message_user(request, f"{row}: {error.message}", messages.WARNING)
+    page.message_user(request, f"{count} {done}.", messages.SUCCESS if count else messages.INFO)
+
+
+def _preformatted(text: str) -> str:
+    return format_html("<pre>{}</pre>", text) if text else "-"

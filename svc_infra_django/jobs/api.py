@@ -1,0 +1,87 @@
+"""Jobs for operators: look, retry, cancel, pause."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from ninja import Query, Router
+
+from ..api import ApiRequest, Page, PageQuery, paginated, requires
+from .errors import JobNotFound
+from .models import Job, Queue, Schedule
+from .schemas import JobDetail, JobOut, QueueOut, ScheduleOut, StateName
+from .services.operating import cancel, pause, queue_named, resume, retry_dead
+
+router = Router(tags=["jobs"])
+
+STATES = {state.label: state for state in Job.State}
+
+
+@router.get("", response=Page[JobOut])
+@requires("svc_jobs.view_job")
+def list_jobs(
+    request: ApiRequest,
+    page: Query[PageQuery],
+    state: StateName | None = None,
+    queue: str | None = None,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """All jobs, the newest first."""
+    wanted: dict[str, Any] = {"queue": queue, "task": task, "state": STATES[state] if state else None}
+    jobs = Job.objects.filter(**{name: value for name, value in wanted.items() if value is not None})
+    return paginated(jobs.defer("traceback", "result"), page, order=("-id",))
+
+
+@router.get("/queues", response=Page[QueueOut])
+@requires("svc_jobs.view_queue")
+def list_queues(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    """The queues that workers serve, and how full they are."""
+    return paginated(Queue.objects.with_depth(), page, order=("name",))
+
+
+@router.post("/queues/{name}/pause", response=QueueOut)
+@requires("svc_jobs.change_queue")
+def pause_queue(request: ApiRequest, name: str) -> Queue:
+    """Start no more jobs of the queue; those that run go on."""
+    pause(name)
+    return Queue.objects.with_depth().get(pk=name)
+
+
+@router.post("/queues/{name}/resume", response=QueueOut)
+@requires("svc_jobs.change_queue")
+def resume_queue(request: ApiRequest, name: str) -> Queue:
+    """Start jobs of the queue again."""
+    resume(name)
+    return Queue.objects.with_depth().get(pk=queue_named(name).pk)
+
+
+@router.get("/schedules", response=Page[ScheduleOut])
+@requires("svc_jobs.view_schedule")
+def list_schedules(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    """What runs by itself, and when it will next."""
+    return paginated(Schedule.objects.all(), page, order=("key",))
+
+
+@router.get("/{uuid:job_id}", response=JobDetail)
+@requires("svc_jobs.view_job")
+def get_job(request: ApiRequest, job_id: UUID) -> Job:
+    """One job with its traceback and its attempts."""
+    job = Job.objects.prefetch_related("attempts").filter(pk=job_id).first()
+    if job is None:
+        raise JobNotFound("Job", job_id)
+    return job
+
+
+@router.post("/{uuid:job_id}/retry", response=JobOut)
+@requires("svc_jobs.change_job")
+def retry_job(request: ApiRequest, job_id: UUID) -> Job:
+    """Run a failed or cancelled job again."""
+    return retry_dead(job_id)
+
+
+@router.post("/{uuid:job_id}/cancel", response=JobOut)
+@requires("svc_jobs.change_job")
+def cancel_job(request: ApiRequest, job_id: UUID) -> Job:
+    """End a job that is not finished."""
+    return cancel(job_id)

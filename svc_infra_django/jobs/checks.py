@@ -1,0 +1,88 @@
+"""What of the project's settings would lose jobs, run them twice or never."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import connections
+
+from .compat import task_backends
+from .conf import settings
+from .decorators import discover
+from .turn import database
+
+BACKEND = "svc_infra_django.jobs.backends.DatabaseBackend"
+HINT = "docs/reference/jobs.md has the settings of a worker."
+
+
+@register("svc_infra")
+def check_backend(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W001: no alias of TASKS leads to the database engine."""
+    aliases = getattr(django_settings, "TASKS", {}) or {}
+    if BACKEND not in [alias.get("BACKEND") for alias in aliases.values()]:
+        yield Warning(
+            "No backend in TASKS is the database engine: run_worker will find nothing to do.",
+            hint=f'TASKS = {{"default": {{"BACKEND": "{BACKEND}"}}}}',
+            id="svc_jobs.W001",
+        )
+
+
+@register("svc_infra")
+def check_lease(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E001: a worker that misses one heartbeat would be taken for dead."""
+    if settings.lease_seconds < 3 * settings.heartbeat_seconds:
+        yield Error(
+            f"lease_seconds ({settings.lease_seconds}) is less than three heartbeats "
+            f"({settings.heartbeat_seconds} seconds each): a busy worker would lose its jobs.",
+            hint=f"Raise lease_seconds or lower heartbeat_seconds. {HINT}",
+            id="svc_jobs.E001",
+        )
+
+
+@register("svc_infra")
+def check_tasks(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E002: a tasks module cannot be imported; E003: TASKS names a backend that cannot be made."""
+    try:
+        task_backends.all()
+    except Exception as error:  # frontier: whatever the backend raises is the finding
+        yield Error(f"TASKS: {error}", hint=HINT, id="svc_jobs.E003")
+        return
+    try:
+        discover()
+    except Exception as error:  # frontier: whatever the module raises is the finding
+        yield Error(
+            f"A tasks module cannot be imported: {type(error).__name__}: {error}",
+            hint="Import it in a shell to see where it fails.",
+            id="svc_jobs.E002",
+        )
+
+
+@register("svc_infra")
+def check_database(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E004: a database that the engine does not know; W002: SQLite without immediate transactions."""
+    connection = connections[database()]
+    if connection.vendor not in ("postgresql", "sqlite"):
+        yield Error(
+            f"Jobs need PostgreSQL or SQLite; {connection.alias!r} is {connection.vendor}.",
+            hint="Route the app svc_jobs to a database that is one of the two.",
+            id="svc_jobs.E004",
+        )
+    elif connection.vendor == "sqlite":
+        if sqlite3.sqlite_version_info < (3, 35):
+            yield Error(
+                f"Jobs need SQLite 3.35; this is {sqlite3.sqlite_version}.",
+                hint="Use a Python that is built with a newer SQLite, or PostgreSQL.",
+                id="svc_jobs.E004",
+            )
+        options = connection.settings_dict.get("OPTIONS", {})
+        if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+            yield Warning(
+                "Transactions begin without SQLite's write lock: two processes that write will fail with "
+                "`database is locked`.",
+                hint='Set "transaction_mode": "IMMEDIATE" in OPTIONS of the database, and journal mode WAL.',
+                id="svc_jobs.W002",
+            )
