@@ -63,7 +63,7 @@ def check_tasks(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 
 @register("svc_infra")
 def check_database(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
-    """E004: a database that the engine does not know; W002: SQLite without immediate transactions."""
+    """E004: a database that the engine does not know."""
     connection = connections[database()]
     if connection.vendor not in ("postgresql", "sqlite"):
         yield Error(
@@ -71,18 +71,23 @@ def check_database(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             hint="Route the app svc_jobs to a database that is one of the two.",
             id="svc_jobs.E004",
         )
-    elif connection.vendor == "sqlite":
-        if sqlite3.sqlite_version_info < (3, 35):
-            yield Error(
-                f"Jobs need SQLite 3.35; this is {sqlite3.sqlite_version}.",
-                hint="Use a Python that is built with a newer SQLite, or PostgreSQL.",
-                id="svc_jobs.E004",
-            )
-        options = connection.settings_dict.get("OPTIONS", {})
-        if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
-            yield Warning(
-                "Transactions begin without SQLite's write lock: two processes that write will fail with "
-                "`database is locked`.",
-                hint='Set "transaction_mode": "IMMEDIATE" in OPTIONS of the database, and journal mode WAL.',
-                id="svc_jobs.W002",
-            )
+    elif connection.vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 35):
+        yield Error(
+            f"Jobs need SQLite 3.35; this is {sqlite3.sqlite_version}.",
+            hint="Use a Python that is built with a newer SQLite, or PostgreSQL.",
+            id="svc_jobs.E005",
+        )
+
+
+@register("svc_infra", deploy=True)
+def check_transactions(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W002: SQLite gives the right to write to transactions too late."""
+    connection = connections[database()]
+    options = connection.settings_dict.get("OPTIONS", {})
+    if connection.vendor == "sqlite" and str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+        yield Warning(
+            "Transactions begin without SQLite's write lock: requests that write while a worker writes may "
+            "fail with `database is locked`.",
+            hint='Set "transaction_mode": "IMMEDIATE" in OPTIONS of the database, and journal mode WAL.',
+            id="svc_jobs.W002",
+        )

@@ -13,7 +13,6 @@ from traceback import format_exception
 from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import transaction
 from django.utils import timezone
 
 from ..observability.context import carrying
@@ -38,7 +37,7 @@ from .errors import BadResult, JobTimeout
 from .models import Job
 from .payloads import plain, storable
 from .retries import Decision, Verdict, decide
-from .turn import Outcome, database, settle_one
+from .turn import Outcome, database, immediate, settle_one
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -57,7 +56,8 @@ class Lost(Exception):
 
 def result_of(job: Job, task: AnyTask) -> AnyResult:
     """The job as Django's TaskResult; earlier attempts are read from the database if there were any."""
-    earlier = list(job.attempts.all()) if job.attempt > 1 or job.state in Job.FINAL else []
+    has_earlier = job.attempt > 1 or (job.attempt == 1 and job.state != Job.State.RUNNING)
+    earlier = list(job.attempts.all()) if has_earlier else []
     workers = [str(attempt.worker_id) for attempt in earlier]
     if len(workers) < job.attempt:
         workers.append(str(job.worker_id))
@@ -203,7 +203,7 @@ def _tell(signal: Any, result: Any) -> None:
 def _run_sync(attempt: Attempt) -> Any:
     if not attempt.is_atomic:
         return checked(_call(attempt))
-    with transaction.atomic(using=database()):
+    with immediate(database()):
         value = checked(_call(attempt))
         if not settle_one(attempt.outcome(Job.State.SUCCEEDED, result=value)):
             raise Lost

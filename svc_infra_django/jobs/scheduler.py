@@ -8,14 +8,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from .decorators import JobTask, Period, periods, task_at
 from .models import Schedule
-from .turn import database
+from .turn import database, immediate
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -29,7 +29,7 @@ def sync_schedules(*, now: datetime) -> None:
     is gone is deleted.
     """
     schedules = Schedule.objects.using(database())
-    with transaction.atomic(using=database()):
+    with immediate(database()):
         known = {row.key: row for row in schedules.select_for_update()}
         for key, period in periods.items():
             _sync(known.get(key), key, period, now=now)
@@ -74,7 +74,7 @@ def fire_now(schedule: Schedule) -> Any:
 def _fire(schedule: Schedule, *, now: datetime) -> bool:
     fire_at = schedule.next_fire_at
     try:
-        with transaction.atomic(using=database()):
+        with immediate(database()):
             moved = (
                 Schedule.objects.using(database())
                 .filter(pk=schedule.pk, enabled=True, next_fire_at=fire_at)

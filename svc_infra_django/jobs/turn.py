@@ -6,7 +6,8 @@ Every statement is guarded by state and epoch, so whoever lost a job cannot writ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event
@@ -59,6 +60,26 @@ def database() -> str:
     return router.db_for_write(Job)
 
 
+@contextmanager
+def immediate(alias: str) -> Iterator[None]:
+    """A transaction that has the right to write from its first statement on.
+
+    SQLite gives that only when it is asked for; asked later, it refuses with `database is locked`.
+    """
+    connection: Any = connections[alias]
+    if connection.vendor == "sqlite" and not connection.in_atomic_block:
+        connection.ensure_connection()
+        usual, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
+        try:
+            with transaction.atomic(using=alias):
+                yield
+        finally:
+            connection.transaction_mode = usual
+    else:
+        with transaction.atomic(using=alias):
+            yield
+
+
 def database_now() -> datetime:
     """The time by the clock that all workers share."""
     connection = connections[database()]
@@ -104,14 +125,14 @@ def take_turn(
     ]
     rest = [outcome for outcome in outcomes if outcome.state != Job.State.SUCCEEDED]
     if connections[alias].vendor != "postgresql":
-        with transaction.atomic(using=alias):
+        with immediate(alias):
             _settle(rest)
             _acknowledge(wins)
             return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
     if not rest and len(queues) <= 1 and room:
         # The common turn: one statement, so one commit.
         return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
-    with transaction.atomic(using=alias):
+    with immediate(alias):
         _settle(rest)
         claimed: list[Job] = []
         for position, queue in enumerate(queues if room else ()):
@@ -271,7 +292,7 @@ def _acknowledge_and_claim(
     sql = f"""
         WITH done AS (
             UPDATE {names["table"]} j SET
-                   state = 2, finished_at = now(), result = d.result, error = '', traceback = '',
+                   state = 2, finished_at = clock_timestamp(), result = d.result, error = '', traceback = '',
                    unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
             FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
             WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
@@ -317,7 +338,7 @@ def stage(*, now: datetime | None = None) -> int:
     """Make scheduled jobs ready that are due at `now` (by default now, by the database's clock)."""
     alias = database()
     moment = Now() if now is None else now
-    with transaction.atomic(using=alias):
+    with immediate(alias):
         due = Job.objects.using(alias).due(now=moment).order_by("run_at").select_for_update(skip_locked=True)
         ids = list(due.values_list("pk", flat=True)[:STAGED_AT_ONCE])
         if not ids:
@@ -338,7 +359,7 @@ def next_due_at() -> datetime | None:
 def rescue(*, lease: timedelta, max_crashes: int) -> int:
     """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
     alias = database()
-    with transaction.atomic(using=alias):
+    with immediate(alias):
         alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
         orphans = Job.objects.using(alias).running().exclude(Exists(alive))
         taken = list(orphans.order_by("id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])

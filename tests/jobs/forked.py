@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import django.apps
@@ -27,7 +28,7 @@ def run_worker(database: str, settings: dict[str, Any], args: list[str], log: st
     from django.core.signals import setting_changed
     from django.db import connections
 
-    with open(log, "ab", buffering=0) as file:
+    with Path(log).open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     connections.databases["default"]["NAME"] = database

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from svc_infra_django.jobs.errors import JobNotCancellable, JobNotFound, JobNotRetryable, QueueNotFound
+from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.services.operating import cancel, pause, prune, resume, retry_dead
+from svc_infra_django.jobs.worker import drain
+from tests.jobs import work
+
+pytestmark = pytest.mark.django_db
+
+
+def dead_job() -> Job:
+    result = work.fail.enqueue()
+    drain(timezone.now() + timedelta(hours=1))
+    return Job.objects.get(pk=result.id)
+
+
+def test_a_dead_job_keeps_its_error_and_can_be_retried() -> None:
+    job = dead_job()
+    assert "Shaky: again" in job.traceback
+
+    retried = retry_dead(job.pk)
+    assert (retried.state, retried.finished_at) == (Job.State.READY, None)
+    drain(timezone.now() + timedelta(hours=1))
+
+    job.refresh_from_db()
+    assert (job.state, job.attempt, job.max_attempts) == (Job.State.FAILED, 6, 6)
+    assert job.attempts.count() == 6
+
+
+def test_only_what_ended_badly_can_be_retried() -> None:
+    job = Job.objects.get(pk=work.add.enqueue(1).id)
+
+    with pytest.raises(JobNotRetryable, match="ready"):
+        retry_dead(job.pk)
+
+
+def test_a_waiting_job_that_is_cancelled_never_runs(ledger: str) -> None:
+    ready = work.record.enqueue(ledger)
+    later = work.record.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(ledger)
+
+    cancel(ready.id)
+    cancel(later.id)
+
+    assert drain(timezone.now() + timedelta(hours=2)) == 0
+    assert set(Job.objects.values_list("state", flat=True)) == {Job.State.CANCELLED}
+    with pytest.raises(JobNotCancellable, match="cancelled"):
+        cancel(ready.id)
+
+
+def test_cancelling_lets_go_of_the_unique_key() -> None:
+    first = work.only_once.enqueue("a")
+
+    cancel(first.id)
+
+    assert work.only_once.enqueue("a").id != first.id
+
+
+@pytest.mark.parametrize("identifier", ["nonsense", "019ab39e-0000-7000-8000-000000000000"])
+def test_a_job_that_is_not_there_is_not_found(identifier: str) -> None:
+    for act in (cancel, retry_dead):
+        with pytest.raises(JobNotFound):
+            act(identifier)
+
+
+def test_a_paused_queue_starts_nothing_until_it_is_resumed(ledger: str) -> None:
+    work.mail.enqueue(ledger, "mail")
+    work.record.enqueue(ledger, "default")
+
+    pause("mail")
+    drain()
+    assert work.read(ledger) == ["default"]
+
+    resume("mail")
+    drain()
+    assert work.read(ledger) == ["default", "mail"]
+
+
+def test_a_queue_that_nobody_knows_cannot_be_paused() -> None:
+    with pytest.raises(QueueNotFound):
+        pause("mial")
+
+
+def test_pruning_deletes_what_was_kept_long_enough_and_nothing_else(svc_settings: Any) -> None:
+    svc_settings(jobs={"keep_succeeded_hours": 1, "keep_failed_hours": 10})
+    work.add.enqueue(1)
+    drain()
+    failed = dead_job()
+    waiting = work.add.enqueue(1)
+    Job.objects.update(created_at=timezone.now() - timedelta(days=400))
+
+    assert prune() == 0
+    assert prune(now=timezone.now() + timedelta(hours=2)) == 1
+    assert set(Job.objects.values_list("pk", flat=True)) == {failed.pk, Job.objects.get(pk=waiting.id).pk}
+    assert prune(now=timezone.now() + timedelta(hours=20)) == 1
+    assert prune(now=timezone.now() + timedelta(days=4000)) == 0

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.utils import timezone
+
+from svc_infra_django.identifiers import uuid7
+from svc_infra_django.jobs import enqueue_many, turn
+from svc_infra_django.jobs.models import Job, Worker
+from svc_infra_django.jobs.runner import run
+from svc_infra_django.jobs.services.operating import cancel
+from svc_infra_django.jobs.turn import Outcome
+from tests.jobs import work
+
+pytestmark = pytest.mark.django_db
+
+
+def claim(worker: UUID | None = None, *, room: int = 10, outcomes: Any = (), **options: Any) -> list[Job]:
+    return turn.take_turn(list(outcomes), worker=worker or uuid7(), queues=["default"], room=room, **options)
+
+
+def succeed(job: Job, result: Any = None) -> Outcome:
+    return Outcome(job, Job.State.SUCCEEDED, result=result)
+
+
+def test_a_turn_claims_no_more_than_there_is_room_for() -> None:
+    enqueue_many(work.add, [[number] for number in range(5)])
+
+    assert len(claim(room=2)) == 2
+    assert len(claim(room=0)) == 0
+    assert len(claim(room=10)) == 3
+    assert claim() == []
+
+
+def test_a_turn_writes_and_claims_at_once() -> None:
+    enqueue_many(work.add, [[number] for number in range(3)])
+    first, second = claim(room=2)
+
+    third = claim(outcomes=[succeed(first, {"x": [1, None]}), succeed(second)])
+
+    assert len(third) == 1
+    first.refresh_from_db()
+    second.refresh_from_db()
+    assert (first.state, first.result) == (Job.State.SUCCEEDED, {"x": [1, None]})
+    assert second.result is None
+
+
+def test_several_queues_share_the_room_in_order(ledger: str) -> None:
+    work.mail.enqueue(ledger, "x")
+    enqueue_many(work.add, [[1], [2]])
+
+    jobs = turn.take_turn([], worker=uuid7(), queues=["mail", "default"], room=2)
+
+    assert [job.queue for job in jobs] == ["mail", "default"]
+
+
+def test_writing_the_same_outcome_again_is_harmless_and_no_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    work.add.enqueue(1)
+    work.fail.enqueue()
+    good, bad = claim()
+    outcomes = [succeed(good, 5), Outcome(bad, Job.State.SCHEDULED, error="x.Y", delay=60)]
+
+    claim(outcomes=outcomes)
+    first = list(Job.objects.order_by("pk").values())
+    claim(outcomes=outcomes)
+
+    assert list(Job.objects.order_by("pk").values()) == first
+    assert bad.attempts.count() == 1
+    assert "taken away" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "state", [Job.State.SUCCEEDED, Job.State.FAILED, Job.State.SCHEDULED, Job.State.READY]
+)
+def test_whoever_lost_a_job_cannot_write_to_it(state: Job.State, caplog: pytest.LogCaptureFixture) -> None:
+    work.add.enqueue(1)
+    (stale,) = claim()
+    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+    (fresh,) = claim()
+    assert (fresh.pk, fresh.epoch) == (stale.pk, stale.epoch + 2)
+
+    claim(outcomes=[Outcome(stale, state, error="x.Y")])
+
+    fresh.refresh_from_db()
+    assert (fresh.state, fresh.attempt) == (Job.State.RUNNING, 2)
+    assert "taken away" in caplog.text
+
+
+def test_the_jobs_of_a_living_worker_are_left_alone() -> None:
+    worker = Worker.objects.create(name="w", host="h", pid=1, concurrency=1)
+    work.add.enqueue(1)
+    (job,) = claim(worker.pk)
+
+    assert turn.rescue(lease=timedelta(seconds=30), max_crashes=3) == 0
+
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=31))
+    assert turn.rescue(lease=timedelta(seconds=30), max_crashes=3) == 1
+    job.refresh_from_db()
+    assert (job.state, job.crashes, job.worker_id) == (Job.State.READY, 1, None)
+    assert not Worker.objects.exists()
+
+
+def test_a_crash_counts_as_an_attempt() -> None:
+    work.add.enqueue(1)
+    Job.objects.update(max_attempts=1)
+    (job,) = claim()
+
+    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+
+    job.refresh_from_db()
+    assert (job.state, job.error) == (Job.State.FAILED, turn.CRASHED)
+
+
+def test_claims_whose_answer_was_lost_are_handed_back() -> None:
+    worker = uuid7()
+    enqueue_many(work.add, [[1], [2]])
+    known, lost = claim(worker)
+
+    assert turn.hand_back_strays(worker=worker, known=[known.pk]) == 1
+
+    lost.refresh_from_db()
+    known.refresh_from_db()
+    assert (lost.state, lost.attempt) == (Job.State.READY, 0)
+    assert known.state == Job.State.RUNNING
+
+
+def test_excluded_tasks_are_left() -> None:
+    work.add.enqueue(1)
+
+    assert claim(excluding=["tests.jobs.work.add", "b"]) == []
+    assert len(claim(excluding=["other"])) == 1
+
+
+def test_due_jobs_are_made_ready_by_the_clock_of_the_database() -> None:
+    now = timezone.now()
+    work.add.using(run_after=now + timedelta(minutes=1)).enqueue(1)
+    work.add.using(run_after=now + timedelta(minutes=2)).enqueue(2)
+
+    assert turn.next_due_at() == now + timedelta(minutes=1)
+    assert turn.stage() == 0
+    Job.objects.filter(args__args=[1]).update(run_at=now - timedelta(seconds=1))
+    assert turn.stage() == 1
+    assert turn.stage(now=now + timedelta(minutes=3)) == 1
+
+
+def test_an_atomic_job_and_its_acknowledgement_are_one() -> None:
+    work.make_group.enqueue("ops")
+    (job,) = claim()
+
+    outcome = run(job, work.make_group)
+
+    job.refresh_from_db()
+    assert outcome.is_settled and job.state == Job.State.SUCCEEDED
+    assert Group.objects.count() == 1
+
+
+def test_an_atomic_job_that_was_lost_leaves_no_effect() -> None:
+    work.make_group.enqueue("ops")
+    (job,) = claim()
+    cancel(job.pk)
+
+    run(job, work.make_group)
+
+    assert not Group.objects.exists()
+    job.refresh_from_db()
+    assert job.state == Job.State.CANCELLED
+
+
+def test_an_atomic_job_that_fails_leaves_no_effect() -> None:
+    work.make_group.enqueue("ops", fail=True)
+    (job,) = claim()
+
+    outcome = run(job, work.make_group)
+
+    assert outcome.state == Job.State.SCHEDULED
+    assert not Group.objects.exists()
+
+
+@pytest.mark.parametrize("kind", ["object", "nul", "nan", "surrogate", "big"])
+def test_a_result_that_cannot_be_stored_fails_the_job_without_another_try(kind: str) -> None:
+    work.return_odd.enqueue(kind)
+    (job,) = claim()
+
+    outcome = run(job, work.return_odd)
+    claim(outcomes=[outcome])
+
+    job.refresh_from_db()
+    assert (job.state, job.attempt) == (Job.State.FAILED, 1)
+    assert job.error.endswith("BadResult")
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("Shaky", Job.State.SCHEDULED),
+        ("Other", Job.State.FAILED),
+        ("Gone", Job.State.CANCELLED),
+        ("Unprintable", Job.State.FAILED),
+    ],
+)
+def test_the_policy_decides_what_becomes_of_a_failure(name: str, state: Job.State) -> None:
+    work.raise_named.enqueue(name)
+    (job,) = claim()
+
+    claim(outcomes=[run(job, work.raise_named)])
+
+    job.refresh_from_db()
+    assert job.state == state
+
+
+@pytest.mark.postgresql
+def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
+    now = timezone.now()
+    for state, extra in (
+        (Job.State.SCHEDULED, {"run_at": now + timedelta(days=1)}),
+        (Job.State.SUCCEEDED, {"finished_at": now}),
+    ):
+        Job.objects.bulk_create(
+            [
+                Job(queue="default", task="x", args={}, created_at=now, state=state, **extra)
+                for _ in range(5000)
+            ]
+        )
+    enqueue_many(work.add, [[number] for number in range(10)])
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE svc_jobs_job")
+        cursor.execute(
+            "EXPLAIN (FORMAT JSON) SELECT id FROM svc_jobs_job WHERE state = 0 AND queue = 'default' "
+            "ORDER BY priority DESC, id LIMIT 10 FOR UPDATE SKIP LOCKED"
+        )
+        plan = json.dumps(cursor.fetchone()[0])
+
+    assert "svc_jobs_job_ready" in plan
+    assert "Seq Scan" not in plan and "Sort" not in plan
+
+
+@pytest.mark.sqlite
+def test_the_claim_walks_the_partial_index_on_sqlite() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "EXPLAIN QUERY PLAN SELECT id FROM svc_jobs_job WHERE state = 0 AND queue = 'default' "
+            "ORDER BY priority DESC, id LIMIT 10"
+        )
+        plan = str(cursor.fetchall())
+
+    assert "svc_jobs_job_ready" in plan
+    assert "TEMP B-TREE" not in plan
