@@ -3,8 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from svc_infra_django.accounts.models import AuthSession
+from svc_infra_django.apikeys import issue_key
+from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
 
@@ -100,3 +103,130 @@ def test_the_list_of_sessions_costs_the_same_for_many(ada: Any, django_assert_nu
 def test_every_request_with_a_token_costs_one_query(ada: Any, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(1):
         assert ada.get("me").status_code == 200
+
+
+POSTS = {
+    "login": {"email": "ada@example.com", "password": PASSWORD},
+    "refresh": {"refresh_token": "rt_x"},
+    "signup": {"email": "new@example.com", "password": PASSWORD},
+    "email/verify": {"key": "x"},
+    "password/reset": {"email": "ada@example.com"},
+    "password/reset/confirm": {"key": "x", "password": PASSWORD},
+    "password/change": {"current_password": PASSWORD, "password": PASSWORD},
+    "mfa/verify": {"mfa_token": "mfa_x", "code": "123456"},
+    "mfa/totp": {"name": "phone", "password": PASSWORD, "code": "123456"},
+    "mfa/totp/confirm": {"code": "123456"},
+    "mfa/recovery-codes": {"password": PASSWORD, "code": "123456"},
+    "mfa/disable": {"code": "123456"},
+}
+BAD = [
+    "\x00",
+    "a\x00b",
+    "x" * 1_000_000,
+    7,
+    7.5,
+    True,
+    [],
+    ["x"],
+    {"a": 1},
+    "",
+    "\u202e\uffff",
+    "' OR 1=1 --",
+]
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_bad_input_is_a_problem_that_repeats_no_secret(ada: Any, path: str, svc_settings: Any) -> None:
+    for field in POSTS[path]:
+        for bad in BAD:
+            answer = ada.post(path, {**POSTS[path], field: bad})
+            assert 200 <= answer.status_code < 500, (field, str(bad)[:20], answer.content)
+            assert PASSWORD not in answer.content.decode()
+            if answer.status_code >= 400:
+                assert answer["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_other_shapes_are_refused(ada: Any, path: str) -> None:
+    missing = [{key: value for key, value in POSTS[path].items() if key != field} for field in POSTS[path]]
+    for body in [*missing, {**POSTS[path], "is_staff": True}]:
+        answer = ada.post(path, body)
+        assert answer.status_code < 500
+    unknown = ada.post(path, {**POSTS[path], "is_staff": True})
+    assert unknown.status_code == 422
+    assert unknown.json()["errors"][0]["pointer"] == "/body/is_staff"
+    for raw in (
+        "",
+        "{",
+        "null",
+        "[]",
+        '"x"',
+        "[" * 100_000,
+        '{"email": NaN}',
+        '{"password": "\\ud800"}',
+        "\xff",
+    ):
+        answer = ada.call("post", path, raw)
+        assert 400 <= answer.status_code < 500, raw[:20]
+
+
+def test_a_password_of_the_wrong_shape_is_not_repeated(visitor: Any) -> None:
+    secret = "correct horse battery staple " * 200
+    for sent in (secret, [secret], {"x": secret}):
+        answer = visitor.post("login", {"email": "ada@example.com", "password": sent})
+        assert answer.status_code == 422
+        assert "correct horse" not in answer.content.decode()
+
+
+def test_a_form_of_another_site_cannot_log_in(user: Any, client: Any) -> None:
+    answer = client.post("/api/auth/login", {"email": "ada@example.com", "password": PASSWORD})
+
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(("post", path) for path in ("logout", "logout-all", "password/change", "mfa/totp", "mfa/disable")),
+        *(("get", path) for path in ("sessions", "mfa/devices")),
+        ("post", "mfa/recovery-codes"),
+        ("post", "mfa/totp/confirm"),
+    ],
+)
+def test_a_key_is_no_person(user: Any, client: Any, call: tuple[str, str]) -> None:
+    _, key = issue_key(owner=user, name="robot")
+    method, path = call
+    body = {"data": POSTS[path], "content_type": "application/json"} if path in POSTS else {}
+
+    answer = getattr(client, method)(f"/api/auth/{path}", headers={"X-API-Key": key}, **body)
+
+    assert answer.status_code == 403
+    assert answer.json()["code"] == "delegation_refused"
+
+
+def test_without_a_credential_nothing_personal_answers(db: None, visitor: Any) -> None:
+    for path in ("me", "sessions", "mfa/devices"):
+        answer = visitor.get(path)
+        assert answer.status_code == 401
+        assert "Bearer" in answer["WWW-Authenticate"]
+
+
+def test_the_browser_session_works_and_ends(user: Any, client: Any) -> None:
+    client.force_login(user)
+    assert client.get("/api/auth/me").json()["method"] == "session"
+
+    assert client.post("/api/auth/logout").status_code == 204
+    assert client.get("/api/auth/me").status_code == 401
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asynchronous_caller_is_served_the_same(make_user: Any, async_client: Any) -> None:
+    make_user("ada")
+
+    async def visit() -> int:
+        sent = {"email": "ada@example.com", "password": PASSWORD}
+        login = await async_client.post("/api/auth/login", sent, content_type="application/json")
+        headers = {"Authorization": f"Bearer {login.json()['access_token']}"}
+        return int((await async_client.get("/api/auth/me", headers=headers)).status_code)
+
+    assert async_to_sync(visit)() == 200

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from svc_infra_django.accounts.models import AuthSession, Throttle, TOTPDevice
+from svc_infra_django.accounts.services.enrolling_mfa import begin_totp
+from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
+
+pytestmark = pytest.mark.django_db
+
+MODELS = ["authsession", "totpdevice", "throttle"]
+
+
+def url(model: str, page: str = "changelist", *arguments: Any) -> str:
+    return reverse(f"admin:svc_accounts_{model}_{page}", args=arguments)
+
+
+def act(client: Any, model: str, action: str, *pks: Any) -> Any:
+    return client.post(
+        url(model), {"action": action, "_selected_action": [str(pk) for pk in pks]}, follow=True
+    )
+
+
+@pytest.fixture
+def watcher(make_user: Any, client: Any) -> Any:
+    """Staff who may look and do nothing."""
+    user = make_user("watcher", is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(
+            codename__in=[f"view_{model}" for model in MODELS], content_type__app_label="svc_accounts"
+        )
+    )
+    client.force_login(user)
+    return client
+
+
+def test_staff_end_a_session_and_its_next_call_fails(ada: Any, admin_client: Any) -> None:
+    session = AuthSession.objects.get()
+
+    page = act(admin_client, "authsession", "end_selected", session.pk)
+
+    assert "1 session was ended." in page.content.decode()
+    assert ada.get("me").status_code == 401
+    assert AuthSession.objects.get().revoked_for == "admin"
+
+
+def test_staff_end_all_sessions_of_a_user(
+    ada: Any, new_visitor: Any, stranger: Any, admin_client: Any
+) -> None:
+    phone, other = new_visitor(), new_visitor()
+    phone.login()
+    other.login("mallory@example.com")
+
+    act(
+        admin_client,
+        "authsession",
+        "end_all_of_users",
+        AuthSession.objects.filter(owner__username="ada")[0].pk,
+    )
+
+    assert ada.get("me").status_code == phone.get("me").status_code == 401
+    assert other.get("me").status_code == 200
+
+
+def test_staff_unlock_an_account(user: Any, visitor: Any, admin_client: Any) -> None:
+    for _ in range(11):
+        visitor.login(password="wrong")
+    assert visitor.login().status_code == 429
+
+    act(admin_client, "throttle", "unlock", Throttle.objects.get(scope="login").pk)
+
+    assert visitor.login().status_code == 200
+
+
+def test_whoever_may_only_look_changes_nothing(ada: Any, watcher: Any) -> None:
+    session = AuthSession.objects.get()
+    Throttle.objects.update(count=7)
+
+    for action in ("end_selected", "end_all_of_users"):
+        act(watcher, "authsession", action, session.pk)
+    act(watcher, "throttle", "unlock", Throttle.objects.first().pk)
+
+    assert ada.get("me").status_code == 200
+    assert Throttle.objects.first().count == 7
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rows_are_read_only(ada: Any, user: Any, admin_client: Any, model: str) -> None:
+    begin_totp(user, name="phone", now=timezone.now())
+    row = {"authsession": AuthSession, "totpdevice": TOTPDevice, "throttle": Throttle}[model].objects.first()
+
+    assert admin_client.get(url(model, "add")).status_code == 403
+    assert admin_client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert admin_client.post(url(model, "change", row.pk), {"name": "x"}).status_code == 403
+    assert admin_client.get(url(model, "change", row.pk)).status_code == 200
+
+
+def test_no_page_shows_a_secret(ada: Any, user: Any, admin_client: Any) -> None:
+    enrolment = begin_totp(user, name="phone", now=timezone.now())
+    session = AuthSession.objects.get()
+    secrets = [
+        enrolment.secret,
+        enrolment.device.bin_key.hex(),
+        enrolment.device.sealed_key,
+        session.password_state,
+        user.password,
+        *ada.tokens.values(),
+    ]
+    pages = [url(model) for model in MODELS]
+    pages += [url("authsession", "change", session.pk), url("totpdevice", "change", enrolment.device.pk)]
+    for page in pages:
+        text = admin_client.get(page).content.decode()
+        assert not [secret for secret in secrets if str(secret) in text and len(str(secret)) > 8], page
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_lists_cost_the_same_for_many_rows(user: Any, make_user: Any, admin_client: Any, model: str) -> None:
+    def fill(start: int, stop: int) -> None:
+        for number in range(start, stop):
+            owner = make_user(f"user{number}")
+            issue_tokens(owner, amr=("pwd",))
+            begin_totp(owner, name="phone", now=timezone.now())
+            Throttle.objects.create(
+                scope="login", subject=str(number), started_at=timezone.now(), ends_at=timezone.now()
+            )
+
+    def cost() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert admin_client.get(url(model)).status_code == 200
+        return len(queries)
+
+    fill(0, 1)
+    one = cost()
+    fill(1, 50)
+
+    assert cost() == one
+
+
+def test_sessions_are_found_by_the_users_name(ada: Any, stranger: Any, admin_client: Any) -> None:
+    issue_tokens(stranger, amr=("pwd",))
+
+    page = admin_client.get(url("authsession"), {"q": "mallory"}).content.decode()
+
+    assert str(AuthSession.objects.get(owner=stranger).pk) in page
+    assert str(AuthSession.objects.exclude(owner=stranger).get().pk) not in page

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from svc_infra_django.accounts.checks import check_deployment, check_installed, check_links
+
+
+def ids(messages: Iterable[Any]) -> list[str]:
+    return [message.id.removeprefix("svc_accounts.") for message in messages]
+
+
+def test_the_tests_own_project_is_in_order() -> None:
+    assert ids(check_installed(None)) == ids(check_links(None)) == []
+
+
+@pytest.mark.parametrize("name", ["allauth", "allauth.account", "django_otp"])
+def test_a_missing_app_is_named(settings: Any, name: str) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != name]
+
+    assert ids(check_installed(None)) == ["E001"]
+
+
+def test_the_missing_middleware_is_named(settings: Any) -> None:
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if "allauth" not in each]
+
+    assert ids(check_installed(None)) == ["E002"]
+
+
+def test_without_a_password_backend_nobody_can_log_in(settings: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = ["svc_infra_django.rbac.backends.RoleBackend"]
+
+    assert ids(check_installed(None)) == ["E003"]
+
+
+@pytest.mark.parametrize("url", ["https://app.example.com/verify", "javascript:{key}"])
+def test_a_link_without_a_place_for_the_key_is_named(svc_settings: Any, url: str) -> None:
+    svc_settings(accounts={"password_reset_url": url})
+
+    assert ids(check_links(None)) == ["E004"]
+
+
+@pytest.fixture
+def safe(settings: Any, svc_settings: Any) -> Any:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+    settings.AUTH_PASSWORD_VALIDATORS = [
+        {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"}
+    ]
+    svc_settings(accounts={"issuer": "https://shop.example.com"})
+    return settings
+
+
+def test_a_safe_deployment_has_no_warnings(safe: Any) -> None:
+    assert ids(check_deployment(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("SECRET_KEY", "short", "W001"),
+        ("SECRET_KEY", "django-insecure-" + "x" * 60, "W001"),
+        ("SECRET_KEY_FALLBACKS", ["short"], "W001"),
+        ("AUTH_PASSWORD_VALIDATORS", [], "W003"),
+        ("PASSWORD_HASHERS", ["django.contrib.auth.hashers.MD5PasswordHasher"], "W004"),
+        ("OTP_TOTP_THROTTLE_FACTOR", 0, "W006"),
+    ],
+)
+def test_each_unsafe_setting_is_named(safe: Any, setting: str, value: Any, wanted: str) -> None:
+    setattr(safe, setting, value)
+
+    assert ids(check_deployment(None)) == [wanted]
+
+
+def test_the_default_issuer_and_plain_links_are_named(safe: Any, svc_settings: Any) -> None:
+    svc_settings(
+        accounts={"issuer": "svc_infra_django", "password_reset_url": "http://app.example.com/{key}"}
+    )
+
+    assert ids(check_deployment(None)) == ["W002", "W005"]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.utils import timezone
+
+from svc_infra_django.accounts.models import AuthSession, RefreshToken, Throttle
+from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
+from svc_infra_django.accounts.tasks import prune_accounts, send_notice
+from svc_infra_django.jobs.worker import drain
+
+pytestmark = pytest.mark.django_db
+
+
+def test_only_what_is_long_over_is_forgotten(user: Any, svc_settings: Any) -> None:
+    svc_settings(accounts={"session_history_seconds": 3600})
+    now = timezone.now()
+    kept = issue_tokens(user, amr=("pwd",)).session
+    lately = issue_tokens(user, amr=("pwd",)).session
+    long_ago = issue_tokens(user, amr=("pwd",)).session
+    ran_out = issue_tokens(user, amr=("pwd",), now=now - timedelta(days=60)).session
+    rows = AuthSession.objects
+    rows.filter(pk=lately.pk).revoke(now=now, reason=AuthSession.Reason.LOGOUT)
+    rows.filter(pk=long_ago.pk).revoke(now=now - timedelta(hours=2), reason=AuthSession.Reason.LOGOUT)
+    Throttle.objects.create(scope="login", subject="a", started_at=now, ends_at=now - timedelta(seconds=1))
+
+    prune_accounts.func()
+
+    assert set(rows.values_list("pk", flat=True)) == {kept.pk, lately.pk}
+    assert ran_out.pk not in set(RefreshToken.objects.values_list("session_id", flat=True))
+    assert not Throttle.objects.exists()
+
+
+def test_a_reused_token_is_told_by_mail(ada: Any, user: Any) -> None:
+    stolen = ada.tokens["refresh_token"]
+    ada.refresh()
+    ada.post("refresh", {"refresh_token": stolen}, token="")
+    drain()
+
+    assert [(message.to, message.subject) for message in mail.outbox] == [
+        (["ada@example.com"], "One of your sessions was ended")
+    ]
+    assert stolen not in str(mail.outbox[0].message())
+
+
+def test_a_user_who_is_gone_gets_no_mail(user: Any) -> None:
+    send_notice.enqueue(str(user.pk), "mfa_enabled")
+    user.delete()
+    drain()
+
+    assert not mail.outbox
