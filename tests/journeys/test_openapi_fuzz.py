@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +37,8 @@ CHECKS = [
 ]
 CALLERS = ("nobody", "somebody", "everybody")
 EXAMPLES = 6
+# What a test run of this project leaves in the environment and one of another project must not find.
+ELSEWHERE = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS")
 
 
 def application(environ: Any, start_response: Any) -> list[bytes]:
@@ -247,3 +252,28 @@ def undone() -> Iterator[None]:
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
+
+
+def test_the_example_project_holds_too() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        __file__,
+        "--ds=example_project.settings",
+        "-q",
+        "-k",
+        "/orders",
+    ]
+
+    run = subprocess.run(
+        [*command, *chosen, "-p", "no:cacheprovider", "-p", "no:xdist"],
+        env=environment | {"SVC_ENVIRONMENT": "local"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
