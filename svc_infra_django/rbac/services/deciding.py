@@ -80,17 +80,17 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     """
     if not user.is_active or user.is_anonymous or user.pk is None:
         return NOTHING
-    now = now or timezone.now()
     rights: Rights | None = getattr(user, CACHE_NAME, None)
-    if rights is None or (rights.good_until is not None and rights.good_until <= now):
-        rows = (
-            Assignment.objects.live(now=now)
-            .filter(user_id=user.pk, role__permissions__isnull=False)
-            .order_by()
-            .values_list("role__permissions__pattern", "tenant", "expires_at")
-        )
-        rights = compile_rights(tuple(Held(*row) for row in rows))
-        setattr(user, CACHE_NAME, rights)
+    if rights is not None and (rights.good_until is None or rights.good_until > (now or timezone.now())):
+        return rights
+    rows = (
+        Assignment.objects.live(now=now or timezone.now())
+        .filter(user_id=user.pk, role__permissions__isnull=False)
+        .order_by()
+        .values_list("role__permissions__pattern", "tenant", "expires_at")
+    )
+    rights = compile_rights(tuple(Held(*row) for row in rows))
+    setattr(user, CACHE_NAME, rights)
     return rights
 
 
