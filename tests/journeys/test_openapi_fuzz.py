@@ -256,19 +256,11 @@ def undone() -> Iterator[None]:
 
 def test_the_example_project_holds_too() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        __file__,
-        "--ds=example_project.settings",
-        "-q",
-        "-k",
-        "/orders",
-    ]
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "--ds=example_project.settings"]
+    chosen = ["-k", "/orders and everybody", "-p", "no:cacheprovider", "-p", "no:xdist"]
 
     run = subprocess.run(
-        [*command, *chosen, "-p", "no:cacheprovider", "-p", "no:xdist"],
+        [*command, *chosen],
         env=environment | {"SVC_ENVIRONMENT": "local"},
         capture_output=True,
         text=True,
