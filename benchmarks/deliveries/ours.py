@@ -1,0 +1,69 @@
+"""Ours: `publish` in one process, the deliverer of one worker in another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import Any
+
+import django
+from django.conf import settings
+
+from benchmarks.deliveries import drive
+
+settings.configure(
+    SECRET_KEY=drive.SECRET_KEY,
+    USE_TZ=True,
+    DATABASES=drive.database("ours"),
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "svc_infra_django.config",
+        "svc_infra_django.observability",
+        "svc_infra_django.api",
+        "svc_infra_django.jobs",
+        "svc_infra_django.webhooks",
+    ],
+    TASKS={"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}},
+    SVC_INFRA={"webhooks": {"allow_http": True, "allowed_networks": ["127.0.0.0/8"]}},
+    LOGGING_CONFIG=None,
+)
+django.setup()
+
+from svc_infra_django.webhooks import publish  # noqa: E402  # Django must be set up first
+from svc_infra_django.webhooks.delivery import DelivererService  # noqa: E402
+from svc_infra_django.webhooks.models import Attempt, Delivery  # noqa: E402
+from svc_infra_django.webhooks.services.subscribing import create_endpoint  # noqa: E402
+
+
+def work() -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    DelivererService().run(stop)
+
+
+def subscribe(event_type: str, url: str) -> None:
+    create_endpoint(url=url, event_types=[event_type])
+
+
+def tell(event_type: str, data: dict[str, Any]) -> None:
+    publish(event_type, data)
+
+
+def recorded() -> int:
+    done = Delivery.objects.filter(state=Delivery.State.SUCCEEDED).count()
+    assert Attempt.objects.count() >= done
+    return done
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["work"]:
+        work()
+    else:
+        drive.main(
+            worker=["-m", "benchmarks.deliveries.ours", "work"],
+            subscribe=subscribe,
+            publish=tell,
+            recorded=recorded,
+        )

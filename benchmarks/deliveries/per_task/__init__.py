@@ -1,0 +1,1 @@
+"""The peer that most projects write themselves: one Celery task for each delivery."""
