@@ -20,7 +20,7 @@ PER_TASK = Contender(
     ("django>=5.2,<6.1", "psycopg[binary]==3.3.9", "celery[redis]==5.7.0", "requests"),
 )
 
-# what the receiver does, its delay in seconds, deliveries in a round, the peer's processes, the ratio to reach
+# what the receiver does, its delay in seconds, deliveries a round, processes of the peer, the ratio to reach
 CASES = (
     ("receiver answers at once", "0", 2000, "4", 2.0),
     ("receiver thinks for 50 ms", "0.05", 1000, "16", 2.0),

@@ -27,10 +27,10 @@ if not settings.configured:
     )
     django.setup()
 
-from django.db import transaction  # noqa: E402  # Django must be set up first
-from django.utils import timezone  # noqa: E402
+from django.db import transaction  # Django must be set up first
+from django.utils import timezone
 
-from benchmarks.deliveries.per_task.models import Attempt, Delivery, Endpoint, Message  # noqa: E402
+from benchmarks.deliveries.per_task.models import Attempt, Delivery, Endpoint, Message
 
 QUEUE = f"bench-{os.environ.get('BENCH_QUEUE', os.getpid())}"
 os.environ["BENCH_QUEUE"] = QUEUE.removeprefix("bench-")
