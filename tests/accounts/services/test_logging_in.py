@@ -242,3 +242,24 @@ def test_a_login_tells_what_happened(user: Any, visitor: Any, events: Any) -> No
     assert [event.type.name for event in events] == ["login.failed", "user.logged_in"]
     assert "ada" not in str(events[0].payload)
     assert events[0].payload.client_address == "203.0.113.7"
+
+
+def test_waiting_for_an_address_does_not_lock_its_user_out(user: Any, stranger: Any, visitor: Any) -> None:
+    EmailAddress.objects.create(user=stranger, email="ada@example.com", verified=False)
+
+    visitor.login()
+
+    assert visitor.get("me").json()["id"] == str(user.pk)
+
+
+def test_one_ipv6_network_is_one_client(db: None) -> None:
+    for number in range(60):
+        with pytest.raises(InvalidCredentials):
+            log_in(
+                f"user{number}@example.com", WRONG, client=Client(f"2001:db8::{number:x}"), now=timezone.now()
+            )
+
+    with pytest.raises(TooManyAttempts):
+        log_in("user61@example.com", WRONG, client=Client("2001:db8:0:0:ffff::1"), now=timezone.now())
+    with pytest.raises(InvalidCredentials):
+        log_in("user62@example.com", WRONG, client=Client("2001:db8:0:1::1"), now=timezone.now())
