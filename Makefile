@@ -35,6 +35,7 @@ types:
 contracts:
 	$(BIN)/lint-imports
 
+migrations: export DATABASE_URL = sqlite://:memory:
 migrations:
 	$(BIN)/python manage.py makemigrations --check --dry-run
 

@@ -162,8 +162,8 @@ def events_page() -> str:
     lines = [
         "# Events",
         "",
-        "What the suite says has happened. Receive one with Django's `receiver` on its `EventType`, or all of",
-        "them on `svc_infra_django.events.any_event`. *Outward* events also go to the project's webhook",
+        "What the suite says has happened. Receive one with Django's `receiver` on its `EventType`, or all",
+        "of them on `svc_infra_django.events.any_event`. *Outward* events also go to the project's webhook",
         "endpoints, with the payload as `data`.",
     ]
     for name, event in sorted(catalog.items()):
