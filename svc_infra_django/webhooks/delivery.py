@@ -51,23 +51,22 @@ CONTROL_HEADER = "webhook-delivery"
 class Claimed:
     """A delivery in this deliverer's hands, with all that sending and judging it needs."""
 
+    retry_schedule: Sequence[float]
+    timeout: float
+    is_endpoint_well: bool
+    body: bytes = field(repr=False)
     id: UUID
     epoch: int
     attempts: int
     attempts_before: int
     trigger: str
     due_at: datetime
-    message_id: UUID
     message_uid: str
     event_type: str
-    body: bytes = field(repr=False)
     context: dict[str, str]
     endpoint_id: UUID
     url: str = field(repr=False)
-    timeout: float
-    retry_schedule: Sequence[float]
     sealed_headers: str = field(repr=False)
-    is_endpoint_well: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,22 +272,26 @@ class Deliverer:
 def load(ids: Iterable[UUID]) -> list[Claimed]:
     """The claimed deliveries with their messages and endpoints, in one query."""
     rows = Delivery.objects.filter(pk__in=list(ids), state=Delivery.State.SENDING).values_list(
-        "id", "epoch", "attempts", "attempts_before", "trigger", "due_at",
-        "message_id", "message__uid", "message__event_type", "message__body", "message__context",
-        "endpoint_id", "endpoint__url", "endpoint__timeout_seconds", "endpoint__retry_schedule",
-        "endpoint__sealed_headers", "endpoint__consecutive_failures", "endpoint__last_success_at",
+        "endpoint__retry_schedule", "endpoint__timeout_seconds", "endpoint__consecutive_failures",
+        "endpoint__last_success_at", "message__body",
+        "id", "epoch", "attempts", "attempts_before", "trigger", "due_at", "message__uid",
+        "message__event_type", "message__context", "endpoint_id", "endpoint__url", "endpoint__sealed_headers",
     )  # fmt: skip
-    return [
-        Claimed(
-            *row[:9], bytes(row[9]), row[10], row[11], row[12],
-            timeout=row[13] or settings.timeout_seconds,
-            retry_schedule=settings.retry_schedule if row[14] is None else row[14],
-            sealed_headers=row[15],
-            is_endpoint_well=row[16] == 0 and row[17] is not None
-            and (timezone.now() - row[17]).total_seconds() < HEALTHY_WRITE_SECONDS,
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [_claimed(row) for row in rows]
+
+
+def _claimed(row: tuple[Any, ...]) -> Claimed:
+    schedule, timeout, failures, last_success_at, body, *facts = row
+    recently = timezone.now() - timedelta(seconds=HEALTHY_WRITE_SECONDS)
+    # No request may outlive its lease.
+    longest = max(settings.lease_seconds - 1, 1)
+    return Claimed(
+        settings.retry_schedule if schedule is None else schedule,
+        min(timeout or settings.timeout_seconds, longest),
+        failures == 0 and last_success_at is not None and last_success_at > recently,
+        bytes(body),
+        *facts,
+    )
 
 
 def prepare(claimed: Claimed, *, keys: Sequence[bytes], now: datetime) -> Request:
@@ -375,7 +378,9 @@ def settle(results: Sequence[tuple[Claimed, Outcome]], *, now: datetime) -> None
 def close_endpoint(endpoint: Endpoint, *, reason: str, now: datetime) -> None:
     """Disable the endpoint, cancel what waits for it, and say so."""
     endpoint.mark_disabled(reason=reason, now=now)
-    endpoint.deliveries.waiting().update(state=Delivery.State.CANCELLED, settled_at=now)
+    Delivery.objects.waiting().filter(endpoint=endpoint).update(
+        state=Delivery.State.CANCELLED, settled_at=now
+    )
     _emit(events.ENDPOINT_DISABLED, events.EndpointDisabled(endpoint_id=endpoint.pk, reason=reason), endpoint)
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from django.core.mail import send_mail
 from django.template.loader import render_to_string
 
-from .models import Endpoint
+from .models import Delivery, Endpoint
 
 SUBJECTS = {
     "dead": "A webhook could not be delivered",
@@ -27,7 +27,7 @@ def send_notice(endpoint_id: UUID, *, kind: str) -> bool:
         "url": endpoint.url.partition("?")[0],
         "description": endpoint.description,
         "reason": endpoint.reason,
-        "dead": endpoint.deliveries.dead().count(),
+        "dead": Delivery.objects.dead().filter(endpoint=endpoint).count(),
     }
     text = render_to_string(f"svc_webhooks/email/{kind}.txt", context)
     send_mail(SUBJECTS[kind], text, None, [address])

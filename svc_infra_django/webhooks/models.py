@@ -6,7 +6,6 @@ from datetime import datetime
 from fnmatch import translate
 from functools import lru_cache
 from re import Pattern, compile
-from typing import ClassVar
 
 import orjson
 from django.db import models
@@ -85,7 +84,7 @@ class Endpoint(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects: ClassVar[EndpointQuerySet] = EndpointQuerySet.as_manager()  # type: ignore[assignment]
+    objects = EndpointQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -225,7 +224,7 @@ class Message(models.Model):
     deliver_at = models.DateTimeField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
-    objects: ClassVar[MessageQuerySet] = MessageQuerySet.as_manager()  # type: ignore[assignment]
+    objects = MessageQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]
@@ -287,7 +286,7 @@ class Delivery(models.Model):
     settled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
-    objects: ClassVar[DeliveryQuerySet] = DeliveryQuerySet.as_manager()  # type: ignore[assignment]
+    objects = DeliveryQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at", "-id"]

@@ -19,14 +19,7 @@ from django.db.models import Q
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
-    from .models import Delivery, Endpoint, Message
-
-    EndpointRows = OwnedQuerySet[Endpoint]
-    MessageRows = OwnedQuerySet[Message]
-    DeliveryRows = models.QuerySet[Delivery]
-else:
-    EndpointRows = MessageRows = OwnedQuerySet
-    DeliveryRows = models.QuerySet
+    from .models import Delivery, Endpoint, Message  # noqa: F401 - the type parameters below
 
 NIL = UUID(int=0)
 
@@ -43,14 +36,14 @@ class Settlement:
     error: str
 
 
-class EndpointQuerySet(EndpointRows):
+class EndpointQuerySet(OwnedQuerySet["Endpoint"]):
     def listening(self, *, tenant: str, owner_id: Any) -> EndpointQuerySet:
         """Endpoints that may hear what belongs to this owner in this tenant."""
         mine = Q(owner=None) if owner_id is None else Q(owner=None) | Q(owner_id=owner_id)
         return self.filter(mine, tenant=tenant, state__in=["enabled", "paused"])
 
 
-class MessageQuerySet(MessageRows):
+class MessageQuerySet(OwnedQuerySet["Message"]):
     def insert_new(self, messages: Sequence[Message]) -> set[UUID]:
         """Insert in one statement, leaving out those whose idempotency key is taken; ids of the inserted."""
         connection = _connection(self.model)
@@ -76,7 +69,7 @@ class MessageQuerySet(MessageRows):
         return self.filter(created_at__lt=before).exclude(waiting)
 
 
-class DeliveryQuerySet(DeliveryRows):
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def owned_by(self, principal: Any) -> DeliveryQuerySet:
         """Deliveries to the principal's own endpoints."""
         return self.filter(endpoint__owner_id=principal.user.pk, endpoint__tenant=principal.tenant)
@@ -102,7 +95,8 @@ class DeliveryQuerySet(DeliveryRows):
         if not rows:
             return
         if connection.vendor == "postgresql":
-            fresh = "unnest(%s::uuid[], %s::uuid[], %s::uuid[], %s::timestamptz[]) AS fresh(id, message, endpoint, due)"
+            arrays = ", ".join(f"%s::{kind}[]" for kind in ("uuid", "uuid", "uuid", "timestamptz"))
+            fresh = f"unnest({arrays}) AS fresh(id, message, endpoint, due)"
             values: list[Any] = [list(column) for column in zip(*rows, strict=True)]
         else:
             fields = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
@@ -114,9 +108,11 @@ class DeliveryQuerySet(DeliveryRows):
             ]
         with connection.cursor() as cursor:
             cursor.execute(
-                f"INSERT INTO {_table(self.model)} (id, message_id, endpoint_id, due_at, state, lane, trigger,"  # noqa: S608 -- our own fragments, values as parameters
-                " attempts, attempts_before, epoch, last_error, created_at)"
-                f" SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}",
+                f"""
+                INSERT INTO {_table(self.model)} (id, message_id, endpoint_id, due_at, state, lane, trigger,
+                    attempts, attempts_before, epoch, last_error, created_at)
+                SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}
+                """,  # noqa: S608 -- our own fragments, values as parameters
                 [trigger, _moment(connection, now), *values],
             )
 
@@ -195,14 +191,14 @@ class DeliveryQuerySet(DeliveryRows):
         for one in settlements:
             settled_at = None if one.state == "pending" else _moment(connection, now)
             due_at = _moment(connection, one.due_at)
-            values += [
-                _id(connection, one.delivery_id), one.epoch, one.state, due_at, one.status, one.error, settled_at,
-            ]  # fmt: skip
+            values += [_id(connection, one.delivery_id), one.epoch, one.state, due_at]
+            values += [one.status, one.error, settled_at]
         rows = ", ".join(f"({', '.join(typed if n == 0 else row)})" for n in range(len(settlements)))
         sql = f"""
             WITH result(of, of_epoch, becomes, due, status, error, settled) AS (VALUES {rows})
-            UPDATE {_table(self.model)} SET state = becomes, due_at = due, last_status = status, last_error = error,
-                settled_at = settled, attempts = attempts + 1, lease_until = NULL, lane = 1,
+            UPDATE {_table(self.model)} SET state = becomes, due_at = due, last_status = status,
+                last_error = error, settled_at = settled,
+                attempts = attempts + 1, lease_until = NULL, lane = 1,
                 trigger = CASE WHEN becomes = 'pending' THEN 'retry' ELSE trigger END
             FROM result WHERE id = of AND epoch = of_epoch AND state = 'sending'
             RETURNING id, attempts

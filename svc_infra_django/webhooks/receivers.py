@@ -1,9 +1,13 @@
-"""Every outward event becomes a message; the owners of failing endpoints are told."""
+"""Every outward event becomes a message; owners of failing endpoints are told; event types are recorded."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.apps import AppConfig
+from django.apps import apps as installed_apps
+from django.db import DEFAULT_DB_ALIAS, router
+from django.db.models.signals import post_migrate
 from django.dispatch import receiver
 
 from ..events import Event, any_event
@@ -15,6 +19,8 @@ from .events import (
     EndpointDisabled,
     EndpointHealth,
 )
+from .models import EventType
+from .services.declaring import sync_event_types
 from .services.noticing import DEAD, DISABLED, FAILING, notice
 from .services.publishing import publish
 
@@ -40,3 +46,17 @@ def tell_of_failures(event: Event[EndpointHealth], **_: Any) -> None:
 @receiver(ENDPOINT_DISABLED, dispatch_uid=UID)
 def tell_of_the_end(event: Event[EndpointDisabled], **_: Any) -> None:
     notice(event.payload.endpoint_id, kind=DISABLED)
+
+
+@receiver(post_migrate, dispatch_uid=UID)
+def sync_after_migrate(
+    app_config: AppConfig, using: str = DEFAULT_DB_ALIAS, apps: Any = installed_apps, **_: Any
+) -> None:
+    """Once in each run, when the tables are there and live in this database."""
+    if app_config.label != EventType._meta.app_label or using != router.db_for_write(EventType):
+        return
+    try:
+        apps.get_model(EventType._meta.label)
+    except LookupError:
+        return
+    sync_event_types()

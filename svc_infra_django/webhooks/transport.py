@@ -80,8 +80,9 @@ HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
 RESERVED_HEADERS = frozenset(
     (
-        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "te",
-        "trailer", "upgrade", "expect", "keep-alive", "user-agent", "accept-encoding", "traceparent", "tracestate",
+        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection",
+        "te", "trailer", "upgrade", "expect", "keep-alive", "user-agent", "accept-encoding", "traceparent",
+        "tracestate",
     )
 )  # fmt: skip
 RESERVED_PREFIXES = ("webhook-", "proxy-")
@@ -163,12 +164,12 @@ def checked_url(url: str) -> str:
 def checked_headers(headers: dict[str, str]) -> dict[str, str]:
     """The endpoint's own headers, or BadEndpoint: no token, a line break, or a name that is ours."""
     if len(headers) > 20:
-        raise _bad("At most 20 headers.", pointer="/headers")
+        raise _bad("At most 20 headers.", pointer="/body/headers")
     for name, value in headers.items():
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
-            raise _bad("A header is a token and a line of printable ASCII.", pointer="/headers")
+            raise _bad("A header is a token and a line of printable ASCII.", pointer="/body/headers")
         if name.lower() in RESERVED_HEADERS or name.lower().startswith(RESERVED_PREFIXES):
-            raise _bad(f"The header {name} is set by the sender.", pointer="/headers")
+            raise _bad(f"The header {name} is set by the sender.", pointer="/body/headers")
     return headers
 
 
@@ -195,7 +196,7 @@ def _port(scheme: str, port: int | None) -> int:
     return port or (443 if scheme == "https" else 80)
 
 
-def _bad(message: str, *, pointer: str = "/url") -> BadEndpoint:
+def _bad(message: str, *, pointer: str = "/body/url") -> BadEndpoint:
     problem = BadEndpoint.at(pointer, message)
     return BadEndpoint(message, errors=problem.errors)
 

@@ -18,7 +18,12 @@ from svc_infra_django.jobs.worker import drain
 from svc_infra_django.observability.context import bound
 from svc_infra_django.webhooks import publish, publish_many, replay, verify
 from svc_infra_django.webhooks.delivery import Deliverer, DelivererService, deliver_due, load, settle
-from svc_infra_django.webhooks.events import DELIVERY_DEAD, ENDPOINT_DISABLED, ENDPOINT_FAILING, ENDPOINT_RECOVERED
+from svc_infra_django.webhooks.events import (
+    DELIVERY_DEAD,
+    ENDPOINT_DISABLED,
+    ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
+)
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint
 from svc_infra_django.webhooks.querysets import NIL
 from svc_infra_django.webhooks.services.publishing import Publication
@@ -80,7 +85,9 @@ def test_a_published_message_arrives_signed_by_the_standard(endpoint: Endpoint, 
     assert attempt.response_head == "thank you"
 
 
-def test_failures_are_retried_later_and_later_with_the_same_bytes(endpoint: Endpoint, receiver: Receiver) -> None:
+def test_failures_are_retried_later_and_later_with_the_same_bytes(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
     receiver.answers(500, 503, 200)
     publish("order.placed", {"id": 1})
 
@@ -213,7 +220,9 @@ def test_retry_after_is_honoured_up_to_a_bound(
     assert seconds * 0.8 <= wait <= max(seconds, 6)
 
 
-def test_a_receiver_that_asks_for_rest_gets_nothing_else_either(endpoint: Endpoint, receiver: Receiver) -> None:
+def test_a_receiver_that_asks_for_rest_gets_nothing_else_either(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
     receiver.answers(503, Retry_After="600")
     publish("order.placed", {})
     deliver_due()
@@ -449,7 +458,10 @@ def test_the_round_goes_on_where_it_stopped(
         deliverer.deliver(limit=2)
     deliverer.close()
 
-    assert sorted(request.path for request in receiver.requests) == ["/0"] * 2 + ["/1"] * 2 + ["/2"] * 2 + ["/3"] * 2
+    assert (
+        sorted(request.path for request in receiver.requests)
+        == ["/0"] * 2 + ["/1"] * 2 + ["/2"] * 2 + ["/3"] * 2
+    )
 
 
 def test_a_receiver_of_an_event_that_fails_does_not_undo_the_record(
@@ -525,7 +537,9 @@ def test_outcomes_are_counted_and_the_lag_is_measured(endpoint: Endpoint) -> Non
 
 
 def test_a_batch_costs_few_statements_however_large(
-    make_endpoint: Callable[..., Endpoint], django_assert_max_num_queries: Any, svc_settings: Callable[..., None]
+    make_endpoint: Callable[..., Endpoint],
+    django_assert_max_num_queries: Any,
+    svc_settings: Callable[..., None],
 ) -> None:
     svc_settings(webhooks={"endpoint_concurrency": 200, "concurrency": 200})
     for n in range(5):

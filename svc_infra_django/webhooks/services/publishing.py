@@ -146,7 +146,7 @@ def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
 
 def _check_text(name: str, text: Any, length: int) -> None:
     if not isinstance(text, str) or len(text) > length or not text.isprintable():
-        raise ValidationError.at(f"/{name}", f"At most {length} printable characters.")
+        raise ValidationError.at(f"/body/{name}", f"At most {length} printable characters.")
 
 
 def _fan_out(messages: Sequence[Message], *, now: datetime) -> None:

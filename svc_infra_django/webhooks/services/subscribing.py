@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 
@@ -48,7 +49,7 @@ def create_endpoint(
     """
     if owner is not None:
         # Two requests at once must not both take the last place.
-        type(owner)._default_manager.select_for_update().get(pk=owner.pk)
+        get_user_model()._default_manager.select_for_update().get(pk=owner.pk)
         if Endpoint.objects.filter(owner=owner, tenant=tenant).count() >= settings.max_endpoints_per_owner:
             raise TooManyEndpoints()
     endpoint = Endpoint()
@@ -122,10 +123,12 @@ def check_patterns(patterns: Sequence[str]) -> list[str]:
     """The patterns without repetition. Raises BadEndpoint if one is not words and stars joined by dots."""
     found = list(dict.fromkeys(patterns))
     if not found or len(found) > MAX_PATTERNS:
-        raise _bad("/event_types", f"Between 1 and {MAX_PATTERNS} event types.")
+        raise _bad("/body/event_types", f"Between 1 and {MAX_PATTERNS} event types.")
     for pattern in found:
         if len(pattern) > EVENT_TYPE_LENGTH or not PATTERN.fullmatch(pattern):
-            raise _bad("/event_types", "An event type is words joined by dots; `*` stands for whole words.")
+            raise _bad(
+                "/body/event_types", "An event type is words joined by dots; `*` stands for whole words."
+            )
     return found
 
 
@@ -134,10 +137,11 @@ def _apply(endpoint: Endpoint, **changes: Any) -> None:
     if unknown:
         raise TypeError(f"An endpoint has no {', '.join(sorted(unknown))} to change.")
     for name, value in changes.items():
-        setattr(endpoint, name, _checked(name, value))
+        setattr(endpoint, name, checked(name, value))
 
 
-def _checked(name: str, value: Any) -> Any:
+def checked(name: str, value: Any) -> Any:
+    """`value` as the endpoint keeps it under `name`. Raises BadEndpoint."""
     if name == "url":
         return checked_url(value)
     if name == "headers":
@@ -145,20 +149,22 @@ def _checked(name: str, value: Any) -> Any:
     if name == "event_types":
         return check_patterns(value)
     if name == "timeout_seconds" and value is not None and not 0 < value <= 30:
-        raise _bad("/timeout_seconds", "More than 0 and at most 30 seconds.")
+        raise _bad("/body/timeout_seconds", "More than 0 and at most 30 seconds.")
     if name == "retry_schedule" and value is not None:
         if len(value) > MAX_RETRIES or not all(
             math.isfinite(s) and 0 < s <= MAX_DELAY_SECONDS for s in value
         ):
             raise _bad(
-                "/retry_schedule", f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds."
+                "/body/retry_schedule",
+                f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds.",
             )
         return list(value)
     return value
 
 
 def _locked(endpoint: Endpoint) -> Endpoint:
-    return Endpoint.objects.select_for_update().get(pk=endpoint.pk)
+    locked: Endpoint = Endpoint.objects.select_for_update().get(pk=endpoint.pk)
+    return locked
 
 
 def _bad(pointer: str, message: str) -> BadEndpoint:

@@ -1,0 +1,308 @@
+"""The console: endpoints and their health, messages, deliveries and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.views.decorators.debug import sensitive_variables
+
+from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
+from ..errors import SvcInfraError
+from .models import Attempt, Delivery, Endpoint, EventType, Message
+from .services import publishing, replaying, subscribing
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[Endpoint]
+    ModelAdmin = admin.ModelAdmin[Any]
+    TabularInline = admin.TabularInline[Any, Any]
+else:
+    # Generic for the type checker only.
+    ModelForm = forms.ModelForm
+    ModelAdmin = admin.ModelAdmin
+    TabularInline = admin.TabularInline
+
+ADVICE = "Give this secret to the receiver: it verifies with it that a webhook comes from here."
+SHOWN_BYTES = 20_000
+
+
+class EndpointForm(ModelForm):
+    """An endpoint; asks the service before, so that its refusal is shown beside the field."""
+
+    event_types = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 4, "cols": 60}),
+        initial="*",
+        help_text="One name or pattern (order.*) a line; * is everything.",
+    )
+    headers = forms.JSONField(
+        required=False,
+        label="new headers",
+        help_text='A JSON object such as {"Authorization": "Bearer …"}; it replaces the present ones, '
+        "which are not shown. {} takes them away.",
+    )
+
+    class Meta:
+        model = Endpoint
+        fields = ["url", "description", "owner", "tenant", "event_types", "timeout_seconds", "retry_schedule"]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.instance.created_at and not self.instance._state.adding:
+            self.initial["event_types"] = "\n".join(self.instance.event_types)
+
+    def clean_event_types(self) -> list[str]:
+        return str(self.cleaned_data["event_types"]).split()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        for name, value in self.changes(cleaned).items():
+            try:
+                subscribing.checked(name, value)
+            except SvcInfraError as error:
+                self.add_error(name, error.message)
+        return cleaned
+
+    def changes(self, cleaned: dict[str, Any]) -> dict[str, Any]:
+        """What the service is asked to set; headers only if some were given."""
+        return {name: value for name, value in cleaned.items() if name != "headers" or value is not None}
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(UserPicker, ModelAdmin):
+    """Endpoints. Without an owner, one hears every event of its tenant."""
+
+    form = EndpointForm
+    list_display = ["__str__", "owner", "tenant", "state", "health", "last_success_at", "created_at"]
+    list_select_related = ["owner"]
+    list_filter = ["state"]
+    show_full_result_count = False
+    raw_id_fields = ["owner"]
+    user_fields = ("owner",)
+    actions = ["rotate_secret", "pause", "enable", "disable", "send_test", "replay_dead"]
+    shown = [
+        "state", "health", "reason", "disabled_at", "held_until", "first_failure_at", "last_success_at",
+        "last_failure_at", "has_headers", "created_at", "updated_at",
+    ]  # fmt: skip
+
+    @admin.display(description="health")
+    def health(self, endpoint: Endpoint) -> str:
+        if endpoint.consecutive_failures:
+            return f"{endpoint.consecutive_failures} failures in a row"
+        return "well" if endpoint.last_success_at else "nothing sent yet"
+
+    @admin.display(description="has headers of its own", boolean=True)
+    def has_headers(self, endpoint: Endpoint) -> bool:
+        return bool(endpoint.sealed_headers)
+
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        return [f"owner__{get_user_model().USERNAME_FIELD}__startswith", "tenant__exact"]
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        return [*EndpointForm.Meta.fields, "headers", *(self.shown if obj else [])]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        return self.shown if obj else []
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return self.has_change_permission(request)
+
+    @sensitive_variables("secret")
+    def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
+        wanted = form.changes(form.cleaned_data)
+        if change:
+            subscribing.update_endpoint(obj, **wanted)
+            return
+        endpoint, secret = subscribing.create_endpoint(**wanted)
+        # The admin logs and answers with the object of the form, so that becomes the endpoint that was made.
+        obj.__dict__.update(endpoint.__dict__)
+        obj.shown_once = secret  # type: ignore[attr-defined]  # an attribute of this one answer, in no column
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return self._show(request, obj, obj.shown_once)
+
+    @admin.action(description="Rotate the secret: shown once", permissions=["act"])
+    @sensitive_variables("secret")
+    def rotate_secret(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> HttpResponse | None:
+        chosen = list(queryset[:2])
+        if len(chosen) != 1:
+            self.message_user(request, "Choose one endpoint: its secret is shown once.", messages.ERROR)
+            return None
+        secret = subscribing.rotate_secret(chosen[0])
+        self.log_change(request, chosen[0], "Secret rotated.")
+        return self._show(request, chosen[0], secret)
+
+    @admin.action(description="Pause: keep what comes", permissions=["act"])
+    def pause(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, subscribing.pause_endpoint, "Paused.")
+
+    @admin.action(description="Enable", permissions=["act"])
+    def enable(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, subscribing.enable_endpoint, "Enabled.")
+
+    @admin.action(description="Disable: cancel what waits", permissions=["act"])
+    def disable(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, subscribing.disable_endpoint, "Disabled.")
+
+    @admin.action(description="Send a test message", permissions=["act"])
+    def send_test(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, publishing.send_test, "Test message sent.")
+
+    @admin.action(description="Replay all that is dead or cancelled", permissions=["act"])
+    def replay_dead(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, replaying.replay_dead, "Dead deliveries replayed.")
+
+    def _each(
+        self,
+        request: HttpRequest,
+        queryset: models.QuerySet[Endpoint],
+        act: Callable[[Endpoint], Any],
+        said: str,
+    ) -> None:
+        for endpoint in queryset.select_related("owner"):
+            try:
+                act(endpoint)
+            except SvcInfraError as error:
+                self.message_user(request, f"{endpoint}: {error.message}", messages.ERROR)
+            else:
+                self.log_change(request, endpoint, said)
+                self.message_user(request, f"{endpoint}: {said}")
+
+    @sensitive_variables("secret")
+    def _show(self, request: HttpRequest, endpoint: Endpoint, secret: str) -> HttpResponse:
+        return secret_shown_once(
+            request,
+            self.admin_site,
+            title=f"The signing secret of {endpoint}",
+            secret=secret,
+            advice=ADVICE,
+            next_url=reverse(f"{self.admin_site.name}:svc_webhooks_endpoint_change", args=[endpoint.pk]),
+        )
+
+
+@admin.register(EventType)
+class EventTypeAdmin(ModelAdmin):
+    """What endpoints can ask for. Those that code declares are written by `migrate`."""
+
+    list_display = ["name", "description", "source", "is_archived"]
+    list_filter = ["source", "is_archived"]
+    search_fields = ["name__startswith"]
+    fields = ["name", "description", "schema", "source", "is_archived"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        if obj is None:
+            return ["source", "is_archived"]
+        return self.fields if obj.source == EventType.Source.CODE else ["name", "source"]  # type: ignore[return-value]
+
+
+class NothingToAdd:
+    """For inlines of rows that machines write."""
+
+    extra = 0
+    can_delete = False
+    show_change_link = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class DeliveryInline(NothingToAdd, TabularInline):
+    model = Delivery
+    fields = ["endpoint", "state", "attempts", "due_at", "last_status", "last_error"]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).select_related("endpoint")
+
+
+class AttemptInline(NothingToAdd, TabularInline):
+    model = Attempt
+    show_change_link = False
+    fields = ["n", "at", "trigger", "status_code", "error", "duration_ms", "response_head"]
+    ordering = ["n"]
+
+
+@admin.register(Message)
+class MessageAdmin(MachineRowAdmin):
+    """Messages, with their deliveries."""
+
+    list_display = ["uid", "event_type", "owner", "tenant", "created_at"]
+    list_select_related = ["owner"]
+    search_fields = ["uid__exact", "tenant__exact"]
+    fields = [
+        "uid", "event_type", "owner", "tenant", "idempotency_key", "text", "context", "occurred_at",
+        "deliver_at", "created_at",
+    ]  # fmt: skip
+    readonly_fields = ["text"]
+    inlines = [DeliveryInline]
+    actions = ["replay"]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        found = super().get_queryset(request)
+        return (
+            found
+            if request.resolver_match and "object_id" in request.resolver_match.kwargs
+            else found.defer("body")
+        )
+
+    @admin.display(description="body")
+    def text(self, message: Message) -> str:
+        return bytes(message.body)[:SHOWN_BYTES].decode(errors="replace")
+
+    @admin.action(description="Replay to every endpoint where it is dead or cancelled")
+    def replay(self, request: HttpRequest, queryset: models.QuerySet[Message]) -> None:
+        count = sum(replaying.replay_message(message) for message in queryset)
+        self.message_user(request, f"Deliveries replayed: {count}.")
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(MachineRowAdmin):
+    """Deliveries; those whose state is dead are the dead letters."""
+
+    list_display = [
+        "id",
+        "event_type",
+        "endpoint",
+        "state",
+        "attempts",
+        "due_at",
+        "last_status",
+        "last_error",
+    ]
+    list_select_related = ["message", "endpoint"]
+    list_filter = ["state"]
+    search_fields = ["message__uid__exact"]
+    fields = [
+        "id", "message", "endpoint", "state", "trigger", "attempts", "due_at", "lease_until", "last_status",
+        "last_error", "settled_at", "created_at",
+    ]  # fmt: skip
+    inlines = [AttemptInline]
+    actions = ["replay"]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).defer("message__body", "message__context")
+
+    @admin.display(description="event type")
+    def event_type(self, delivery: Delivery) -> str:
+        return delivery.message.event_type
+
+    @admin.action(description="Replay")
+    def replay(self, request: HttpRequest, queryset: models.QuerySet[Delivery]) -> None:
+        count = 0
+        for delivery in queryset.select_related("message", "endpoint"):
+            try:
+                replaying.replay(delivery)
+            except SvcInfraError as error:
+                self.message_user(request, f"{delivery}: {error.message}", messages.ERROR)
+            else:
+                count += 1
+        self.message_user(request, f"Deliveries replayed: {count}.")

@@ -1,0 +1,213 @@
+"""Users manage their own endpoints and see what became of their webhooks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db.models import Model, QuerySet
+from django.http import HttpResponse
+from django.views.decorators.debug import sensitive_variables
+from ninja import Query, Router, Status
+
+from ..api import Page, PageQuery, not_delegated, paginated, requires
+from ..errors import NotFoundError
+from .models import Attempt, Delivery, Endpoint, EventType, Message
+from .schemas import (
+    AttemptOut,
+    DeliveryOut,
+    Disabling,
+    EndpointChange,
+    EndpointOut,
+    EventTypeOut,
+    MessageDetail,
+    MessageOut,
+    NewEndpoint,
+    NewEndpointOut,
+    NewMessage,
+    Replayed,
+    Rotation,
+)
+from .services import publishing, replaying, subscribing
+
+router = Router(tags=["Webhooks"])
+
+DeliveryState = Literal["pending", "sending", "succeeded", "dead", "cancelled"]
+
+
+@router.get("/event-types", response=Page[EventTypeOut], summary="What endpoints can ask for")
+def list_event_types(request: Any, page: Query[PageQuery]) -> Any:
+    return paginated(EventType.objects.filter(is_archived=False), page, order=("name",))
+
+
+@router.get("/endpoints", response=Page[EndpointOut], summary="My endpoints, newest first")
+@not_delegated
+def list_endpoints(request: Any, page: Query[PageQuery]) -> Any:
+    return paginated(Endpoint.objects.owned_by(request.principal), page)
+
+
+@router.post(
+    "/endpoints",
+    response={201: NewEndpointOut},
+    summary="Make an endpoint; its secret is in this answer only",
+)
+@not_delegated
+def create_endpoint(request: Any, response: HttpResponse, body: NewEndpoint) -> Any:
+    made = subscribing.create_endpoint(
+        owner=request.user, tenant=request.principal.tenant, **body.model_dump()
+    )
+    return Status(201, _shown_once(response, *made))
+
+
+@router.get("/endpoints/{uuid:endpoint_id}", response=EndpointOut, summary="One of my endpoints")
+@not_delegated
+def get_endpoint(request: Any, endpoint_id: UUID) -> Any:
+    return _endpoint(request, endpoint_id)
+
+
+@router.patch("/endpoints/{uuid:endpoint_id}", response=EndpointOut, summary="Change an endpoint")
+@not_delegated
+def change_endpoint(request: Any, endpoint_id: UUID, body: EndpointChange) -> Any:
+    return subscribing.update_endpoint(_endpoint(request, endpoint_id), **body.model_dump(exclude_unset=True))
+
+
+@router.delete(
+    "/endpoints/{uuid:endpoint_id}", response={204: None}, summary="Delete an endpoint with its deliveries"
+)
+@not_delegated
+def delete_endpoint(request: Any, endpoint_id: UUID) -> Any:
+    _endpoint(request, endpoint_id).delete()
+    return Status(204, None)
+
+
+@router.post(
+    "/endpoints/{uuid:endpoint_id}/rotate-secret",
+    response={201: NewEndpointOut},
+    summary="Replace the secret",
+)
+@not_delegated
+def rotate_secret(request: Any, response: HttpResponse, endpoint_id: UUID, body: Rotation) -> Any:
+    endpoint = _endpoint(request, endpoint_id)
+    secret = subscribing.rotate_secret(endpoint, grace_hours=body.grace_hours)
+    return Status(201, _shown_once(response, endpoint, secret))
+
+
+@router.post("/endpoints/{uuid:endpoint_id}/pause", response=EndpointOut, summary="Send nothing for now")
+@not_delegated
+def pause_endpoint(request: Any, endpoint_id: UUID) -> Any:
+    endpoint = _endpoint(request, endpoint_id)
+    subscribing.pause_endpoint(endpoint)
+    return endpoint
+
+
+@router.post("/endpoints/{uuid:endpoint_id}/enable", response=EndpointOut, summary="Send again")
+@not_delegated
+def enable_endpoint(request: Any, endpoint_id: UUID) -> Any:
+    endpoint = _endpoint(request, endpoint_id)
+    subscribing.enable_endpoint(endpoint)
+    return endpoint
+
+
+@router.post("/endpoints/{uuid:endpoint_id}/disable", response=EndpointOut, summary="Send nothing more")
+@not_delegated
+def disable_endpoint(request: Any, endpoint_id: UUID, body: Disabling) -> Any:
+    endpoint = _endpoint(request, endpoint_id)
+    subscribing.disable_endpoint(endpoint, reason=body.reason)
+    return endpoint
+
+
+@router.post("/endpoints/{uuid:endpoint_id}/test", response={201: MessageOut}, summary="Send a test message")
+@not_delegated
+def send_test(request: Any, endpoint_id: UUID) -> Any:
+    return Status(201, publishing.send_test(_endpoint(request, endpoint_id)))
+
+
+@router.post(
+    "/endpoints/{uuid:endpoint_id}/replay", response=Replayed, summary="Replay all that is dead or cancelled"
+)
+@not_delegated
+def replay_dead(request: Any, endpoint_id: UUID) -> Any:
+    return {"deliveries": replaying.replay_dead(_endpoint(request, endpoint_id))}
+
+
+@router.get("/messages", response=Page[MessageOut], summary="My messages, newest first")
+@not_delegated
+def list_messages(request: Any, page: Query[PageQuery]) -> Any:
+    return paginated(Message.objects.owned_by(request.principal).defer("body", "context"), page)
+
+
+@router.post("/messages", response={201: MessageOut}, summary="Publish a message")
+@requires("svc_webhooks.add_message")
+def publish(request: Any, body: NewMessage) -> Any:
+    return Status(
+        201, publishing.publish(owner=request.user, tenant=request.principal.tenant, **body.model_dump())
+    )
+
+
+@router.get("/messages/{uuid:message_id}", response=MessageDetail, summary="One of my messages")
+@not_delegated
+def get_message(request: Any, message_id: UUID) -> Any:
+    return _one(Message.objects.owned_by(request.principal), "Message", message_id)
+
+
+@router.get("/deliveries", response=Page[DeliveryOut], summary="Deliveries to my endpoints, newest first")
+@not_delegated
+def list_deliveries(
+    request: Any,
+    page: Query[PageQuery],
+    state: DeliveryState | None = None,
+    endpoint_id: UUID | None = None,
+    message_id: UUID | None = None,
+) -> Any:
+    asked = {"state": state, "endpoint_id": endpoint_id, "message_id": message_id}
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    return paginated(_deliveries(request).filter(**wanted), page)
+
+
+@router.get("/deliveries/{uuid:delivery_id}", response=DeliveryOut, summary="One of my deliveries")
+@not_delegated
+def get_delivery(request: Any, delivery_id: UUID) -> Any:
+    return _one(_deliveries(request), "Delivery", delivery_id)
+
+
+@router.post("/deliveries/{uuid:delivery_id}/replay", response=DeliveryOut, summary="Send a delivery again")
+@not_delegated
+def replay(request: Any, delivery_id: UUID) -> Any:
+    delivery = _one(_deliveries(request).select_related("message", "endpoint"), "Delivery", delivery_id)
+    return replaying.replay(delivery)
+
+
+@router.get(
+    "/deliveries/{uuid:delivery_id}/attempts", response=Page[AttemptOut], summary="Its attempts, newest first"
+)
+@not_delegated
+def list_attempts(request: Any, delivery_id: UUID, page: Query[PageQuery]) -> Any:
+    delivery = _one(_deliveries(request), "Delivery", delivery_id)
+    return paginated(Attempt.objects.filter(delivery=delivery), page, order=("-n", "-id"))
+
+
+@sensitive_variables("secret")
+def _shown_once(response: HttpResponse, endpoint: Endpoint, secret: str) -> dict[str, Any]:
+    response["Cache-Control"] = "no-store"
+    return {"endpoint": endpoint, "secret": secret}
+
+
+def _deliveries(request: Any) -> QuerySet[Delivery]:
+    # The body may be large and no list shows it.
+    return (
+        Delivery.objects.owned_by(request.principal)
+        .select_related("message")
+        .defer("message__body", "message__context")
+    )
+
+
+def _endpoint(request: Any, endpoint_id: UUID) -> Endpoint:
+    found: Endpoint = _one(Endpoint.objects.owned_by(request.principal), "Endpoint", endpoint_id)
+    return found
+
+
+def _one(queryset: QuerySet[Any], kind: str, pk: UUID) -> Any:
+    row: Model | None = queryset.filter(pk=pk).first()
+    if row is None:
+        raise NotFoundError(kind, pk)
+    return row

@@ -1,0 +1,198 @@
+"""What goes in and out of the API of webhooks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import AwareDatetime, Field
+
+from ..api import Schema, Text
+from .conf import settings
+
+ADDRESS_ERRORS = frozenset(("blocked", "dns"))
+NETWORK_ERRORS = frozenset(("refused", "tls", "timeout", "protocol"))
+
+Url = Annotated[
+    str, Field(min_length=1, max_length=2000, description="Where to deliver: https:// and a public host.")
+]
+Description = Text(max_length=200)
+Patterns = Annotated[
+    list[Annotated[str, Field(max_length=128)]],
+    Field(
+        min_length=1, max_length=100, description="Names or patterns such as `order.*`; `*` is everything."
+    ),
+]
+Headers = Annotated[
+    dict[str, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=20, description="Sent with every request; sealed and never shown again."),
+]
+Timeout = Annotated[
+    float | None, Field(gt=0, le=30, description="Seconds for one attempt; null is the default.")
+]
+Schedule = Annotated[
+    list[Annotated[float, Field(gt=0, le=604_800)]] | None,
+    Field(max_length=20, description="Seconds to wait after each failure; null is the default."),
+]
+
+
+class NewEndpoint(Schema):
+    url: Url
+    description: Description = ""  # type: ignore[valid-type]  # Text() makes the type
+    event_types: Patterns = ["*"]
+    headers: Headers = {}
+    timeout_seconds: Timeout = None
+    retry_schedule: Schedule = None
+
+
+class EndpointChange(Schema):
+    """What is left out stays as it is."""
+
+    url: Url = Field(default_factory=str)
+    description: Description = Field(default_factory=str)  # type: ignore[valid-type]  # Text() makes the type
+    event_types: Patterns = Field(default_factory=list)
+    headers: Headers = Field(default_factory=dict)
+    timeout_seconds: Timeout = Field(default_factory=lambda: None)
+    retry_schedule: Schedule = Field(default_factory=lambda: None)
+
+
+class Disabling(Schema):
+    reason: Text(max_length=200) = "Disabled by its owner."  # type: ignore[valid-type]  # Text() makes the type
+
+
+class Rotation(Schema):
+    grace_hours: Annotated[
+        float | None,
+        Field(ge=0, le=168, description="How long the old secret signs too; null is the default."),
+    ] = None
+
+
+class EndpointOut(Schema):
+    id: UUID
+    url: str
+    description: str
+    tenant: str
+    event_types: list[str]
+    has_headers: bool
+    timeout_seconds: float | None
+    retry_schedule: list[float] | None
+    state: Literal["enabled", "paused", "disabled"]
+    reason: str
+    disabled_at: datetime | None
+    held_until: datetime | None
+    consecutive_failures: int
+    first_failure_at: datetime | None
+    last_success_at: datetime | None
+    last_failure_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    @staticmethod
+    def resolve_has_headers(endpoint: Any) -> bool:
+        return bool(endpoint.sealed_headers)
+
+
+class NewEndpointOut(Schema):
+    endpoint: EndpointOut
+    secret: Annotated[str, Field(description="The signing secret. It is shown this once.")]
+
+
+class EventTypeOut(Schema):
+    name: str
+    description: str
+    data_schema: Annotated[
+        dict[str, Any], Field(description="JSON Schema of `data`; empty if not described.")
+    ]
+    is_archived: bool
+
+    @staticmethod
+    def resolve_data_schema(event_type: Any) -> Any:
+        return event_type.schema
+
+
+class NewMessage(Schema):
+    event_type: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
+    data: dict[str, Any]
+    idempotency_key: Annotated[str | None, Field(min_length=1, max_length=255)] = None
+    deliver_at: AwareDatetime | None = None
+
+
+class MessageOut(Schema):
+    id: UUID
+    uid: str
+    event_type: str
+    tenant: str
+    idempotency_key: str | None
+    occurred_at: datetime
+    deliver_at: datetime
+    created_at: datetime
+
+
+class MessageDetail(MessageOut):
+    body: Annotated[Any, Field(description="What receivers get, read as JSON.")]
+
+    @staticmethod
+    def resolve_body(message: Any) -> Any:
+        return orjson.loads(bytes(message.body))
+
+
+class DeliveryOut(Schema):
+    id: UUID
+    message_id: UUID
+    message_uid: str
+    event_type: str
+    endpoint_id: UUID
+    state: Literal["pending", "sending", "succeeded", "dead", "cancelled"]
+    attempts: int
+    due_at: datetime
+    last_status: int | None
+    last_error: str
+    settled_at: datetime | None
+    created_at: datetime
+
+    @staticmethod
+    def resolve_message_uid(delivery: Any) -> str:
+        return str(delivery.message.uid)
+
+    @staticmethod
+    def resolve_event_type(delivery: Any) -> str:
+        return str(delivery.message.event_type)
+
+    @staticmethod
+    def resolve_last_error(delivery: Any) -> str:
+        return told(delivery.last_error)
+
+
+class AttemptOut(Schema):
+    id: UUID
+    n: int
+    at: datetime
+    trigger: Literal["publish", "retry", "replay", "test"]
+    status_code: int | None
+    error: str
+    duration_ms: int
+    response_head: Annotated[str, Field(description="The beginning of the answer's body.")]
+
+    @staticmethod
+    def resolve_error(attempt: Any) -> str:
+        return told(attempt.error)
+
+    @staticmethod
+    def resolve_response_head(attempt: Any) -> str:
+        # Where private networks may be dialled, an answer may be none of the caller's business.
+        return "" if settings.allowed_networks else str(attempt.response_head)
+
+
+class Replayed(Schema):
+    deliveries: int
+
+
+def told(error: str) -> str:
+    """An error class as its owner may know it: a name of ours that resolves looks like one that does not."""
+    if error in ADDRESS_ERRORS:
+        return "address"
+    if error in NETWORK_ERRORS and settings.allowed_networks:
+        return "unreachable"
+    return error

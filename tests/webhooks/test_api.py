@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from svc_infra_django.apikeys import issue_key
+from svc_infra_django.webhooks import publish, publish_many, verify
+from svc_infra_django.webhooks.delivery import deliver_due
+from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, Message, SigningKey
+from svc_infra_django.webhooks.services.publishing import Publication
+
+from .conftest import Receiver
+
+URL = "/api/webhooks"
+
+
+@pytest.fixture
+def client(user: Any) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def post(client: Client, path: str, body: Any = None, method: str = "post") -> Any:
+    return getattr(client, method)(f"{URL}{path}", json.dumps(body or {}), content_type="application/json")
+
+
+def test_an_endpoint_is_made_with_its_secret_shown_once(
+    client: Client, receiver: Receiver, user: Any
+) -> None:
+    answer = post(client, "/endpoints", {"url": receiver.url(), "event_types": ["order.*"]})
+
+    assert answer.status_code == 201
+    assert answer["Cache-Control"] == "no-store"
+    made = answer.json()
+    assert made["secret"].startswith("whsec_")
+    endpoint = Endpoint.objects.get(pk=made["endpoint"]["id"])
+    assert (endpoint.owner, endpoint.event_types) == (user, ["order.*"])
+    assert made["secret"] not in SigningKey.objects.get().sealed_secret
+    for path in ("/endpoints", f"/endpoints/{endpoint.pk}"):
+        assert made["secret"] not in client.get(f"{URL}{path}").content.decode()
+    publish("order.placed", {"id": 1}, owner=user)
+    deliver_due()
+    assert verify(receiver.requests[0].body, receiver.requests[0].headers, made["secret"])
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"url": "http://10.0.0.1/"}, "/body/url"),
+        ({"url": "ftp://example.com/"}, "/body/url"),
+        ({"url": "http://example.com/\x00"}, "/body/url"),
+        ({"url": "x" * 1_000_000}, "/body/url"),
+        ({"url": None}, "/body/url"),
+        ({}, "/body/url"),
+        ({"url": "http://example.com", "event_types": ["or der"]}, "/body/event_types"),
+        ({"url": "http://example.com", "event_types": []}, "/body/event_types"),
+        ({"url": "http://example.com", "headers": {"Host": "x"}}, "/body/headers"),
+        ({"url": "http://example.com", "headers": {"x": "a\r\nb: c"}}, "/body/headers"),
+        ({"url": "http://example.com", "timeout_seconds": 31}, "/body/timeout_seconds"),
+        ({"url": "http://example.com", "retry_schedule": [0]}, "/body/retry_schedule/0"),
+        ({"url": "http://example.com", "description": "\x00"}, "/body/description"),
+        ({"url": "http://example.com", "nonsense": 1}, "/body/nonsense"),
+    ],
+)
+def test_bad_input_names_its_field(client: Client, body: Any, pointer: str) -> None:
+    answer = post(client, "/endpoints", body)
+
+    assert answer.status_code == 422
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["pointer"] == pointer
+    assert not Endpoint.objects.exists()
+
+
+def test_an_endpoint_is_changed_in_part_and_deleted(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint(owner=user, headers={"X-Key": "hush"})
+
+    answer = post(client, f"/endpoints/{endpoint.pk}", {"description": "Mine"}, "patch")
+
+    assert answer.status_code == 200
+    assert answer.json()["description"] == "Mine"
+    endpoint.refresh_from_db()
+    assert endpoint.headers == {"X-Key": "hush"}
+    assert "hush" not in answer.content.decode()
+    assert post(client, f"/endpoints/{endpoint.pk}", {"url": None}, "patch").status_code == 422
+    assert client.delete(f"{URL}/endpoints/{endpoint.pk}").status_code == 204
+    assert not Endpoint.objects.exists()
+
+
+def test_pause_enable_disable_rotate_and_test(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(owner=user)
+    path = f"/endpoints/{endpoint.pk}"
+
+    assert post(client, f"{path}/pause").json()["state"] == "paused"
+    assert post(client, f"{path}/disable").json()["state"] == "disabled"
+    assert post(client, f"{path}/test").status_code == 409
+    assert post(client, f"{path}/enable").json()["state"] == "enabled"
+    secret = post(client, f"{path}/rotate-secret").json()["secret"]
+    assert post(client, f"{path}/test").status_code == 201
+    deliver_due()
+    (request,) = receiver.requests
+    assert json.loads(request.body)["type"] == "webhooks.test"
+    assert verify(request.body, request.headers, secret)
+    assert Attempt.objects.get().trigger == "test"
+
+
+def test_a_strangers_things_are_not_found(
+    client: Client, stranger: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint(owner=stranger)
+    message = publish("order.placed", {}, owner=stranger)
+    delivery = Delivery.objects.get()
+
+    for method, path in [
+        ("get", f"/endpoints/{endpoint.pk}"),
+        ("patch", f"/endpoints/{endpoint.pk}"),
+        ("delete", f"/endpoints/{endpoint.pk}"),
+        ("post", f"/endpoints/{endpoint.pk}/rotate-secret"),
+        ("post", f"/endpoints/{endpoint.pk}/pause"),
+        ("post", f"/endpoints/{endpoint.pk}/enable"),
+        ("post", f"/endpoints/{endpoint.pk}/disable"),
+        ("post", f"/endpoints/{endpoint.pk}/test"),
+        ("post", f"/endpoints/{endpoint.pk}/replay"),
+        ("get", f"/messages/{message.pk}"),
+        ("get", f"/deliveries/{delivery.pk}"),
+        ("get", f"/deliveries/{delivery.pk}/attempts"),
+        ("post", f"/deliveries/{delivery.pk}/replay"),
+        ("get", f"/endpoints/{uuid4()}"),
+    ]:
+        answer = post(client, path, {}, method) if method != "get" else client.get(f"{URL}{path}")
+        assert answer.status_code == 404, (method, path)
+    for path in ("/endpoints", "/messages", "/deliveries"):
+        assert client.get(f"{URL}{path}").json()["items"] == []
+
+
+def test_nobody_gets_in_without_a_credential(db: None, receiver: Receiver) -> None:
+    anonymous = Client()
+
+    for path in ("/event-types", "/endpoints", "/messages", "/deliveries"):
+        assert anonymous.get(f"{URL}{path}").status_code == 401
+    assert post(anonymous, "/endpoints", {"url": receiver.url()}).status_code == 401
+    assert post(anonymous, f"/endpoints/{uuid4()}/test").status_code == 401
+    assert not Endpoint.objects.exists()
+
+
+def test_an_api_key_manages_no_endpoints(user: Any) -> None:
+    _, key = issue_key(owner=user, name="robot")
+    robot = Client(headers={"X-API-Key": key})
+
+    assert robot.get(f"{URL}/endpoints").status_code == 403
+
+
+def test_publishing_wants_a_permission(client: Client, user: Any) -> None:
+    body = {"event_type": "order.placed", "data": {"id": 1}, "idempotency_key": "one"}
+    refused = post(client, "/messages", body)
+    assert (refused.status_code, refused.json()["permission"]) == (403, "svc_webhooks.add_message")
+
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+    first, second = post(client, "/messages", body), post(client, "/messages", body)
+
+    assert first.status_code == 201
+    assert first.json()["id"] == second.json()["id"]
+    shown = client.get(f"{URL}/messages/{first.json()['id']}").json()
+    assert shown["body"]["data"] == {"id": 1}
+    for bad in ({**body, "data": []}, {**body, "event_type": "a b"}, {**body, "idempotency_key": "\x00"}):
+        assert post(client, "/messages", bad).status_code == 422
+    assert post(client, "/messages", {**body, "data": {"a": "\ud800"}}).status_code == 400
+
+
+def test_deliveries_and_attempts_are_listed_and_a_dead_one_replayed(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(owner=user, retry_schedule=[])
+    receiver.answers(500)
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+
+    (listed,) = client.get(f"{URL}/deliveries?state=dead&endpoint_id={endpoint.pk}").json()["items"]
+    assert (listed["state"], listed["last_status"], listed["event_type"]) == ("dead", 500, "order.placed")
+    assert client.get(f"{URL}/deliveries?state=succeeded").json()["items"] == []
+    (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
+    assert (attempt["status_code"], attempt["error"]) == (500, "http")
+
+    receiver.answers(200)
+    assert post(client, f"/deliveries/{listed['id']}/replay").json()["state"] == "pending"
+    assert post(client, f"/deliveries/{listed['id']}/replay").status_code == 409
+    deliver_due()
+    assert client.get(f"{URL}/deliveries/{listed['id']}").json()["state"] == "succeeded"
+
+    Delivery.objects.update(state="dead")
+    assert post(client, f"/endpoints/{endpoint.pk}/replay").json() == {"deliveries": 1}
+
+
+def test_what_an_owner_is_told_makes_no_map_of_our_networks(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], closed_port: int, svc_settings: Any
+) -> None:
+    make_endpoint(owner=user, url=f"http://127.0.0.1:{closed_port}/")
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+
+    (listed,) = client.get(f"{URL}/deliveries").json()["items"]
+    (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
+
+    assert (listed["last_error"], attempt["error"], attempt["response_head"]) == (
+        "unreachable",
+        "unreachable",
+        "",
+    )
+    Delivery.objects.update(last_error="blocked")
+    assert client.get(f"{URL}/deliveries").json()["items"][0]["last_error"] == "address"
+    Delivery.objects.update(last_error="dns")
+    assert client.get(f"{URL}/deliveries").json()["items"][0]["last_error"] == "address"
+
+
+def test_lists_cost_the_same_at_1_and_at_50_rows(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    make_endpoint(owner=user, retry_schedule=[1])
+
+    def queries() -> dict[str, int]:
+        found = {}
+        for path in (
+            "/event-types",
+            "/endpoints",
+            "/messages",
+            "/deliveries",
+            f"/deliveries/{first}/attempts",
+        ):
+            with CaptureQueriesContext(
+                connection,
+            ) as captured:
+                assert client.get(f"{URL}{path}").status_code == 200
+            found[path] = len(captured)
+        return found
+
+    publish("order.placed", {}, owner=user)
+    first = Delivery.objects.get().pk
+    deliver_due()
+    few = queries()
+    for _ in range(49):
+        make_endpoint(owner=user, event_types=["nothing"])
+    publish_many([Publication("order.placed", {}, owner=user)] * 49)
+    deliver_due()
+    Attempt.objects.bulk_create(
+        Attempt(delivery_id=first, n=n, at=Message.objects.first().created_at, trigger="retry", duration_ms=1)  # type: ignore[union-attr]
+        for n in range(2, 51)
+    )
+
+    assert queries() == few
+    page = client.get(f"{URL}/deliveries?limit=20").json()
+    assert len(page["items"]) == 20
+    assert client.get(f"{URL}/deliveries?limit=40&cursor={page['next_cursor']}").json()["next_cursor"] is None
+
+
+def test_a_user_has_so_many_endpoints_and_no_more(
+    client: Client, user: Any, svc_settings: Callable[..., None], receiver: Receiver
+) -> None:
+    svc_settings(webhooks={"max_endpoints_per_owner": 1})
+
+    assert post(client, "/endpoints", {"url": receiver.url()}).status_code == 201
+    assert post(client, "/endpoints", {"url": receiver.url()}).json()["code"] == "webhooks.too_many_endpoints"

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svc_infra_django.webhooks.conf import WebhooksSettings
+from svc_infra_django.webhooks.retries import delay, retry_after_seconds
+
+DEFAULT = WebhooksSettings().retry_schedule
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@given(failures=st.integers(1, len(DEFAULT)), jitter=st.floats(0, 0.5))
+def test_the_wait_stays_within_the_jitter(failures: int, jitter: float) -> None:
+    wait = delay(DEFAULT, failures, jitter=jitter)
+
+    assert wait is not None
+    assert DEFAULT[failures - 1] * (1 - jitter) <= wait <= DEFAULT[failures - 1] * (1 + jitter)
+
+
+def test_the_default_grows_and_ends_after_three_days() -> None:
+    waits = [delay(DEFAULT, n) or 0 for n in range(1, len(DEFAULT) + 1)]
+
+    assert waits == sorted(set(waits))
+    assert all(later >= 4 * sooner for sooner, later in zip(waits, waits[1:4], strict=False))
+    assert timedelta(hours=75) <= timedelta(seconds=sum(waits)) <= timedelta(hours=76)
+    assert delay(DEFAULT, len(DEFAULT) + 1) is None
+    assert delay([], 1) is None
+
+
+def test_jitter_spreads() -> None:
+    assert len({delay(DEFAULT, 3, jitter=0.2) for _ in range(50)}) > 40
+
+
+@given(value=st.text(), limit=st.floats(0, 10**6))
+def test_retry_after_is_always_between_nothing_and_the_limit(value: str, limit: float) -> None:
+    assert 0 <= retry_after_seconds(value, now=NOW, limit=limit) <= limit
+
+
+def test_retry_after_may_be_seconds_or_a_date() -> None:
+    assert retry_after_seconds("120", now=NOW, limit=3600) == 120
+    assert retry_after_seconds("9" * 500, now=NOW, limit=3600) == 3600
+    assert retry_after_seconds(format_datetime(NOW + timedelta(seconds=90)), now=NOW, limit=3600) == 90
+    assert retry_after_seconds(format_datetime(NOW - timedelta(days=1)), now=NOW, limit=3600) == 0

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svc_infra_django.webhooks import sign, verify, verify_webhook_signature
+from svc_infra_django.webhooks.errors import VerificationError
+from svc_infra_django.webhooks.signing import new_secret, secret_key, sign_simply
+
+# The vector that the official libraries of Standard Webhooks share.
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+BODY = b'{"test": 2432232314}'
+NOW = 1614265330
+HEADERS = {
+    "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "webhook-timestamp": str(NOW),
+    "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+}
+RIGHT = HEADERS["webhook-signature"]
+WRONG = "v1," + b64encode(b"x" * 32).decode()
+
+anything = st.one_of(
+    st.text(), st.text(alphabet="v1a,. =+/\x00é\ud800"), st.from_regex(r"v1,[A-Za-z0-9+/=]*")
+)
+
+
+def test_the_official_vector_signs_and_verifies() -> None:
+    made = sign(BODY, message_id=HEADERS["webhook-id"], timestamp=NOW, keys=[secret_key(SECRET)])
+
+    assert made == RIGHT
+    assert verify(BODY, HEADERS, SECRET, now=NOW) == HEADERS["webhook-id"]
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET.removeprefix("whsec_")])
+@pytest.mark.parametrize("names", [str.lower, str.upper, str.title])
+def test_names_have_no_case_and_the_prefix_may_be_missing(secret: str, names: Any) -> None:
+    assert verify(BODY, {names(name): value for name, value in HEADERS.items()}, secret, now=NOW)
+
+
+@pytest.mark.parametrize(("age", "is_fresh"), [(300, True), (-300, True), (301, False), (-301, False)])
+def test_the_timestamp_may_lie_five_minutes_off(age: int, is_fresh: bool) -> None:
+    assert verify_webhook_signature(BODY, secret=SECRET, headers=HEADERS, now=NOW + age) is is_fresh
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [f"{WRONG} {RIGHT}", f"{RIGHT} {WRONG}", f"v1a,AAAA {RIGHT}", f"v9,x nonsense , {RIGHT}"],
+)
+def test_one_right_signature_among_others_is_enough(signature: str) -> None:
+    assert verify(BODY, {**HEADERS, "webhook-signature": signature}, SECRET, now=NOW)
+
+
+def test_any_of_several_secrets_will_do() -> None:
+    assert verify(BODY, HEADERS, [new_secret(), SECRET], now=NOW)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"webhook-id": "msg_other"},
+        {"webhook-id": ""},
+        {"webhook-id": "a.b"},
+        {"webhook-timestamp": str(NOW + 1)},
+        {"webhook-timestamp": f"{NOW}.0"},
+        {"webhook-timestamp": f" {NOW}"},
+        {"webhook-timestamp": "1_614_265_330"},
+        {"webhook-timestamp": "١٦١٤٢٦٥٣٣٠"},
+        {"webhook-timestamp": "9" * 400},
+        {"webhook-signature": ""},
+        {"webhook-signature": "v1"},
+        {"webhook-signature": "v1,a,b"},
+        {"webhook-signature": "v1,é"},
+        {"webhook-signature": RIGHT.removeprefix("v1,")},
+        {"webhook-signature": WRONG},
+        {"webhook-signature": " ".join([WRONG] * 100_000)},
+        {"webhook-signature": " ".join([WRONG] * 50 + [RIGHT])},
+    ],
+)
+def test_what_is_malformed_is_refused_like_what_is_forged(change: dict[str, str]) -> None:
+    with pytest.raises(VerificationError):
+        verify(BODY, {**HEADERS, **change}, SECRET, now=NOW)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "é", None, [], [None], 7, b"x"])
+def test_a_bad_secret_verifies_nothing(secret: Any) -> None:
+    assert verify_webhook_signature(BODY, secret=secret, headers=HEADERS, now=NOW) is False
+    assert verify_webhook_signature(BODY, "0" * 64, secret if secret != "é" else "") is False
+
+
+def test_an_empty_key_never_verifies() -> None:
+    signature = hmac.new(b"", BODY, sha256).hexdigest()
+
+    assert verify_webhook_signature(payload=BODY, signature=signature, secret="") is False
+
+
+@given(body=st.binary(), name=st.sampled_from(sorted(HEADERS)), value=anything)
+def test_no_header_makes_verification_raise_anything_else(body: bytes, name: str, value: str) -> None:
+    assert verify_webhook_signature(body, secret=SECRET, headers={**HEADERS, name: value}, now=NOW) in (
+        True,
+        False,
+    )
+
+
+@given(signature=anything, payload=st.one_of(st.binary(), st.text(), st.none()), secret=st.text())
+def test_the_simple_form_answers_yes_or_no_whatever_it_is_given(
+    signature: Any, payload: Any, secret: str
+) -> None:
+    assert verify_webhook_signature(payload, signature, secret) in (True, False)
+
+
+@given(body=st.binary(max_size=2000), stamp=st.integers(0, 10**11), flip=st.integers(0, 10**6))
+def test_what_is_signed_verifies_and_one_changed_byte_does_not(body: bytes, stamp: int, flip: int) -> None:
+    secret = new_secret()
+    signature = sign(body, message_id="msg_1", timestamp=stamp, keys=[secret_key(secret)])
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(stamp), "webhook-signature": signature}
+
+    assert verify(body, headers, secret, now=stamp) == "msg_1"
+    if body:
+        changed = bytearray(body)
+        changed[flip % len(body)] ^= 1
+        assert not verify_webhook_signature(bytes(changed), secret=secret, headers=headers, now=stamp)
+
+
+def test_the_simple_form_is_over_the_very_bytes() -> None:
+    body = '{"name": "Zoë"}'.encode()
+    digest = hmac.new(b"hush", body, sha256).hexdigest()
+
+    assert verify_webhook_signature(payload=body, signature=digest, secret="hush")
+    assert verify_webhook_signature(payload=body, signature=f"sha256={digest}", secret="hush")
+    assert verify_webhook_signature(payload=body, signature=digest.upper(), secret="hush")
+    assert sign_simply(body, secret="hush") == f"sha256={digest}"
+    assert not verify_webhook_signature(payload=body + b" ", signature=digest, secret="hush")
+    assert not verify_webhook_signature(payload=body, signature=digest, secret="other")
+
+
+def test_a_new_secret_is_32_random_bytes() -> None:
+    first, second = new_secret(), new_secret()
+
+    assert first != second
+    assert first.startswith("whsec_")
+    assert len(secret_key(first)) == 32

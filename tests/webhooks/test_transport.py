@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from svc_infra_django.webhooks.errors import BadEndpoint
+from svc_infra_django.webhooks.transport import (
+    Outcome,
+    Request,
+    Transport,
+    checked_headers,
+    checked_url,
+    is_allowed,
+)
+
+from .conftest import Receiver
+
+REFUSED = ["0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "100.100.100.200", "127.0.0.1", "127.255.255.254", "168.63.129.16", "169.254.169.254", "169.254.170.2", "169.254.170.23", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.0.192", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:100.64.0.1", "::ffff:0:127.0.0.1", "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:0:7f00:1::", "2001:10::1", "2001:20::1", "2001:db8::1", "2002:7f00:1::", "2002:a9fe:a9fe::", "2620:4f:8000::1", "3fff::1", "5f00::1", "fc00::1", "fd00:ec2::254", "fd20:ce::254", "fe80::1", "fec0::1", "ff02::1"]
+PUBLIC = (
+    ["1.1.1.1", "8.8.8.8", "9.255.255.255", "11.0.0.0", "93.184.216.34", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"]
+)
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_special_addresses_are_refused(address: str) -> None:
+    assert not is_allowed(ip_address(address))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_dialled(address: str) -> None:
+    assert is_allowed(ip_address(address))
+
+
+def test_the_operator_allows_networks_and_only_those() -> None:
+    allowed = [ip_network("10.1.0.0/16"), ip_network("fd00::/8")]
+
+    assert is_allowed(ip_address("10.1.2.3"), allowed=allowed)
+    assert is_allowed(ip_address("fd00::1"), allowed=allowed)
+    assert not is_allowed(ip_address("10.2.0.1"), allowed=allowed)
+    assert not is_allowed(ip_address("::ffff:10.1.2.3"), allowed=allowed)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/", "https://127.1/", "https://0x7f.1/",
+        "https://127.0.0.1/", "https://127.0.0.1./", "https://[::1]/", "https://[::ffff:127.0.0.1]/",
+        "https://[fe80::1%25eth0]/", "https://[fe80::1%eth0]/", "https://[::ffff:7f00:1]/", "https://169.254.169.254/",
+        "https://localhost/", "https://LOCALHOST/", "https://localhost./", "https://a.localhost/", "https://intranet/",
+        "https://db.internal/", "https://printer.local/", "https://①②⑦.⓪.⓪.①/", "https://１２７.0.0.1/",
+        "https://example.com\\@127.0.0.1/", "https://user:pw@example.com/", "https://example.com@127.0.0.1/",
+        "http://example.com/", "ftp://example.com/", "file:///etc/passwd", "gopher://example.com/", "//example.com/",
+        "https://", "https:///path", "https://example.com:0/", "https://example.com:99999/", "https://exa mple.com/",
+        "https://example.com/\r\nX: y", "https://example.com/\x00", "https://example.com/#fragment", "",
+        "https://-bad-.com/", "https://ex%61mple.com/", "https://[::1", "https://a..b/", "javascript:alert(1)",
+        "https://256.256.256.256/", "https://1.2.3.4.5/", "https://" + "a" * 64 + ".com/", "https://x.com/" + "a" * 2000,
+    ],
+)  # fmt: skip
+def test_urls_that_may_not_be_kept(url: str, svc_settings: Callable[..., None]) -> None:
+    svc_settings(webhooks={"allow_http": False, "allowed_networks": ()})
+
+    with pytest.raises(BadEndpoint) as refusal:
+        checked_url(url)
+    assert refusal.value.errors[0].pointer == "/body/url"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://example.com", "https://hooks.example.com:8443/a/b?c=d", "https://1.1.1.1/", "https://[2606:4700::1111]/",
+     "https://xn--bcher-kva.example/", "https://a_b.example.com./x"],
+)  # fmt: skip
+def test_urls_that_may_be_kept(url: str, svc_settings: Callable[..., None]) -> None:
+    svc_settings(webhooks={"allow_http": False, "allowed_networks": ()})
+
+    assert checked_url(url) == url
+
+
+def test_ports_can_be_limited(svc_settings: Callable[..., None]) -> None:
+    svc_settings(webhooks={"allowed_ports": (443,)})
+
+    assert checked_url("https://example.com/")
+    with pytest.raises(BadEndpoint):
+        checked_url("https://example.com:22/")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "x"}, {"content-length": "1"}, {"Webhook-Id": "x"}, {"Proxy-Authorization": "x"}, {"a b": "x"},
+     {"": "x"}, {"x": "a\r\nb: c"}, {"x": "a\nb"}, {"x": "\x00"}, {"x": "é"}, {"x": "y" * 4097}, {"x:y": "z"},
+     {f"x{n}": "y" for n in range(21)}],
+)  # fmt: skip
+def test_headers_that_may_not_be_kept(headers: dict[str, str]) -> None:
+    with pytest.raises(BadEndpoint):
+        checked_headers(headers)
+
+
+@pytest.fixture
+def send() -> Iterator[Callable[..., Outcome]]:
+    opened: list[Transport] = []
+
+    def one(
+        url: str, *, timeout: float = 2, resolve: Any = (), transport: Any = None, **options: Any
+    ) -> Outcome:
+        if transport is None:
+            transport = Transport(resolve=resolve)
+            opened.append(transport)
+        transport.start(Request(url, b"{}", options.get("headers", ()), timeout, tag=url))
+        limit = time.monotonic() + timeout + 2
+        while time.monotonic() < limit:
+            if found := transport.turn(wait=0.2):
+                return found[0]
+        raise AssertionError("no outcome")
+
+    yield one
+    for transport in opened:
+        transport.close()
+
+
+def test_a_name_that_resolves_to_a_private_address_is_blocked_when_dialled(
+    receiver: Receiver, send: Callable[..., Outcome], svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"allowed_networks": ()})
+    assert checked_url(f"http://rebind.example:{receiver.port}/")
+
+    outcome = send(receiver.url(host="rebind.example"), resolve=[f"rebind.example:{receiver.port}:127.0.0.1"])
+
+    assert (outcome.status, outcome.error) == (None, "blocked")
+    assert receiver.connections == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1", "[64:ff9b::7f00:1]"]
+)
+def test_the_guard_judges_every_kind_of_answer(address: str, send: Callable[..., Outcome]) -> None:
+    outcome = send("http://rebind.example/", resolve=[f"rebind.example:80:{address}"])
+
+    assert outcome.error == "blocked"
+
+
+def test_of_several_answers_only_the_good_ones_are_dialled(
+    receiver: Receiver, send: Callable[..., Outcome]
+) -> None:
+    answers = f"mixed.example:{receiver.port}:[::1],127.0.0.1"
+
+    assert send(receiver.url(host="mixed.example"), resolve=[answers]).status == 200
+
+
+def test_a_name_of_the_machine_itself_is_blocked(
+    send: Callable[..., Outcome], svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"allowed_networks": ("10.0.0.0/8",)})
+
+    outcome = send(f"http://{'localhost'}:1/")
+
+    assert outcome.error == "blocked"
+
+
+def test_a_connection_kept_for_one_name_serves_no_other(receiver: Receiver) -> None:
+    resolve = [f"{name}.example:{receiver.port}:127.0.0.1" for name in ("one", "two")]
+    resolve.append(f"evil.example:{receiver.port}:169.254.169.254")
+    transport = Transport(resolve=resolve)
+    outcomes = []
+    for name in ("one", "one", "two", "evil"):
+        transport.start(Request(receiver.url(host=f"{name}.example"), b"{}", (), 2, tag=name))
+        while not (found := transport.turn(wait=0.2)):
+            pass
+        outcomes.append(found[0].error or found[0].status)
+    transport.close()
+
+    assert outcomes == [200, 200, 200, "blocked"]
+    assert receiver.connections == 2
+
+
+def test_redirects_are_not_followed(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    receiver.answers(307, Location=receiver.url("/elsewhere"))
+
+    assert send(receiver.url()).status == 307
+    assert len(receiver.requests) == 1
+
+
+def test_the_environments_proxy_is_not_used(
+    receiver: Receiver, send: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+
+    assert send(receiver.url()).status == 200
+
+
+def test_a_netrc_gives_nothing_away(
+    receiver: Receiver, send: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hush\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    send(receiver.url())
+
+    assert "authorization" not in receiver.requests[0].headers
+
+
+def test_cookies_are_not_kept(receiver: Receiver) -> None:
+    receiver.answers(200, Set_Cookie="a=b")
+    transport = Transport()
+    for _ in range(2):
+        transport.start(Request(receiver.url(), b"{}", (), 2))
+        while not transport.turn(wait=0.2):
+            pass
+    transport.close()
+
+    assert "cookie" not in receiver.requests[1].headers
+    assert receiver.connections == 1
+
+
+def drip(handler: Any) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(100):
+        handler.wfile.write(b"x")
+        time.sleep(0.05)
+    handler.close_connection = True
+
+
+def drip_head(handler: Any) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for n in range(100):
+        handler.wfile.write(b"X-%d: y\r\n" % n)
+        time.sleep(0.05)
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("answer", [drip, drip_head])
+def test_the_timeout_covers_a_receiver_that_drips(
+    receiver: Receiver, send: Callable[..., Outcome], answer: Any
+) -> None:
+    receiver.answers(answer)
+    started = time.monotonic()
+
+    assert send(receiver.url(), timeout=0.4).error == "timeout"
+    assert time.monotonic() - started < 1
+
+
+def endless(handler: Any) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(2000):
+        handler.wfile.write(b"x" * 65_536)
+    handler.close_connection = True
+
+
+def test_an_endless_body_is_cut_while_reading(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    receiver.answers(endless)
+
+    outcome = send(receiver.url())
+
+    assert (outcome.status, len(outcome.body)) == (200, 16_384)
+
+
+def endless_head(handler: Any) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for n in range(100_000):
+        handler.wfile.write(b"X-%d: %s\r\n" % (n, b"y" * 200))
+    handler.close_connection = True
+
+
+def test_an_endless_head_is_a_failure(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    receiver.answers(endless_head)
+
+    assert send(receiver.url()).error == "protocol"
+
+
+def test_a_compressed_body_is_left_as_it_is(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    bomb = gzip.compress(b"\x00" * 10_000_000)
+    receiver.body = bomb
+    receiver.answers(200, Content_Encoding="gzip")
+
+    outcome = send(receiver.url())
+
+    assert outcome.status == 200
+    assert outcome.body == bomb[:16_384]
+    assert "accept-encoding" not in receiver.requests[0].headers
+
+
+def test_nonsense_instead_of_http_is_a_failure(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    def speak(handler: Any) -> None:
+        handler.wfile.write(b"220 smtp.example.com ESMTP\r\n")
+        handler.close_connection = True
+
+    receiver.answers(speak)
+
+    assert send(receiver.url()).error == "protocol"
+
+
+def test_many_are_sent_at_once_over_few_connections(receiver: Receiver) -> None:
+    receiver.delay = 0.1
+    transport = Transport()
+    started = time.monotonic()
+    for n in range(20):
+        transport.start(Request(receiver.url(), b"{}", (), 5, tag=n))
+    done: list[Any] = []
+    while len(done) < 20:
+        done += [outcome.tag for outcome in transport.turn(wait=1)]
+    transport.close()
+
+    assert sorted(done) == list(range(20))
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_name_that_does_not_exist_is_a_dns_error(send: Callable[..., Outcome]) -> None:
+    assert send("http://no-such-host.invalid/", timeout=5).error in ("dns", "timeout")
+
+
+@pytest.fixture
+def tls_port(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A TLS server for `hooks.example`, whose certificate signs itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.example")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("hooks.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "tls.pem"
+    pem.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.1)
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            try:
+                plain, _ = listener.accept()
+                plain.settimeout(2)
+                with context.wrap_socket(plain, server_side=True) as wrapped:
+                    wrapped.recv(65_536)
+                    wrapped.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1], pem
+    stop.set()
+    thread.join()
+    listener.close()
+
+
+def test_tls_is_verified_against_the_authorities_and_the_name(
+    tls_port: tuple[int, Path], send: Callable[..., Outcome], svc_settings: Callable[..., None]
+) -> None:
+    port, pem = tls_port
+    resolve = [f"{name}.example:{port}:127.0.0.1" for name in ("hooks", "other")]
+    assert send(f"https://hooks.example:{port}/", resolve=resolve).error == "tls"
+
+    svc_settings(webhooks={"ca_bundle": str(pem)})
+
+    assert send(f"https://hooks.example:{port}/", resolve=resolve).status == 204
+    assert send(f"https://other.example:{port}/", resolve=resolve).error == "tls"
