@@ -23,6 +23,7 @@ if not django.apps.apps.ready and "pytest" not in sys.modules:
 
 def run_worker(database: str, settings: dict[str, Any], args: list[str], log: str) -> None:
     """Be `manage.py run_worker ARGS` on `database`, with `settings` of the jobs app, writing to `log`."""
+    from django.apps import apps
     from django.conf import settings as django_settings
     from django.core.management import call_command
     from django.core.signals import setting_changed
@@ -32,6 +33,10 @@ def run_worker(database: str, settings: dict[str, Any], args: list[str], log: st
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     connections.databases["default"]["NAME"] = database
+    service = settings.pop("service", None)
     django_settings.SVC_INFRA = {"jobs": settings}
     setting_changed.send(django_settings.__class__, setting="SVC_INFRA", value=None, enter=True)
+    if service:
+        os.environ["JOBS_TEST_SERVICE"] = service
+        apps.get_app_config("taskapp").worker_services = (".services.Shaky",)
     call_command("run_worker", *args)

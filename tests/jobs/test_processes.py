@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +20,8 @@ from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
+from svc_infra_django.jobs.services.operating import cancel
+from svc_infra_django.observability.context import bound
 from tests.jobs import work
 from tests.jobs.conftest import Process, wait_until
 
@@ -250,3 +254,77 @@ def test_only_the_named_queues_are_worked(worker: Start, ledger: str) -> None:
 
     wait_until(lambda: work.read(ledger) == ["mail"])
     assert states() == {"succeeded": 1, "ready": 1}
+
+
+def test_cancelling_reaches_jobs_that_run(worker: Start, ledger: str) -> None:
+    worker().ready()
+    polite = work.wait_for_cancel.enqueue(ledger)
+    coroutine = work.alinger.enqueue(ledger, 60)
+    wait_until(lambda: len(work.read(ledger)) == 2)
+
+    cancel(polite.id)
+    cancel(coroutine.id)
+
+    wait_until(lambda: {"noticed", "cancelled"} <= set(work.read(ledger)))
+    assert states() == {"cancelled": 2}
+    assert {attempt.outcome for attempt in JobAttempt.objects.all()} == {"cancelled"}
+    # Their slots are free again.
+    enqueue_many(work.record, [[ledger, "after"]] * 5)
+    wait_until(lambda: work.read(ledger).count("after") == 5)
+
+
+def test_the_request_id_is_in_the_log_lines_of_the_job(worker: Start, ledger: str) -> None:
+    with bound(request_id="request-1234"):
+        result = work.tell.enqueue(ledger)
+
+    process = worker()
+    wait_until(lambda: states()["succeeded"])
+
+    lines = [json.loads(line) for line in process.output().splitlines() if line.startswith("{")]
+    told = next(line for line in lines if line["event"] == "told from inside")
+    assert (told["request_id"], told["job_id"], told["attempt"]) == ("request-1234", result.id, 1)
+    assert told["task"] == "tests.jobs.work.tell"
+    ended = next(line for line in lines if line["event"] == "job succeeded")
+    assert ended["request_id"] == "request-1234"
+
+
+def test_async_jobs_use_the_orm_side_by_side(worker: Start) -> None:
+    enqueue_many(work.amake_group, [[f"group {number}"] for number in range(20)])
+
+    worker("--concurrency", "8")
+
+    wait_until(lambda: states()["succeeded"] == 20)
+    assert Group.objects.count() == 20
+
+
+def test_a_service_runs_beside_the_jobs_and_is_started_again_when_it_fails(
+    worker: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "service"
+    process = worker(service=str(path)).ready()
+
+    wait_until(lambda: path.exists() and path.read_text().splitlines()[:2] == ["start", "start"])
+    process.signal(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert path.read_text().splitlines()[-1] == "stopped"
+    assert "worker service failed" in process.output()
+
+
+@pytest.mark.postgresql
+def test_workers_outlive_their_database_connections(worker: Start, ledger: str) -> None:
+    process = worker().ready()
+    ids = enqueue_many(work.record_pid, [[ledger]] * 200)
+
+    for _ in range(5):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(0.15)
+
+    wait_until(lambda: states()["succeeded"] == 200)
+    assert process.is_alive()
+    assert {line.split()[0] for line in work.read(ledger)} == set(ids)
+    assert not Job.objects.running().exists()

@@ -167,3 +167,24 @@ def hourly() -> None: ...
 @periodic(cron="30 2 * * *", tz="America/New_York")
 @task
 def nightly() -> None: ...
+
+
+@task
+def sign(token: str, order: dict[str, Any]) -> dict[str, Any]:
+    return {"password": "hunter2-result", "order": order["id"]}
+
+
+@task(takes_context=True)
+def wait_for_cancel(context: TaskContext, path: str) -> None:
+    note(path, "start")
+    while not context.cancelled:
+        time.sleep(0.02)
+    note(path, "noticed")
+
+
+@task
+def tell(path: str) -> None:
+    from svc_infra_django.observability.logging import get_logger
+
+    get_logger("project").info("told from inside")
+    note(path, "told")

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from svc_infra_django.jobs.models import Job, Queue, Schedule, Worker
+from svc_infra_django.jobs.scheduler import sync_schedules
+from svc_infra_django.jobs.worker import drain
+from tests.jobs import work
+
+BASE = "/admin/svc_jobs"
+
+
+@pytest.fixture
+def admin(make_user: Any) -> Client:
+    client = Client()
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+    return client
+
+
+def act(client: Client, model: str, action: str, *keys: Any) -> Any:
+    data = {"action": action, "_selected_action": [str(key) for key in keys]}
+    return client.post(f"{BASE}/{model}/", data, follow=True)
+
+
+def schedule_form(**fields: Any) -> dict[str, Any]:
+    return {
+        "key": "mine", "task": "tests.jobs.work.add", "args": '{"args": [1]}', "queue": "",
+        "cron": "*/5 * * * *", "every_seconds": "", "tz": "Europe/London", "enabled": "on", **fields,
+    }  # fmt: skip
+
+
+def test_a_dead_job_is_looked_at_and_retried(admin: Client) -> None:
+    result = work.fail.enqueue()
+    drain(timezone.now() + timedelta(hours=1))
+
+    page = admin.get(f"{BASE}/job/{result.id}/change/")
+    assert page.status_code == 200
+    assert page.content.decode().count("Shaky: again") >= 3
+
+    answer = act(admin, "job", "retry_jobs", result.id)
+    assert "1 retried" in answer.content.decode()
+    assert Job.objects.get().state == Job.State.READY
+
+
+def test_a_job_that_cannot_be_cancelled_says_why(admin: Client) -> None:
+    work.add.enqueue(1)
+    drain()
+
+    answer = act(admin, "job", "cancel_jobs", Job.objects.get().pk)
+
+    assert "has succeeded already" in answer.content.decode()
+
+
+def test_secrets_in_arguments_and_results_are_not_shown(admin: Client) -> None:
+    result = work.sign.enqueue("s3cr3t-positional", order={"id": 7, "api_key": "s3cr3t-nested"})
+    drain()
+
+    page = admin.get(f"{BASE}/job/{result.id}/change/").content.decode()
+
+    assert "s3cr3t" not in page and "hunter2" not in page
+    assert "[redacted]" in page
+
+
+def test_whoever_may_only_look_has_no_actions(make_user: Any) -> None:
+    viewer = make_user("viewer", is_staff=True)
+    viewer.user_permissions.add(*Permission.objects.filter(codename__in=["view_job", "view_queue"]))
+    client = Client()
+    client.force_login(viewer)
+    work.add.enqueue(1)
+
+    assert "retry_jobs" not in client.get(f"{BASE}/job/").content.decode()
+    act(client, "job", "cancel_jobs", Job.objects.get().pk)
+
+    assert Job.objects.get().state == Job.State.READY
+
+
+def test_rows_of_machines_cannot_be_written(admin: Client) -> None:
+    work.add.enqueue(1)
+    pk = Job.objects.get().pk
+
+    assert admin.get(f"{BASE}/job/add/").status_code == 403
+    assert admin.post(f"{BASE}/job/{pk}/change/", {"state": 2}).status_code == 403
+    assert admin.post(f"{BASE}/job/{pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_jobs_are_found_by_id_and_tenant_and_filtered(admin: Client) -> None:
+    result = work.add.using(tenant="acme").enqueue(1)
+    work.add.enqueue(2)
+    Queue.objects.create(name="default")
+
+    for query in (f"q={result.id}", "q=acme"):
+        assert "1 job" in admin.get(f"{BASE}/job/?{query}").content.decode()
+    assert "2 jobs" in admin.get(f"{BASE}/job/?state__exact=0&queue=default").content.decode()
+    assert admin.get(f"{BASE}/job/?q=%27%22").status_code == 200
+
+
+def test_a_queue_is_paused_and_resumed(admin: Client) -> None:
+    Queue.objects.create(name="default")
+
+    act(admin, "queue", "pause_queues", "default")
+    assert Queue.objects.get().is_paused
+    act(admin, "queue", "resume_queues", "default")
+    assert not Queue.objects.get().is_paused
+
+
+def test_workers_are_shown(admin: Client) -> None:
+    Worker.objects.create(name="host:1", host="host", pid=1, concurrency=4)
+
+    assert "host:1" in admin.get(f"{BASE}/worker/").content.decode()
+
+
+def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
+    assert admin.post(f"{BASE}/schedule/add/", schedule_form()).status_code == 302
+
+    row = Schedule.objects.get()
+    assert (row.source, row.arguments()) == ("admin", ([1], {}))
+    assert timezone.now() < row.next_fire_at <= timezone.now() + timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("cron", "0 0 30 2 *", "day-of-month"),
+        ("cron", "", "either"),
+        ("every_seconds", "5", "either"),
+        ("tz", "Mars/Olympus", "no time zone"),
+        ("task", "no.such.task", "no task"),
+        ("args", '{"args": []}', "missing a required argument"),
+        ("args", "[1]", "kwargs"),
+        ("args", '{"args": 1}', "kwargs"),
+        ("queue", "mial", "No task declares"),
+    ],
+)
+def test_a_schedule_that_could_never_fire_is_refused(
+    admin: Client, field: str, value: str, message: str
+) -> None:
+    answer = admin.post(f"{BASE}/schedule/add/", schedule_form(**{field: value}))
+
+    assert answer.status_code == 200
+    assert message in answer.content.decode().replace("&#x27;", "'")
+    assert not Schedule.objects.exists()
+
+
+def test_a_schedule_of_the_code_that_was_edited_is_the_admins(admin: Client) -> None:
+    sync_schedules(now=timezone.now())
+    row = Schedule.objects.get(key="tests.jobs.work.hourly")
+
+    page = admin.get(f"{BASE}/schedule/{row.pk}/change/")
+    assert page.status_code == 200
+    data = {"args": "{}", "queue": "", "cron": "", "every_seconds": "60", "tz": "UTC", "enabled": "on"}
+    assert admin.post(f"{BASE}/schedule/{row.pk}/change/", data).status_code == 302
+    sync_schedules(now=timezone.now())
+
+    row.refresh_from_db()
+    assert (row.source, row.every_seconds) == ("admin", 60)
+
+
+def test_schedules_are_switched_off_and_on_and_fired(admin: Client) -> None:
+    row = Schedule.objects.create(
+        key="s", task="tests.jobs.work.add", args={"args": [1]}, every_seconds=3600,
+        next_fire_at=timezone.now() - timedelta(days=1),
+    )  # fmt: skip
+
+    act(admin, "schedule", "disable", row.pk)
+    assert not Schedule.objects.get().enabled
+    act(admin, "schedule", "enable", row.pk)
+    assert Schedule.objects.get().next_fire_at > timezone.now()
+    act(admin, "schedule", "fire", row.pk)
+    assert Job.objects.get().headers["schedule"] == "s"
+
+
+@pytest.mark.parametrize("model", ["job", "queue", "worker", "schedule"])
+def test_lists_ask_as_much_for_fifty_rows_as_for_one(admin: Client, model: str, user: Any) -> None:
+    def fill(count: int) -> None:
+        for number in range(count):
+            name = f"{count}-{number}"
+            work.add.using(owner=user).enqueue(1)
+            Queue.objects.create(name=name)
+            Worker.objects.create(name=name, host="h", pid=1, concurrency=1)
+            Schedule.objects.create(key=name, task="x", every_seconds=5, next_fire_at=timezone.now())
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert admin.get(f"{BASE}/{model}/").status_code == 200
+        return len(captured)
+
+    fill(1)
+    queries()
+    one = queries()
+    fill(49)
+    assert queries() == one
