@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django import forms
@@ -24,7 +24,16 @@ from .services import scheduling
 from .services.operating import cancel, pause, resume, retry_dead
 
 
-class AttemptInline(admin.TabularInline[JobAttempt, Job]):
+if TYPE_CHECKING:
+    TabularInline = admin.TabularInline[JobAttempt, Job]
+    ModelForm = forms.ModelForm[Schedule]
+    ScheduleAdminBase = admin.ModelAdmin[Schedule]
+else:
+    # Generic for the type checker only.
+    TabularInline, ModelForm, ScheduleAdminBase = admin.TabularInline, forms.ModelForm, admin.ModelAdmin
+
+
+class AttemptInline(TabularInline):
     model = JobAttempt
     fields = ("attempt", "outcome", "started_at", "finished_at", "error", "shown_traceback")
     readonly_fields = fields
@@ -184,7 +193,7 @@ class WorkerAdmin(MachineRowAdmin):
         return ", ".join(worker.queues) or "all"
 
 
-class ScheduleForm(forms.ModelForm[Schedule]):
+class ScheduleForm(ModelForm):
     """Refuses what could never fire."""
 
     def clean(self) -> dict[str, Any]:
@@ -204,7 +213,7 @@ class ScheduleForm(forms.ModelForm[Schedule]):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(admin.ModelAdmin[Schedule]):
+class ScheduleAdmin(ScheduleAdminBase):
     form = ScheduleForm
     list_display = ("key", "task", "times", "enabled", "source", "next_fire_at", "last_fire_at")
     list_filter = ("enabled", "source")

@@ -252,7 +252,8 @@ def test_only_the_named_queues_are_worked(worker: Start, ledger: str) -> None:
 
     worker("--queues", "mail")
 
-    wait_until(lambda: work.read(ledger) == ["mail"])
+    wait_until(lambda: states()["succeeded"])
+    assert work.read(ledger) == ["mail"]
     assert states() == {"succeeded": 1, "ready": 1}
 
 
@@ -328,3 +329,16 @@ def test_workers_outlive_their_database_connections(worker: Start, ledger: str) 
     assert process.is_alive()
     assert {line.split()[0] for line in work.read(ledger)} == set(ids)
     assert not Job.objects.running().exists()
+
+
+def test_a_job_longer_than_the_lease_runs_once_because_its_worker_is_heard_of(
+    worker: Start, ledger: str
+) -> None:
+    work.linger.enqueue(ledger, 2.5)
+
+    worker(lease_seconds=1.0, heartbeat_seconds=0.2)
+    worker(lease_seconds=1.0, heartbeat_seconds=0.2)
+
+    wait_until(lambda: states()["succeeded"])
+    assert len(work.read(ledger)) == 2
+    assert Job.objects.get().attempt == 1

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
@@ -251,3 +253,29 @@ def test_the_claim_walks_the_partial_index_on_sqlite() -> None:
 
     assert "svc_jobs_job_ready" in plan
     assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_that_race_for_due_jobs_make_each_ready_once_and_claim_it_once() -> None:
+    soon = timezone.now() + timedelta(seconds=0.2)
+    ids = enqueue_many(work.add.using(run_after=soon), [[number] for number in range(200)])
+    staged: list[int] = []
+    claimed: list[str] = []
+
+    def race() -> None:
+        worker, deadline = uuid7(), time.monotonic() + 10
+        try:
+            while len(claimed) < 200 and time.monotonic() < deadline:
+                staged.append(turn.stage())
+                claimed.extend(str(job.pk) for job in claim(worker, room=7))
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=race) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sum(staged) == 200
+    assert sorted(claimed) == sorted(ids)
