@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ def test_the_default_grows_and_ends_after_three_days() -> None:
     waits = [delay(DEFAULT, n) or 0 for n in range(1, len(DEFAULT) + 1)]
 
     assert waits == sorted(set(waits))
-    assert all(later >= 4 * sooner for sooner, later in zip(waits, waits[1:4], strict=False))
+    assert all(later >= 4 * sooner for sooner, later in pairwise(waits[:4]))
     assert timedelta(hours=75) <= timedelta(seconds=sum(waits)) <= timedelta(hours=76)
     assert delay(DEFAULT, len(DEFAULT) + 1) is None
     assert delay([], 1) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -145,21 +144,32 @@ def checked(name: str, value: Any) -> Any:
     if name == "url":
         return checked_url(value)
     if name == "headers":
-        return checked_headers(dict(value))
+        return checked_headers(_dict(value))
     if name == "event_types":
         return check_patterns(value)
     if name == "timeout_seconds" and value is not None and not 0 < value <= 30:
         raise _bad("/body/timeout_seconds", "More than 0 and at most 30 seconds.")
     if name == "retry_schedule" and value is not None:
-        if len(value) > MAX_RETRIES or not all(
-            math.isfinite(s) and 0 < s <= MAX_DELAY_SECONDS for s in value
-        ):
-            raise _bad(
-                "/body/retry_schedule",
-                f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds.",
-            )
-        return list(value)
+        return _schedule(value)
     return value
+
+
+def _dict(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
+        raise _bad("/body/headers", "An object whose values are text.")
+    return dict(value)
+
+
+def _schedule(value: Any) -> list[float]:
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) > MAX_RETRIES
+        or not all(isinstance(wait, (int, float)) and 0 < wait <= MAX_DELAY_SECONDS for wait in value)
+    ):
+        raise _bad(
+            "/body/retry_schedule", f"At most {MAX_RETRIES} waits, each up to {MAX_DELAY_SECONDS} seconds."
+        )
+    return list(value)
 
 
 def _locked(endpoint: Endpoint) -> Endpoint:

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+from pydantic import BaseModel
+
+from svc_infra_django.errors import ValidationError
+from svc_infra_django.events import EventType, catalog
+from svc_infra_django.webhooks import apublish, publish, publish_many
+from svc_infra_django.webhooks.delivery import deliver_due
+from svc_infra_django.webhooks.errors import BadEventType, BadPayload, EndpointNotEnabled
+from svc_infra_django.webhooks.models import Delivery, Endpoint, Message
+from svc_infra_django.webhooks.models import EventType as EventTypeRow
+from svc_infra_django.webhooks.services.declaring import sync_event_types
+from svc_infra_django.webhooks.services.publishing import Publication, send_test
+from svc_infra_django.webhooks.services.subscribing import disable_endpoint
+
+from ..conftest import Receiver
+
+
+class Painted(BaseModel):
+    """A fence was painted."""
+
+    colour: str
+
+
+@pytest.fixture
+def painted() -> Any:
+    yield EventType("fence.painted", Painted, outward=True)
+    del catalog["fence.painted"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "event_type", "hears"),
+    [
+        (["order.placed"], "order.placed", True),
+        (["order.placed"], "order.placed_late", False),
+        (["order.*"], "order.placed", True),
+        (["order.*"], "orders.placed", False),
+        (["*"], "anything.at.all", True),
+        (["*.placed"], "order.placed", True),
+        (["order.*"], "order", False),
+        (["user.*", "order.placed"], "order.placed", True),
+    ],
+)
+def test_an_endpoint_hears_what_its_patterns_match(
+    make_endpoint: Callable[..., Endpoint], patterns: list[str], event_type: str, hears: bool
+) -> None:
+    make_endpoint(event_types=patterns)
+
+    publish(event_type, {})
+
+    assert Delivery.objects.exists() is hears
+
+
+@pytest.mark.parametrize(
+    ("endpoint_tenant", "endpoint_owner", "tenant", "owner", "hears"),
+    [
+        ("", None, "", None, True),
+        ("", None, "", "ada", True),
+        ("", "ada", "", "ada", True),
+        ("", "ada", "", None, False),
+        ("", "ada", "", "mallory", False),
+        ("acme", None, "acme", None, True),
+        ("acme", None, "", None, False),
+        ("", None, "acme", None, False),
+        ("acme", "ada", "other", "ada", False),
+    ],
+)
+def test_a_message_reaches_its_own_tenant_and_owner_only(
+    make_endpoint: Callable[..., Endpoint],
+    user: Any,
+    stranger: Any,
+    endpoint_tenant: str,
+    endpoint_owner: str | None,
+    tenant: str,
+    owner: str | None,
+    hears: bool,
+) -> None:
+    people = {"ada": user, "mallory": stranger, None: None}
+    make_endpoint(tenant=endpoint_tenant, owner=people[endpoint_owner])
+
+    publish("order.placed", {}, tenant=tenant, owner=people[owner])
+
+    assert Delivery.objects.exists() is hears
+
+
+def test_a_rollback_leaves_nothing(endpoint: Endpoint, receiver: Receiver) -> None:
+    with pytest.raises(RuntimeError), transaction.atomic():
+        publish("order.placed", {})
+        raise RuntimeError
+
+    assert not Message.objects.exists()
+    assert deliver_due() == 0
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize("endpoints", [1, 300])
+def test_publishing_adds_two_inserts_however_many_endpoints(
+    make_endpoint: Callable[..., Endpoint], django_assert_num_queries: Any, endpoints: int
+) -> None:
+    first = make_endpoint()
+    Endpoint.objects.bulk_create(
+        Endpoint(url=first.url, event_types=["order.*"]) for _ in range(endpoints - 1)
+    )
+
+    with transaction.atomic(), django_assert_num_queries(3):
+        publish("order.placed", {})
+
+    assert Delivery.objects.count() == endpoints
+
+
+def test_many_cost_as_much_as_one(endpoint: Endpoint, django_assert_num_queries: Any) -> None:
+    with transaction.atomic(), django_assert_num_queries(3):
+        messages = publish_many([Publication("order.placed", {"n": n}) for n in range(100)])
+
+    assert len(messages) == 100
+    assert Delivery.objects.count() == 100
+
+
+def test_the_second_publication_with_a_key_is_the_first(endpoint: Endpoint) -> None:
+    first = publish("order.placed", {"n": 1}, idempotency_key="order-1")
+    again = publish("order.placed", {"n": 2}, idempotency_key="order-1")
+    elsewhere = publish("order.placed", {"n": 3}, idempotency_key="order-1", tenant="acme")
+
+    assert again.pk == first.pk != elsewhere.pk
+    assert json.loads(bytes(again.body))["data"] == {"n": 1}
+    assert Delivery.objects.count() == 1
+
+
+def test_a_key_twice_in_one_batch_is_one_message(endpoint: Endpoint) -> None:
+    one, other = publish_many([Publication("order.placed", {"n": n}, idempotency_key="k") for n in (1, 2)])
+
+    assert one.pk == other.pk
+    assert Message.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_who_publish_one_key_at_once_write_one_message(make_endpoint: Callable[..., Endpoint]) -> None:
+    make_endpoint()
+    barrier, found = Barrier(2), []
+
+    def run() -> None:
+        barrier.wait()
+        found.append(publish("order.placed", {}, idempotency_key="once").pk)
+        connection.close()
+
+    threads = [Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(found) == 2
+    assert len(set(found)) == 1
+    assert Delivery.objects.count() == 1
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a..b", ".a", "a.", "ä", "a" * 129, "a\n", "a-b", None, 7])
+def test_a_bad_event_type_is_refused(db: None, name: Any) -> None:
+    with pytest.raises(BadEventType):
+        publish(name, {})
+
+
+def circle() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize("data", [object(), {"a": {1, object()}}, {"a": "\ud800"}, circle(), "x" * 300_000])
+def test_data_that_cannot_be_sent_is_refused(db: None, data: Any) -> None:
+    with pytest.raises(BadPayload):
+        publish("order.placed", data)
+    assert not Message.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "fields", [{"tenant": "x" * 129}, {"tenant": "\x00"}, {"idempotency_key": "x" * 256}]
+)
+def test_labels_that_cannot_be_stored_are_refused(db: None, fields: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        publish("order.placed", {}, **fields)  # type: ignore[arg-type]
+
+
+def test_data_must_fit_a_declared_type(endpoint: Endpoint, painted: Any) -> None:
+    with pytest.raises(BadPayload, match="colour"):
+        publish("fence.painted", {"color": "red"})
+
+    publish("fence.painted", {"colour": "red"})
+    publish("fence.painted", Painted(colour="blue"))
+
+    assert Delivery.objects.count() == 2
+
+
+def test_an_outward_event_becomes_a_message(
+    make_endpoint: Callable[..., Endpoint], user: Any, painted: Any
+) -> None:
+    make_endpoint(owner=user)
+
+    painted.emit(Painted(colour="red"), owner=user)
+
+    message = Message.objects.get()
+    assert (message.event_type, message.owner) == ("fence.painted", user)
+    assert json.loads(bytes(message.body))["data"] == {"colour": "red"}
+    assert Delivery.objects.count() == 1
+
+
+def test_an_event_of_the_house_stays_inside(endpoint: Endpoint) -> None:
+    disable_endpoint(endpoint)
+
+    assert not Message.objects.exists()
+
+
+def test_a_message_can_wait_for_its_hour(endpoint: Endpoint) -> None:
+    publish("order.placed", {}, deliver_at=timezone.now() + timedelta(hours=1))
+
+    assert deliver_due() == 0
+    assert deliver_due(now=timezone.now() + timedelta(hours=2)) == 1
+
+
+def test_a_test_message_goes_to_one_endpoint_only(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    chosen = make_endpoint(path="/chosen", event_types=["order.*"])
+    make_endpoint(path="/other")
+
+    send_test(chosen)
+    deliver_due()
+
+    assert [request.path for request in receiver.requests] == ["/chosen"]
+    disable_endpoint(chosen)
+    with pytest.raises(EndpointNotEnabled):
+        send_test(chosen)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_works_from_async_code(make_endpoint: Callable[..., Endpoint]) -> None:
+    make_endpoint()
+
+    message = asyncio.run(apublish("order.placed", {"id": 1}))
+
+    assert Delivery.objects.get().message_id == message.pk
+
+
+def test_declared_types_become_records_and_old_ones_are_archived(db: None, painted: Any) -> None:
+    EventTypeRow.objects.create(name="code.gone", source="code")
+    EventTypeRow.objects.create(name="by.hand")
+
+    sync_event_types()
+
+    row = EventTypeRow.objects.get(name="fence.painted")
+    assert (row.description, row.source) == ("A fence was painted.", "code")
+    assert row.schema["required"] == ["colour"]
+    assert EventTypeRow.objects.get(name="code.gone").is_archived
+    assert not EventTypeRow.objects.get(name="by.hand").is_archived

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from svc_infra_django.webhooks import publish, publish_many, verify
+from svc_infra_django.webhooks.delivery import deliver_due
+from svc_infra_django.webhooks.models import Delivery, Endpoint, EventType, Message
+from svc_infra_django.webhooks.services.publishing import Publication
+
+from .conftest import Receiver
+
+BASE = "/admin/svc_webhooks"
+SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{43}=")
+
+
+@pytest.fixture
+def admin(make_user: Any) -> Client:
+    client = Client()
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+    return client
+
+
+def form(url: str, **fields: Any) -> dict[str, Any]:
+    return {"url": url, "description": "Shop", "owner": "", "tenant": "", "event_types": "order.*\nuser.*",
+            "timeout_seconds": "", "retry_schedule": "null", "headers": "null", **fields}  # fmt: skip
+
+
+def act(client: Client, model: str, action: str, *rows: Any) -> Any:
+    return client.post(
+        f"{BASE}/{model}/", {"action": action, "_selected_action": [str(row.pk) for row in rows]}, follow=True
+    )
+
+
+def test_an_endpoint_is_added_and_its_secret_shown_once(admin: Client, receiver: Receiver) -> None:
+    assert admin.get(f"{BASE}/endpoint/add/").status_code == 200
+
+    answer = admin.post(f"{BASE}/endpoint/add/", form(receiver.url(), headers='{"X-Key": "hush"}'))
+
+    (secret,) = set(SECRET.findall(answer.content.decode()))
+    assert "no-store" in answer["Cache-Control"]
+    endpoint = Endpoint.objects.get()
+    assert (endpoint.owner, endpoint.event_types) == (None, ["order.*", "user.*"])
+    publish("order.placed", {})
+    deliver_due()
+    (request,) = receiver.requests
+    assert verify(request.body, request.headers, secret)
+    assert request.headers["x-key"] == "hush"
+    for page in (
+        f"{BASE}/endpoint/",
+        f"{BASE}/endpoint/{endpoint.pk}/change/",
+        f"{BASE}/endpoint/{endpoint.pk}/history/",
+    ):
+        shown = admin.get(page).content.decode()
+        assert secret not in shown
+        assert "hush" not in shown
+    assert not LogEntry.objects.filter(change_message__contains="whsec").exists()
+
+
+def test_a_bad_endpoint_is_refused_beside_its_field(admin: Client) -> None:
+    for bad in (
+        form("http://10.0.0.1/"),
+        form("https://example.com", event_types="a b!"),
+        form("https://example.com", headers='{"Host": "x"}'),
+        form("https://example.com", headers='["x"]'),
+        form("https://example.com", headers='{"x": 1}'),
+        form("https://example.com", retry_schedule="[0]"),
+        form("https://example.com", retry_schedule='"soon"'),
+        form("https://example.com", retry_schedule='["1"]'),
+        form("https://example.com", timeout_seconds="31"),
+    ):
+        answer = admin.post(f"{BASE}/endpoint/add/", bad)
+        assert answer.status_code == 200
+        assert answer.context["adminform"].form.errors, bad
+    assert not Endpoint.objects.exists()
+
+
+def test_an_endpoint_is_changed_and_keeps_its_headers(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint(headers={"X-Key": "hush"})
+    page = f"{BASE}/endpoint/{endpoint.pk}/change/"
+
+    answer = admin.post(page, form("https://example.com/new", event_types="*"))
+
+    assert answer.status_code == 302
+    endpoint.refresh_from_db()
+    assert (endpoint.url, endpoint.event_types) == ("https://example.com/new", ["*"])
+    assert endpoint.headers == {"X-Key": "hush"}
+    admin.post(page, form("https://example.com/new", headers="{}"))
+    endpoint.refresh_from_db()
+    assert endpoint.headers == {}
+
+
+def test_the_actions_of_an_endpoint(
+    admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(retry_schedule=[])
+
+    answer = act(admin, "endpoint", "rotate_secret", endpoint)
+    (secret,) = set(SECRET.findall(answer.content.decode()))
+    for action, state in (("pause", "paused"), ("disable", "disabled"), ("enable", "enabled")):
+        act(admin, "endpoint", action, endpoint)
+        endpoint.refresh_from_db()
+        assert endpoint.state == state
+    receiver.answers(500)
+    act(admin, "endpoint", "send_test", endpoint)
+    deliver_due()
+    assert verify(receiver.requests[0].body, receiver.requests[0].headers, secret)
+    assert Delivery.objects.get().state == "dead"
+    receiver.answers(200)
+    act(admin, "endpoint", "replay_dead", endpoint)
+    deliver_due()
+    assert Delivery.objects.get().state == "succeeded"
+
+
+def test_a_dead_delivery_is_replayed(
+    admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    make_endpoint(retry_schedule=[])
+    receiver.answers(500)
+    publish("order.placed", {"id": 1})
+    deliver_due()
+    delivery = Delivery.objects.get()
+    listed = admin.get(f"{BASE}/delivery/?state__exact=dead").content.decode()
+    assert str(delivery.pk) in listed
+    shown = admin.get(f"{BASE}/delivery/{delivery.pk}/change/").content.decode()
+    assert "thank you" in shown
+
+    act(admin, "delivery", "replay", delivery)
+
+    assert Delivery.objects.get().state == "pending"
+    assert "Only a delivery that is dead" in act(admin, "delivery", "replay", delivery).content.decode()
+    Delivery.objects.update(state="dead")
+    act(admin, "message", "replay", Message.objects.get())
+    assert Delivery.objects.get().state == "pending"
+    message = admin.get(f"{BASE}/message/{Message.objects.get().pk}/change/").content.decode()
+    assert "order.placed" in message
+
+
+def test_staff_who_may_only_look_cannot_act(make_user: Any, make_endpoint: Callable[..., Endpoint]) -> None:
+    make_endpoint(retry_schedule=[])
+    publish("order.placed", {})
+    Delivery.objects.update(state="dead")
+    looker = make_user("looker", is_staff=True)
+    codenames = ["view_delivery", "view_endpoint", "view_message"]
+    looker.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    client = Client()
+    client.force_login(looker)
+
+    act(client, "delivery", "replay", Delivery.objects.get())
+    act(client, "message", "replay", Message.objects.get())
+    act(client, "endpoint", "rotate_secret", Endpoint.objects.get())
+
+    assert Delivery.objects.get().state == "dead"
+    assert Endpoint.objects.get().signing_keys.count() == 1
+
+
+def test_event_types_are_added_by_hand_and_those_of_code_are_read_only(admin: Client) -> None:
+    answer = admin.post(
+        f"{BASE}/eventtype/add/", {"name": "fence.painted", "description": "", "schema": "{}"}
+    )
+    assert answer.status_code == 302
+    assert EventType.objects.get(name="fence.painted").source == "admin"
+    EventType.objects.create(name="from.code", source="code")
+    assert admin.get(f"{BASE}/eventtype/from.code/change/").status_code == 200
+
+
+def test_lists_cost_the_same_at_1_and_at_50_rows(
+    admin: Client, make_endpoint: Callable[..., Endpoint], user: Any
+) -> None:
+    def queries() -> dict[str, int]:
+        found = {}
+        for model in ("endpoint", "message", "delivery", "eventtype"):
+            with CaptureQueriesContext(connection) as captured:
+                assert admin.get(f"{BASE}/{model}/").status_code == 200
+            found[model] = len(captured)
+        message = Message.objects.order_by("created_at").first()
+        with CaptureQueriesContext(connection) as captured:
+            assert admin.get(f"{BASE}/message/{message.pk}/change/").status_code == 200  # type: ignore[union-attr]
+        return {**found, "one": len(captured)}
+
+    make_endpoint(owner=user)
+    EventType.objects.create(name="one.two")
+    publish("order.placed", {}, owner=user)
+    few = queries()
+    for n in range(49):
+        make_endpoint(owner=user, description=f"E{n}")
+        EventType.objects.create(name=f"one.n{n}")
+    publish_many([Publication("order.placed", {}, owner=user)] * 49)
+
+    assert queries() == few
