@@ -17,7 +17,7 @@ import pytest
 from example_project.demo.browser import Browser
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Demo:
