@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import make_password
 from django.db import transaction
 from svc_infra_django.webhooks.models import Endpoint
 from svc_infra_django.webhooks.services.subscribing import create_endpoint, update_endpoint
@@ -28,14 +30,24 @@ def seed(*, url: str) -> None:
 
 
 def settle(resident: Resident) -> Any:
-    users = get_user_model()._default_manager
-    user = users.filter(username=resident.name).first()
-    if user is None:
-        make = users.create_superuser if resident.is_superuser else users.create_user
-        user = make(username=resident.name, email=resident.email, password=PASSWORD)
+    user, _ = get_user_model()._default_manager.get_or_create(
+        username=resident.name,
+        defaults={
+            "email": resident.email,
+            "password": hashed_password,
+            "is_staff": resident.is_superuser,
+            "is_superuser": resident.is_superuser,
+        },
+    )
     for role in resident.roles:
         grant(user, role, reason="demo")
     return user
+
+
+@cache
+def hashed_password() -> str:
+    """Hashing is meant to be slow, so it is done once for all of them."""
+    return make_password(PASSWORD)
 
 
 def connect(slug: str, *, is_failing: bool, owner: Any, url: str) -> None:
