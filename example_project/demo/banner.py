@@ -7,6 +7,7 @@ import json
 from .credentials import ADMIN, CLERK, PASSWORD
 
 FROM_ANSWER = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
+CURL = r"curl -sw '\n'"
 AS_JSON = "-H 'Content-Type: application/json'"
 AS_CLERK = '-H "Authorization: Bearer $TOKEN"'
 
@@ -34,10 +35,10 @@ def curl_lines(url: str) -> list[str]:
         {"customer_email": "grace@example.com", "item": "Teapot", "quantity": 2, "unit_price": "19.50"}
     )
     return [
-        f"curl -s {url}/api/auth/login {AS_JSON} -d '{login}'",
-        f"TOKEN=$(curl -s {url}/api/auth/login {AS_JSON} -d '{login}' | {FROM_ANSWER})",
-        f"curl -s {url}/api/auth/me {AS_CLERK}",
-        f"curl -s {url}/api/orders {AS_CLERK} {AS_JSON} -d '{order}'",
-        f"curl -s {url}/api/orders {AS_CLERK}",
-        f"curl -s {url}/demo/webhooks/inbox",
+        f"{CURL} {url}/api/auth/login {AS_JSON} -d '{login}'",
+        f"TOKEN=$({CURL} {url}/api/auth/login {AS_JSON} -d '{login}' | {FROM_ANSWER})",
+        f"{CURL} {url}/api/auth/me {AS_CLERK}",
+        f"{CURL} {url}/api/orders {AS_CLERK} {AS_JSON} -d '{order}'",
+        f"{CURL} {url}/api/orders {AS_CLERK}",
+        f"sleep 1; {CURL} {url}/demo/webhooks/inbox",
     ]

@@ -50,7 +50,9 @@ class Demo:
                 stderr=subprocess.STDOUT,
                 process_group=0,
             )
-        assert wait_until(lambda: "curl" in self.said or self.process.poll() is not None), self.said
+        assert wait_until(lambda: "demo/webhooks/inbox\n" in self.said or self.process.poll() is not None), (
+            self.said
+        )
         assert self.process.poll() is None, self.said
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -63,7 +65,7 @@ class Demo:
         return self.log.read_text()
 
     def curl_lines(self) -> list[str]:
-        return re.findall(r"^(?:curl|TOKEN=).*$", self.said, re.MULTILINE)
+        return re.findall(r"^(?:curl|TOKEN=|sleep).*$", self.said, re.MULTILINE)
 
     def processes(self) -> dict[int, str]:
         """Every living process of this demo with its command line, found by its environment."""

@@ -32,12 +32,13 @@ def test_the_printed_lines_work_when_pasted_and_the_next_start_keeps_the_data(
     show = demo()
     show.start()
 
-    login, _, me, placed, listed, _ = paste(show.curl_lines())
+    login, _, me, placed, listed, received = paste(show.curl_lines())
 
     assert {"access_token", "refresh_token"} <= json.loads(login).keys()
     assert json.loads(me)["email"] == "clerk@example.com"
     order = json.loads(placed)
     assert [each["id"] for each in json.loads(listed)["items"]] == [order["id"]]
+    assert json.loads(received)["is_failing"] is False
     assert wait_until(lambda: order["id"] in show.browser.get("/demo/webhooks/inbox").text)
 
     assert show.stop(signal.SIGTERM) == 0

@@ -8,10 +8,10 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
-from svc_infra_django.webhooks.models import Endpoint
-from svc_infra_django.webhooks.services.subscribing import create_endpoint, update_endpoint
 
 from svc_infra_django.rbac import grant
+from svc_infra_django.webhooks.models import Endpoint
+from svc_infra_django.webhooks.services.subscribing import create_endpoint, update_endpoint
 
 from ..credentials import CLERK, EVERYBODY, PASSWORD, Resident
 from ..models import Receiver
