@@ -153,7 +153,7 @@ def test_a_tenant_header_of_an_anonymous_caller_opens_nothing(db: None) -> None:
         "A" * 5000,
         "a,b",
         "\udcff",
-        new_key(brand="svc", environment="live")[0],
+        pytest.param(new_key(brand="svc", environment="live")[0], id="nobody's key"),
     ],
 )
 def test_a_bad_key_is_a_401_even_beside_a_good_session(client: Client, header: str) -> None:

@@ -69,11 +69,11 @@ def in_tenant(svc_settings: Any) -> Any:
     [
         ("get", "/roles", "view_role"),
         ("post", "/roles", "add_role"),
-        ("get", f"/roles/{uuid4()}", "view_role"),
-        ("delete", f"/roles/{uuid4()}", "delete_role"),
+        pytest.param("get", f"/roles/{uuid4()}", "view_role", id="get-role"),
+        pytest.param("delete", f"/roles/{uuid4()}", "delete_role", id="delete-role"),
         ("get", "/assignments", "view_assignment"),
         ("post", "/assignments", "add_assignment"),
-        ("delete", f"/assignments/{uuid4()}", "delete_assignment"),
+        pytest.param("delete", f"/assignments/{uuid4()}", "delete_assignment", id="delete-assignment"),
     ],
 )
 def test_every_door_has_its_own_lock(

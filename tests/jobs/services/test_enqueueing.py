@@ -60,7 +60,7 @@ def test_a_job_lives_and_dies_with_the_transaction_that_made_it() -> None:
         {"deep": [{"x": "\x00"}]},
         {"\x00": 1},
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_arguments_that_cannot_be_stored_are_refused_at_once(value: Any) -> None:
     with pytest.raises(BadArguments, match=r"tests\.jobs\.work\.add"):
