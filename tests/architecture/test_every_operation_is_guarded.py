@@ -1,0 +1,147 @@
+"""Deny by default: whatever may be called without a caller, or by any caller, is written down here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from svc_infra_django.apikeys import issue_key
+from tests.urls import api
+
+Operation = tuple[str, str]
+
+PUBLIC = {
+    ("POST", "/api/auth/login"),
+    ("POST", "/api/auth/signup"),
+    ("POST", "/api/auth/refresh"),
+    ("POST", "/api/auth/mfa/verify"),
+    ("POST", "/api/auth/email/verify"),
+    ("POST", "/api/auth/password/reset"),
+    ("POST", "/api/auth/password/reset/confirm"),
+}
+"""Nobody has to be signed in: these are the ways to become somebody."""
+
+OF_ONES_OWN = {
+    ("GET", "/api/auth/me"),
+    ("GET", "/api/auth/sessions"),
+    ("DELETE", "/api/auth/sessions/{session_id}"),
+    ("POST", "/api/auth/logout"),
+    ("POST", "/api/auth/logout-all"),
+    ("POST", "/api/auth/password/change"),
+    ("GET", "/api/auth/mfa/devices"),
+    ("POST", "/api/auth/mfa/totp"),
+    ("POST", "/api/auth/mfa/totp/confirm"),
+    ("POST", "/api/auth/mfa/recovery-codes"),
+    ("POST", "/api/auth/mfa/disable"),
+    ("GET", "/api/api-keys"),
+    ("POST", "/api/api-keys"),
+    ("GET", "/api/api-keys/{key_id}"),
+    ("POST", "/api/api-keys/{key_id}/rotate"),
+    ("POST", "/api/api-keys/{key_id}/revoke"),
+    ("GET", "/api/rbac/check"),
+    ("GET", "/api/rbac/explain"),
+}
+"""Every user may, without any permission, and reaches nothing but what is theirs."""
+
+OF_A_KEY = {
+    ("GET", "/api/auth/me"),
+    ("GET", "/api/rbac/check"),
+    ("GET", "/api/rbac/explain"),
+}
+"""A key without any scope may."""
+
+BODIES = {
+    "/api/api-keys": {"name": "mine"},
+    "/api/auth/mfa/disable": {"code": "000000"},
+    "/api/auth/mfa/totp/confirm": {"code": "000000"},
+    "/api/auth/password/change": {"current_password": "wrong", "password": "another long enough one 8"},
+    "/api/rbac/assignments": {"role": str(uuid4()), "user": "1"},
+    "/api/rbac/roles": {"name": "clerk", "permissions": []},
+}
+"""The guard has its say after the body was read, so it needs a good one."""
+
+VIEWS = {"healthz", "readyz", "startupz", "metrics"}
+"""Plain Django views outside of the admin."""
+
+
+def operations() -> Iterator[Operation]:
+    for path, methods in api.get_openapi_schema()["paths"].items():
+        for method in methods:
+            yield method.upper(), path
+
+
+OPERATIONS = sorted(operations())
+
+
+@pytest.fixture
+def call(db, settings):
+    # Cookies that other tests left, or throttles that count, would answer for the guard.
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+
+    def send(operation: Operation, client: Client, **headers: str) -> int:
+        method, path = operation
+        for name in ("session_id", "key_id", "job_id", "role_id", "assignment_id", "endpoint_id"):
+            path = path.replace(f"{{{name}}}", str(uuid4()))
+        path = path.replace("{name}", "default").replace("{", "").replace("}", "")
+        body = json.dumps(BODIES.get(operation[1], {}))
+        return client.generic(method, path, body, "application/json", headers=headers).status_code
+
+    return send
+
+
+def test_the_lists_name_what_is_there() -> None:
+    assert PUBLIC | OF_ONES_OWN | OF_A_KEY <= set(OPERATIONS)
+    assert not PUBLIC & OF_ONES_OWN
+    assert len(OPERATIONS) > len(PUBLIC | OF_ONES_OWN)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
+def test_nobody_gets_in_unless_it_is_public(call, operation) -> None:
+    status = call(operation, Client())
+
+    assert (status == 401) is (operation not in PUBLIC), f"anonymous: {status}"
+    assert status < 500
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
+def test_a_user_without_permissions_reaches_their_own_only(call, operation, user) -> None:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+
+    status = call(operation, client)
+
+    assert status < 500
+    if operation not in PUBLIC:
+        assert (status == 403) is (operation not in OF_ONES_OWN), f"a plain user: {status}"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
+def test_a_key_without_scopes_reaches_nothing(call, operation, make_user) -> None:
+    root = make_user("root", is_superuser=True, is_staff=True)
+    _, key = issue_key(owner=root, name="no scopes", scopes=[])
+
+    status = call(operation, Client(), **{"X-API-Key": key})
+
+    assert status < 500
+    if operation not in PUBLIC:
+        assert (status == 403) is (operation not in OF_A_KEY), f"a key: {status}"
+
+
+def patterns(resolver: URLResolver) -> Iterator[URLPattern]:
+    for each in resolver.url_patterns:
+        if isinstance(each, URLPattern):
+            yield each
+        elif each.app_name not in ("admin", "ninja"):
+            yield from patterns(each)
+
+
+def test_no_view_stands_beside_the_admin_and_the_api_unseen() -> None:
+    assert settings.ROOT_URLCONF == "tests.urls"
+
+    assert {pattern.name for pattern in patterns(get_resolver())} == VIEWS
