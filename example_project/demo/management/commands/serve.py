@@ -20,7 +20,7 @@ from ...browser import Browser
 from ...leash import end_with
 from ...supervisor import Child, Supervisor
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 class Command(BaseCommand):

@@ -19,7 +19,7 @@ from django.core.management.base import BaseCommand, CommandError
 from ...browser import Browser
 from ...story import CHAPTERS, Scene, StoryFailed
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 PACE = "0.05"
 """The tour does not wait for retries as long as a demo that somebody watches."""
