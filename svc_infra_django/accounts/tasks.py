@@ -11,6 +11,8 @@ from .conf import settings
 from .mailer import mail_after_signup, mail_notice, mail_reset_key
 from .models import AuthSession, MFAChallenge, Throttle
 
+BATCH = 500
+
 
 @task()
 def send_signup_mail(address: str) -> None:
@@ -31,6 +33,8 @@ def send_notice(user_id: str, kind: str) -> None:
 @task()
 def prune_accounts() -> None:
     now = timezone.now()
-    AuthSession.objects.over(before=now - timedelta(seconds=settings.session_history_seconds)).delete()
+    over = AuthSession.objects.over(before=now - timedelta(seconds=settings.session_history_seconds))
+    while batch := list(over.values_list("pk", flat=True)[:BATCH]):
+        AuthSession.objects.filter(pk__in=batch).delete()
     MFAChallenge.objects.filter(expires_at__lt=now).delete()
     Throttle.objects.filter(ends_at__lt=now).delete()

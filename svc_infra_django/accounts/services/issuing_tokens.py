@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -31,17 +31,27 @@ logger = get_logger("svc_infra_django.accounts")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Where a request comes from, as far as the network tells."""
+    """Where a request comes from. Raises ValueError for an address that is no IP address."""
 
     address: str = ""
     user_agent: str = ""
 
+    def __post_init__(self) -> None:
+        # The zone of a link-local address means something on this machine only.
+        plain = self.address.partition("%")[0]
+        object.__setattr__(self, "address", str(ip_address(plain)) if plain else "")
+
     @property
     def network(self) -> str:
         """What is counted as one client: the address, or the /64 that one IPv6 customer has."""
-        if ":" not in self.address:
-            return self.address
-        return str(ip_network((self.address, IPV6_PREFIX), strict=False))
+        if not self.address:
+            return ""
+        parsed = ip_address(self.address)
+        if isinstance(parsed, IPv4Address):
+            return str(parsed)
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(IPv6Network((int(parsed), IPV6_PREFIX), strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +133,9 @@ def _rotated(digest: str, *, now: datetime) -> Tokens:
         raise InvalidRefreshToken()
     session.refreshed_at = now
     session.idle_expires_at = _idle_end(now, session.expires_at)
-    session.save(update_fields=["refreshed_at", "idle_expires_at"])
+    # Under the present key, so that the one in SECRET_KEY_FALLBACKS can go some day.
+    session.password_state = password_state(session.owner)
+    session.save(update_fields=["refreshed_at", "idle_expires_at", "password_state"])
     return _mint(session, parent=used, now=now)
 
 

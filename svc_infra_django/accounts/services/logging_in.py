@@ -20,7 +20,7 @@ from ..errors import InvalidCredentials, TooManyAttempts
 from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
 from ..hashing import new_token, token_digest
 from ..models import AuthSession, MFAChallenge, Throttle
-from ..signing import password_state, subject_digest
+from ..signing import password_state, password_states, subject_digest
 from ..tasks import send_signup_mail
 from .issuing_tokens import Client, Tokens, issue_tokens
 from .throttling import forget, give_back, take_slot
@@ -129,6 +129,6 @@ def _carry_over(user: Any, *, before: str) -> None:
         return
     present = password_state(user)
     user.password, fresh = before, user.password
-    former = password_state(user)
+    former = password_states(user)
     user.password = fresh
-    AuthSession.objects.of_user(user).filter(password_state=former).update(password_state=present)
+    AuthSession.objects.of_user(user).filter(password_state__in=former).update(password_state=present)

@@ -19,21 +19,23 @@ def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: dateti
     its first attempt and is over `seconds` later, whatever comes in between.
     """
     rows = Throttle.objects.filter(scope=scope, subject=subject_digest(subject))
+    ends_at = now + timedelta(seconds=seconds)
     is_over = Q(ends_at__lte=now)
     step = {
         "count": Case(When(is_over, then=Value(1)), default=F("count") + 1),
         "started_at": Case(When(is_over, then=Value(now)), default=F("started_at")),
-        "ends_at": Case(When(is_over, then=Value(now + timedelta(seconds=seconds))), default=F("ends_at")),
+        "ends_at": Case(When(is_over, then=Value(ends_at)), default=F("ends_at")),
     }
     free = rows.filter(is_over | Q(count__lt=limit))
     if free.update(**step):
         return
-    fresh = Throttle(scope=scope, subject=subject_digest(subject), started_at=now, ends_at=now)
+    # A window that is running already: a caller whose clock was read earlier must not find it over.
+    fresh = Throttle(scope=scope, subject=subject_digest(subject), started_at=now, ends_at=ends_at)
     Throttle.objects.bulk_create([fresh], ignore_conflicts=True)
     if free.update(**step):
         return
-    ends_at = rows.values_list("ends_at", flat=True).first() or now
-    raise TooManyAttempts(retry_after=max(1, ceil((ends_at - now).total_seconds())))
+    until = rows.values_list("ends_at", flat=True).first() or now
+    raise TooManyAttempts(retry_after=max(1, ceil((until - now).total_seconds())))
 
 
 def give_back(scope: str, subject: str) -> None:

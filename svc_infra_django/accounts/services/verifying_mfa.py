@@ -8,6 +8,7 @@ from typing import Any
 import django_otp
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
+from django_otp.models import Device, ThrottlingMixin
 
 from ..conf import settings
 from ..errors import InvalidMFAToken, NoSecondFactor, WrongCode
@@ -68,7 +69,18 @@ def _fits_a_device(user: Any, code: str, devices: list[str]) -> bool:
     # Some devices read the code with int(), which takes blanks, signs and the digits of every script.
     if not (code.isascii() and code.isalnum()):
         return False
-    return any(django_otp.verify_token(user, device, code) is not None for device in devices)
+    for number, device in enumerate(devices):
+        if django_otp.verify_token(user, device, code) is not None:
+            _excuse(devices[:number])
+            return True
+    return False
+
+
+def _excuse(devices: list[str]) -> None:
+    # The code was another device's: these must not slow down the next login for it.
+    for device in map(Device.from_persistent_id, devices):
+        if isinstance(device, ThrottlingMixin):
+            device.throttle_reset()
 
 
 @transaction.atomic

@@ -263,3 +263,22 @@ def test_one_ipv6_network_is_one_client(db: None) -> None:
         log_in("user61@example.com", WRONG, client=Client("2001:db8:0:0:ffff::1"), now=timezone.now())
     with pytest.raises(InvalidCredentials):
         log_in("user62@example.com", WRONG, client=Client("2001:db8:0:1::1"), now=timezone.now())
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("", ""),
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8::7", "2001:db8::/64"),
+        ("fe80::7%eth0", "fe80::/64"),
+    ],
+)
+def test_what_counts_as_one_client(address: str, network: str) -> None:
+    assert Client(address).network == network
+
+
+def test_a_link_local_client_gets_a_session(user: Any, visitor: Any) -> None:
+    assert visitor.login(REMOTE_ADDR="fe80::7%eth0").status_code == 200
+    assert AuthSession.objects.get().client_address == "fe80::7"

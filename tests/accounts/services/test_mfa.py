@@ -384,6 +384,16 @@ def test_a_device_slows_down_after_a_wrong_code(user: Any, settings: Any) -> Non
         prove_factor(user, code_now(device), now=timezone.now())
 
 
+def test_a_second_device_does_not_slow_the_first_down(user: Any, settings: Any) -> None:
+    settings.OTP_TOTP_THROTTLE_FACTOR = 60
+    first, _ = enrol(user)
+    second, _ = enrol(user)
+    for device in (second, first):
+        prove_factor(user, code_now(device), now=timezone.now())
+
+    assert not TOTPDevice.objects.exclude(throttling_failure_count=0).exists()
+
+
 def test_bad_codes_are_refused_politely(user: Any, visitor: Any) -> None:
     enrol(user)
     for code in ("", "x" * 65, 123456, None, "12345\x00", "\ud800", ["1"], {"a": 1}):
