@@ -285,7 +285,8 @@ class JobWorker:
 
     def _recover(self) -> None:
         """A lost answer may have been a claim: give back what we do not know we have."""
-        count = turn.hand_back_strays(worker=self.id, known=[pk for pk, _ in self._running])
+        known = [pk for pk, _ in self._running] + [outcome.job.pk for outcome in self._unwritten]
+        count = turn.hand_back_strays(worker=self.id, known=known)
         if count:
             logger.warning("claims without an answer were handed back", count=count)
 
