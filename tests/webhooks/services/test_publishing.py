@@ -8,6 +8,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.utils import timezone
 from pydantic import BaseModel
@@ -246,7 +247,12 @@ def test_a_test_message_goes_to_one_endpoint_only(
 def test_it_works_from_async_code(make_endpoint: Callable[..., Endpoint]) -> None:
     make_endpoint()
 
-    message = asyncio.run(apublish("order.placed", {"id": 1}))
+    async def run() -> Message:
+        published = await apublish("order.placed", {"id": 1})
+        await sync_to_async(connection.close)()
+        return published
+
+    message = asyncio.run(run())
 
     assert Delivery.objects.get().message_id == message.pk
 
