@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from pydantic import BaseModel
 
@@ -249,7 +249,7 @@ def test_it_works_from_async_code(make_endpoint: Callable[..., Endpoint]) -> Non
 
     async def run() -> Message:
         published = await apublish("order.placed", {"id": 1})
-        await sync_to_async(connection.close)()
+        await sync_to_async(connections.close_all)()
         return published
 
     message = asyncio.run(run())
