@@ -201,7 +201,7 @@ def an_order_is_told_to_the_world(scene: Scene) -> None:
     )
     tried = attempts_of_dead(scene) if buried else []
     scene.check(
-        f"another receiver answers 500: after tries {pauses(tried)} s apart it is among the dead letters",
+        f"another answers 500: tried again after {pauses(tried)} s, then it is a dead letter",
         holds=len(tried) > 1 and {attempt["status_code"] for attempt in tried} == {500},
         saw=tried,
         look="/admin/svc_webhooks/delivery/?state__exact=dead",
