@@ -23,7 +23,6 @@ from .models import Job, JobAttempt, Queue, Schedule, Worker
 from .services import scheduling
 from .services.operating import cancel, pause, resume, retry_dead
 
-
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[JobAttempt, Job]
     ModelForm = forms.ModelForm[Schedule]

@@ -250,8 +250,8 @@ def task_at(path: str) -> AnyTask:
         return registry[path]
     try:
         found = import_string(path)
-    except (ImportError, ValueError):
-        found = None
+    except Exception as error:  # frontier: an import runs whatever code stands there
+        raise UnknownTask(f"There is no task {path!r} in this process: {error!r}", task=path) from error
     if not isinstance(found, Task):
         raise UnknownTask(f"There is no task {path!r} in this process.", task=path)
     return found

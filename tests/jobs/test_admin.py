@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -133,6 +134,9 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
         ("every_seconds", "5", "either"),
         ("tz", "Mars/Olympus", "no time zone"),
         ("task", "no.such.task", "no task"),
+        ("task", "this.s", "no task"),
+        ("task", "..x", "no task"),
+        ("task", "os.path.join", "no task"),
         ("args", '{"args": []}', "missing a required argument"),
         ("args", "[1]", "kwargs"),
         ("args", '{"args": 1}', "kwargs"),
@@ -197,3 +201,9 @@ def test_lists_ask_as_much_for_fifty_rows_as_for_one(admin: Client, model: str, 
     one = queries()
     fill(49)
     assert queries() == one
+
+
+def test_a_task_typed_into_a_form_imports_nothing(admin: Client) -> None:
+    admin.post(f"{BASE}/schedule/add/", schedule_form(task="antigravity.open"))
+
+    assert "antigravity" not in sys.modules

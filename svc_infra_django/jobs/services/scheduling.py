@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -73,10 +74,13 @@ def _check_task(schedule: Schedule, now: datetime) -> None:
     args, kwargs = schedule.arguments()
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise BadSchedule.at("/args", 'Write {"args": [...], "kwargs": {...}}.', code="shape")
+    # What is typed into a form names a task; it must not make the server import a module.
+    if schedule.task.rpartition(".")[0] not in sys.modules:
+        raise BadSchedule.at("/task", f"There is no task {schedule.task!r}.", code="unknown")
     try:
         task: Any = task_at(schedule.task)
-    except UnknownTask as error:
-        raise BadSchedule.at("/task", error.message, code="unknown") from None
+    except UnknownTask:
+        raise BadSchedule.at("/task", f"There is no task {schedule.task!r}.", code="unknown") from None
     try:
         checked_arguments(task, args, kwargs)
     except (BadArguments, ArgumentsTooLarge) as error:
