@@ -230,3 +230,19 @@ def test_an_asynchronous_caller_is_served_the_same(make_user: Any, async_client:
         return int((await async_client.get("/api/auth/me", headers=headers)).status_code)
 
     assert async_to_sync(visit)() == 200
+
+
+def test_no_log_line_holds_a_password_or_a_token(user: Any, visitor: Any, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    visitor.login(password="a password that is wrong 1")
+    visitor.login()
+    visitor.refresh()
+    visitor.get("me")
+    visitor.post("signup", {"email": "new@example.com", "password": "a password that is new 2"})
+    visitor.post("password/change", {"current_password": PASSWORD, "password": "a password that is next 3"})
+
+    logged = "\n".join(str(vars(record)) for record in caplog.records)
+    assert "svc_infra_django.access" in logged
+    for secret in ("that is wrong 1", PASSWORD, "that is new 2", "that is next 3", *visitor.tokens.values()):
+        if isinstance(secret, str) and len(secret) > 10:
+            assert secret not in logged
