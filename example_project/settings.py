@@ -110,6 +110,7 @@ REDIS_URL = from_environment("REDIS_URL", local="")
 
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    VAR.mkdir(parents=True, exist_ok=True)  # SQLite makes the file, not its folder
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,  # seconds to wait for the one writer
         "transaction_mode": "IMMEDIATE",

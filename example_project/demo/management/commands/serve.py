@@ -36,7 +36,6 @@ class Command(BaseCommand):
             end_with(os.getppid())
         refuse_busy_port(host, port)
         url = f"http://{host}:{port}"
-        settings.VAR.mkdir(parents=True, exist_ok=True)
         call_command("migrate", verbosity=0)
         call_command("seed_demo", url=url)
 
