@@ -14,7 +14,7 @@ from django.db import connection
 from tests.jobs import forked, work  # noqa: F401 - declares the tasks
 
 FAST = {
-    "lease_seconds": 1.5,
+    "lease_seconds": 15.0,
     "heartbeat_seconds": 0.3,
     "rescue_seconds": 0.3,
     "stage_seconds": 0.05,
@@ -25,7 +25,7 @@ FAST = {
 }
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 15.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], *, seconds: float = 45.0, what: str = "") -> Any:
     """Poll until `condition` is true; fail loudly if it never is."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -70,7 +70,7 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 15.0) -> int | None:
+    def wait(self, seconds: float = 30.0) -> int | None:
         self._process.join(seconds)
         return self._process.exitcode
 

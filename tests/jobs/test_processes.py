@@ -28,6 +28,7 @@ from tests.jobs.conftest import Process, wait_until
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., Process]
+SHORT = {"lease_seconds": 1.5}
 
 
 def states() -> Counter[str]:
@@ -48,13 +49,13 @@ def test_two_workers_run_each_of_many_jobs_exactly_once(worker: Start, ledger: s
 
 
 def test_jobs_of_a_killed_worker_are_rescued(worker: Start, ledger: str) -> None:
-    first = worker().ready()
+    first = worker(**SHORT).ready()
     work.linger.enqueue(ledger, 60)
     wait_until(lambda: work.read(ledger))
     Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
 
     first.signal(signal.SIGKILL)
-    worker()
+    worker(**SHORT)
 
     wait_until(lambda: states()["succeeded"])
     job = Job.objects.get()
@@ -67,8 +68,8 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
     work.kill_me.enqueue(ledger)
 
     for _ in range(3):
-        worker().wait()
-    last = worker().ready()
+        worker(**SHORT).wait()
+    last = worker(**SHORT).ready()
     wait_until(lambda: states()["failed"])
 
     job = Job.objects.get()
@@ -79,11 +80,11 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
 
 
 def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
-    frozen = worker("--concurrency", "1").ready()
+    frozen = worker("--concurrency", "1", **SHORT).ready()
     work.linger.enqueue(ledger, 0.5)
     wait_until(lambda: work.read(ledger))
     frozen.signal(signal.SIGSTOP)
-    worker()
+    worker(**SHORT)
     wait_until(lambda: states()["succeeded"])
     finished = Job.objects.get()
 
@@ -101,7 +102,7 @@ def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker
 
 
 def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: str) -> None:
-    frozen = worker("--concurrency", "1").ready()
+    frozen = worker("--concurrency", "1", **SHORT).ready()
     work.make_group_slowly.enqueue(ledger, "ops", 0.5)
     wait_until(lambda: work.read(ledger))
     if Job.objects.db == "default" and Group.objects.exists():
@@ -110,7 +111,7 @@ def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: 
     # The frozen transaction may hold the write lock of SQLite for ever, so it is killed there.
     frozen.signal(signal.SIGKILL)
     frozen.wait()
-    worker()
+    worker(**SHORT)
 
     wait_until(lambda: states()["succeeded"])
     assert Group.objects.filter(name="ops").count() == 1
@@ -186,8 +187,9 @@ def test_a_task_that_stays_unknown_is_failed_in_the_end(worker: Start) -> None:
 def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
     pidfile = tmp_path / "pid"
     code = (
-        "import subprocess, sys, time, pathlib;"
-        "p = subprocess.Popen([sys.executable, '-m', 'django', 'run_worker', '--exit-with-parent']);"
+        "import os, subprocess, sys, time, pathlib;"
+        "command = [sys.executable, '-m', 'django', 'run_worker', '--exit-with-parent', str(os.getpid())];"
+        "p = subprocess.Popen(command);"
         f"pathlib.Path({str(pidfile)!r}).write_text(str(p.pid)); time.sleep(60)"
     )
     environment = os.environ | {
@@ -198,13 +200,20 @@ def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
         [sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        worker = wait_until(lambda: Worker.objects.first(), seconds=30, what="a worker")
+        worker = wait_until(lambda: Worker.objects.first(), seconds=60, what="a worker")
         assert worker.pid == int(pidfile.read_text())
     finally:
         parent.kill()
         parent.wait()
 
     wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
+
+
+def test_a_worker_whose_parent_went_before_it_came_stops_at_once(worker: Start) -> None:
+    gone = 2**22 + 1  # above the highest process id there can be
+
+    assert worker("--exit-with-parent", str(gone)).wait(30) == 0
+    assert not Worker.objects.exists()
 
 
 def test_workers_fire_a_schedule_once(worker: Start) -> None:
@@ -335,10 +344,10 @@ def test_workers_outlive_their_database_connections(worker: Start, ledger: str) 
 def test_a_job_longer_than_the_lease_runs_once_because_its_worker_is_heard_of(
     worker: Start, ledger: str
 ) -> None:
-    work.linger.enqueue(ledger, 2.5)
+    work.linger.enqueue(ledger, 3)
 
-    worker(lease_seconds=1.0, heartbeat_seconds=0.2)
-    worker(lease_seconds=1.0, heartbeat_seconds=0.2)
+    worker(**SHORT)
+    worker(**SHORT)
 
     wait_until(lambda: states()["succeeded"])
     assert len(work.read(ledger)) == 2

@@ -24,8 +24,11 @@ class Command(BaseCommand):
         parser.add_argument("--concurrency", type=int, help="Jobs that run at the same time.")
         parser.add_argument(
             "--exit-with-parent",
-            action="store_true",
-            help="Stop when the process that started this one is gone.",
+            nargs="?",
+            type=int,
+            const=os.getppid(),
+            metavar="PID",
+            help="Stop when the process that started this one is gone. With its id, also if it went at once.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -37,8 +40,8 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: signals.put(number))
         Thread(target=_obey, args=(worker, signals), daemon=True).start()
-        if options["exit_with_parent"]:
-            Thread(target=_watch_parent, args=(worker, os.getppid()), daemon=True).start()
+        if options["exit_with_parent"] is not None:
+            Thread(target=_watch_parent, args=(worker, options["exit_with_parent"]), daemon=True).start()
         worker.run()
         if worker.has_stragglers:
             # Threads that would not stop: their jobs are handed back, so nothing waits for them.
