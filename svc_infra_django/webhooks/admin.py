@@ -291,6 +291,10 @@ class DeliveryAdmin(MachineRowAdmin):
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
         return super().get_queryset(request).defer("message__body", "message__context")
 
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """As Django's own: without it nobody could delete an endpoint, or a user who has one."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
     @admin.display(description="event type")
     def event_type(self, delivery: Delivery) -> str:
         return delivery.message.event_type

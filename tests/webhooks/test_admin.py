@@ -198,3 +198,20 @@ def test_lists_cost_the_same_at_1_and_at_50_rows(
     publish_many([Publication("order.placed", {}, owner=user)] * 49)
 
     assert queries() == few
+
+
+def test_an_endpoint_with_deliveries_and_its_owner_can_be_deleted(
+    admin: Client, make_endpoint: Callable[..., Endpoint], user: Any
+) -> None:
+    endpoint = make_endpoint(owner=user)
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+
+    admin.post(f"{BASE}/endpoint/{endpoint.pk}/delete/", {"post": "yes"})
+    assert not Endpoint.objects.exists()
+
+    make_endpoint(owner=user)
+    publish("order.placed", {}, owner=user)
+    admin.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"})
+    assert not Endpoint.objects.exists()
+    assert Message.objects.filter(owner=None).count() == 2
