@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import pytest
 import schemathesis
 from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.test import Client
 from django.test.client import ClientHandler
@@ -60,42 +62,80 @@ RAW: Any = DOCUMENT.raw_schema
 LABELS = [operation.label for operation in OPERATIONS]
 
 
-@pytest.fixture
-def credentials(make_user: Callable[..., Any]) -> Callable[[str], dict[str, dict[str, str]]]:
-    """Headers and cookies of a caller: nobody, somebody without permissions, or a superuser."""
+@dataclass
+class Caller:
+    """Who calls: what they send with every request, and the ids of their own rows by path parameter."""
 
-    def made(caller: str) -> dict[str, dict[str, str]]:
-        if caller == "nobody":
-            return {"headers": {}, "cookies": {}}
-        user = make_user("caller", is_superuser=caller == "everybody", is_staff=caller == "everybody")
-        client = Client()
-        client.force_login(user)
-        token = "a" * 32
-        return {
-            "headers": {"X-CSRFToken": token},
-            "cookies": {
-                django_settings.SESSION_COOKIE_NAME: client.cookies[
-                    django_settings.SESSION_COOKIE_NAME
-                ].value,
-                django_settings.CSRF_COOKIE_NAME: token,
-            },
-        }
+    headers: dict[str, str] = field(default_factory=dict)
+    cookies: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)
 
+
+@pytest.fixture(scope="module")
+def callers(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, Caller]]:
+    """Nobody, somebody without permissions, and everybody: a superuser. The latter two own a few rows."""
+    with django_db_blocker.unblock(), undone():
+        yield {"nobody": Caller(), "somebody": signed_in("somebody"), "everybody": signed_in("everybody")}
+
+
+def signed_in(name: str) -> Caller:
+    user = get_user_model().objects.create_user(
+        username=name,
+        email=f"{name}@example.com",
+        is_superuser=name == "everybody",
+        is_staff=name == "everybody",
+    )
+    client = Client()
+    client.force_login(user)
+    token = "a" * 32
+    session = client.cookies[django_settings.SESSION_COOKIE_NAME].value
+    return Caller(
+        headers={"X-CSRFToken": token},
+        cookies={django_settings.SESSION_COOKIE_NAME: session, django_settings.CSRF_COOKIE_NAME: token},
+        rows=rows_of(client, user),
+    )
+
+
+def rows_of(client: Client, user: Any) -> dict[str, str]:
+    """Make one row of each kind that this caller may make."""
+    made: dict[str, str] = {"name": "default"}
+    for parameter, path, body in (
+        ("key_id", "api-keys", {"name": "fuzz"}),
+        ("role_id", "rbac/roles", {"name": "fuzz", "permissions": ["auth.view_group"]}),
+        ("assignment_id", "rbac/assignments", {"user": str(user.pk), "role": "{role_id}"}),
+        ("endpoint_id", "webhooks/endpoints", {"url": "https://hooks.example.com/in", "event_types": ["*"]}),
+        ("message_id", "webhooks/messages", {"event_type": "order.placed", "data": {}}),
+    ):
+        text = json.dumps(body).replace("{role_id}", made.get("role_id", ""))
+        response = client.post(f"/api/{path}", text, content_type="application/json")
+        if response.status_code == 201:
+            answer = response.json()
+            # What shows a secret once has the row beside it.
+            made[parameter] = answer.get("id") or next(iter(answer.values()))["id"]
+    for delivery in client.get("/api/webhooks/deliveries").json().get("items", ()):
+        made["delivery_id"] = str(delivery["id"])
     return made
+
+
+def test_everybody_owns_rows_to_be_fuzzed(callers: Any) -> None:
+    if django_settings.ROOT_URLCONF == "tests.urls":
+        expected = {"key_id", "role_id", "assignment_id", "endpoint_id", "message_id", "delivery_id"}
+        assert expected <= callers["everybody"].rows.keys()
 
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=LABELS)
-def test_what_the_document_says_breaks_nothing(operation: Any, caller: str, credentials: Any) -> None:
-    known = credentials(caller)
+def test_what_the_document_says_breaks_nothing(operation: Any, caller: str, callers: Any) -> None:
+    known = callers[caller]
 
     examples = EXAMPLES[caller] if not is_public(operation) else EXAMPLES_IN_PUBLIC
-    call_with(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), known, examples)
+    own = {name: known.rows[name] for name in path_names(operation) if name in known.rows}
+    call_with(operation.as_strategy(generation_mode=GenerationMode.POSITIVE), known, examples, own)
     if can_be_wrong(operation):
         call_with(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), known, examples)
 
 
-def call_with(cases: Any, known: dict[str, Any], examples: int) -> None:
+def call_with(cases: Any, known: Caller, examples: int, path: dict[str, str] | None = None) -> None:
     @settings(
         max_examples=examples,
         derandomize=True,
@@ -106,8 +146,9 @@ def call_with(cases: Any, known: dict[str, Any], examples: int) -> None:
     )
     @given(case=cases)
     def call(case: Any) -> None:
+        case.path_parameters = {**(case.path_parameters or {}), **(path or {})}
         with undone():
-            case.call_and_validate(checks=CHECKS, **known)
+            case.call_and_validate(checks=CHECKS, headers=known.headers, cookies=known.cookies)
 
     call()
 
@@ -141,10 +182,10 @@ NASTY_VALUES = {
 
 @pytest.mark.parametrize("caller", CALLERS[1:])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=LABELS)
-def test_nasty_input_is_refused_by_every_operation(operation: Any, caller: str, credentials: Any) -> None:
-    send = sender(operation, credentials(caller))
+def test_nasty_input_is_refused_by_every_operation(operation: Any, caller: str, callers: Any) -> None:
+    send = sender(operation, callers[caller])
 
-    for name in [parameter.name for parameter in operation.path_parameters]:
+    for name in path_names(operation):
         for value in ("a%00b", "%ED%A0%80", "%FF", "-1", "9" * 40, "x" * 1_000_000, "..%2f", "%20"):
             expect_refusal(send(path={name: value}), operation, f"{name} = {value[:20]}")
     for name in [parameter.name for parameter in operation.query]:
@@ -161,13 +202,13 @@ def test_nasty_input_is_refused_by_every_operation(operation: Any, caller: str, 
         "",
     ):
         expect_refusal(send(body=b"{}", content_type=content_type), operation, content_type)
-    for field in fields(operation):
+    for name in fields(operation):
         for what, value in NASTY_VALUES.items():
-            response = send(body=json.dumps({**valid(operation), field: value}).encode())
+            response = send(body=json.dumps({**valid(operation), name: value}).encode())
             # Some fields take some of these; none of them may break on one.
-            assert response.status_code < 500, f"{operation.label}: {field} = {what}: {response.content!r}"
+            assert response.status_code < 500, f"{operation.label}: {name} = {what}: {response.content!r}"
             if what in ("1 MB", "NUL"):
-                expect_refusal(response, operation, f"{field} = {what}")
+                expect_refusal(response, operation, f"{name} = {what}")
     expect_refusal(
         send(body=json.dumps({**valid(operation), "no_such_field": 1}).encode()), operation, "unknown"
     )
@@ -183,9 +224,13 @@ def expect_refusal(response: Any, operation: Any, what: str) -> None:
         assert body["errors"], f"{operation.label}: {what}: no pointer in {body}"
 
 
-def sender(operation: Any, known: dict[str, Any]) -> Callable[..., Any]:
+def path_names(operation: Any) -> list[str]:
+    return [parameter.name for parameter in operation.path_parameters]
+
+
+def sender(operation: Any, known: Caller) -> Callable[..., Any]:
     client = Client(raise_request_exception=False)
-    client.cookies.load(known["cookies"])
+    client.cookies.load(known.cookies)
 
     def send(
         *,
@@ -194,7 +239,8 @@ def sender(operation: Any, known: dict[str, Any]) -> Callable[..., Any]:
         body: bytes = b"",
         content_type: str = "application/json",
     ) -> Any:
-        filled = {parameter.name: str(UUID(int=7)) for parameter in operation.path_parameters} | (path or {})
+        nowhere = dict.fromkeys(path_names(operation), str(UUID(int=7)))
+        filled = nowhere | known.rows | (path or {})
         target = operation.path.format(**filled) + (f"?{query}" if query else "")
         with undone():
             return client.generic(
@@ -202,7 +248,7 @@ def sender(operation: Any, known: dict[str, Any]) -> Callable[..., Any]:
                 target,
                 data=body,
                 content_type=content_type,
-                headers=known["headers"],
+                headers=known.headers,
             )
 
     return send
