@@ -13,7 +13,7 @@ from svc_infra_django.admin import MachineRowAdmin
 from .models import ReceivedWebhook, Receiver
 
 
-class ReceiverForm(forms.ModelForm[Receiver]):
+class ReceiverForm(forms.ModelForm):
     new_secret = forms.CharField(
         required=False,
         widget=forms.PasswordInput,
@@ -26,7 +26,7 @@ class ReceiverForm(forms.ModelForm[Receiver]):
 
 
 @admin.register(Receiver)
-class ReceiverAdmin(admin.ModelAdmin[Receiver]):
+class ReceiverAdmin(admin.ModelAdmin):
     form = ReceiverForm
     list_display = ["slug", "is_failing"]
     list_editable = ["is_failing"]

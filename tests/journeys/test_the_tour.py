@@ -27,8 +27,8 @@ def test_the_tour_is_green_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(\d)  ", done.stdout, re.MULTILINE) == ["1", "2", "3", "4", "5", "6"]
     after = getrusage(RUSAGE_CHILDREN)
-    # Fifteen seconds of two idle cores; what else this machine does must not decide.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
+    # Fifteen seconds of two idle cores, and half as much again where nothing is compiled yet.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 45
     assert list(tmp_path.iterdir()) == []
     left = [
         entry.name
