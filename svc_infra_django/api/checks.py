@@ -8,9 +8,10 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Warning
 from django.utils.module_loading import import_string
 
+from ..config.checks import register
 from ..config.sections import BadSettings, load
 from .authentication import Authenticator
 from .conf import ApiSettings

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Tags, Warning, register
+from django.core.checks import CheckMessage, Tags, Warning
 
+from ..config.checks import register
 from ..config.environment import Environment
 from ..config.sections import BadSettings
 from .conf import settings

@@ -8,8 +8,9 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth import get_permission_codename
-from django.core.checks import CheckMessage, Warning, register
+from django.core.checks import CheckMessage, Warning
 
+from ..config.checks import register
 from ..config.sections import BadSettings
 from ..principals import covered
 from .conf import settings

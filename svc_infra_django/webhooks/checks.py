@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from ipaddress import ip_network
 from typing import Any
 
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.db import connections, router
 
+from ..config.checks import register
 from ..config.sections import BadSettings
 from .conf import settings
 from .models import Delivery

@@ -56,7 +56,7 @@ def test_manage_py_check_fails(svc_settings) -> None:
         call_command("check")
 
 
-@pytest.mark.parametrize("section", ["accounts", "observability", "rbac"])
+@pytest.mark.parametrize("section", ["accounts", "apikeys", "jobs", "observability", "rbac", "webhooks"])
 def test_a_bad_section_is_told_once_and_hides_nothing_else(svc_settings, section) -> None:
     svc_settings(**{section: {"no_such_field": 1}})
     settings_of_tests = [message.id for message in checks.run_checks(include_deployment_checks=True)]
