@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -16,7 +17,6 @@ from django.core.cache import caches
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
-from redis.exceptions import RedisError
 
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
@@ -28,7 +28,6 @@ ResultT = TypeVar("ResultT")
 MISSING = object()
 STRIPES = 512
 IMMUTABLE = (str, int, float, bool, bytes, type(None))
-OUTAGES = (RedisError, OSError)
 OPTIONS = frozenset({"l1", "l2", "l1_ttl", "l1_max"})
 
 logger = get_logger("svc_infra_django.cache")
@@ -373,7 +372,7 @@ class Cache:
             return otherwise
         try:
             return ask(self.backend)
-        except OUTAGES as error:
+        except outages() as error:
             self._pause(error)
             return otherwise
 
@@ -382,14 +381,14 @@ class Cache:
             return otherwise
         try:
             return await ask(self.backend)
-        except OUTAGES as error:
+        except outages() as error:
             self._pause(error)
             return otherwise
 
     def _needed(self, ask: Callable[[BaseCache], ResultT]) -> ResultT:
         try:
             return ask(self.backend)
-        except OUTAGES as error:
+        except outages() as error:
             self._pause(error)
             raise CacheUnavailable() from error
 
@@ -397,6 +396,16 @@ class Cache:
         self._asks_again_at = monotonic() + settings.pause_seconds
         metrics.increment("cache.outages", alias=settings.alias)
         logger.warning("the cache does not answer", alias=settings.alias, error=type(error).__name__)
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """What a cache raises that does not answer.
+
+    Only a process that has imported redis can meet its errors; importing it for them would cost every
+    start half a second.
+    """
+    redis = sys.modules.get("redis")
+    return (OSError, redis.RedisError) if redis else (OSError,)
 
 
 cache = Cache()
