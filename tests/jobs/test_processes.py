@@ -222,7 +222,7 @@ def test_workers_fire_a_schedule_once(worker: Start) -> None:
     for number in range(20):
         Schedule.objects.create(
             key=f"s{number}", task="tests.jobs.work.add", args={"args": [number], "kwargs": {}},
-            every_seconds=3600, next_fire_at=timezone.now() - timedelta(hours=5),
+            every_seconds=3600, next_fire_at=timezone.now() - timedelta(hours=4, minutes=30),
         )  # fmt: skip
 
     wait_until(
