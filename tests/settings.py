@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import dj_database_url
 
 SCRATCH = Path(tempfile.gettempdir()) / f"svc-infra-django-tests-{os.getuid()}-{os.getpid()}"
 
-# Each parallel test process has a Redis database of its own, as it has one of PostgreSQL.
-if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
-    os.environ["REDIS_URL"] = os.environ.get("REDIS_URL", "").removesuffix("/0") + f"/{worker}"
+# Each parallel test process has a Redis database of its own, as it has one of PostgreSQL; so have the
+# programs that its tests start.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")) and "REDIS_URL" in os.environ:
+    os.environ["REDIS_URL"] = urlsplit(os.environ["REDIS_URL"])._replace(path=f"/{worker}").geturl()
 
 SECRET_KEY = "tests-only-and-long-enough-for-every-check-that-looks-at-it-0123456789"
 DEBUG = False
