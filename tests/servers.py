@@ -20,6 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+PACKAGED = Path("/usr/lib/postgresql")
+"""Where Debian and its relatives keep the server's binaries, out of PATH."""
+
 START_SECONDS = 30
 STOP_SECONDS = 10
 
@@ -127,7 +130,7 @@ def free_port() -> int:
 
 def _postgresql_binaries() -> Path:
     on_path = [shutil.which("initdb")]
-    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=_major_version, reverse=True)
+    packaged = sorted(PACKAGED.glob("*/bin/initdb"), key=_major_version, reverse=True)
     for found in (*on_path, *packaged):
         if found and Path(found).with_name("postgres").exists():
             return Path(found).resolve().parent
