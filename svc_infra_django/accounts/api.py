@@ -28,7 +28,6 @@ from .schemas import (
     EnrolmentOut,
     FinishLoginIn,
     FreshFactorIn,
-    KeyIn,
     LoginIn,
     MeOut,
     RecoveryCodesOut,
@@ -38,6 +37,7 @@ from .schemas import (
     SessionOut,
     SignupIn,
     TokensOut,
+    VerifyIn,
 )
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
@@ -72,9 +72,9 @@ def signup(request: HttpRequest, body: SignupIn) -> Any:
 
 
 @router.post("email/verify", auth=None, response={204: None})
-def verify_address(request: HttpRequest, body: KeyIn) -> Any:
-    """Prove an address with the key from the mail."""
-    verify_email(body.key)
+def verify_address(request: HttpRequest, body: VerifyIn) -> Any:
+    """Prove an address with the key from the mail, and the password that you signed up with."""
+    verify_email(body.key, body.password, now=timezone.now())
     return Status(204, None)
 
 

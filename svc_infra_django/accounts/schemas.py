@@ -51,8 +51,9 @@ class SignupIn(Schema):
     password: Password = Field(repr=False)
 
 
-class KeyIn(Schema):
+class VerifyIn(Schema):
     key: Key = Field(repr=False, description="The key from the mail.")
+    password: Password = Field(repr=False, description="The password of the sign-up.")
 
 
 class ResetIn(Schema):

@@ -12,6 +12,8 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
+from django_otp import DEVICE_ID_SESSION_KEY, user_has_device
+from django_otp.models import Device
 
 from ..app_config import declared
 from ..errors import AuthenticationError
@@ -46,6 +48,12 @@ class Authenticator(ABC):
         """
 
 
+class SecondFactorMissing(AuthenticationError):
+    """This session was begun without your second factor; log in with it."""
+
+    code = "second_factor_missing"
+
+
 class SessionAuthenticator(Authenticator):
     """Django's session, with its CSRF token on every method that may change something."""
 
@@ -59,11 +67,13 @@ class SessionAuthenticator(Authenticator):
     }
 
     def authenticate(self, request: HttpRequest) -> Principal | None:
-        """Raises CsrfFailed for an unsafe method without the token."""
+        """Raises CsrfFailed for an unsafe method without the token, SecondFactorMissing for half a login."""
         user = getattr(request, "user", None)
         if user is None or not user.is_authenticated:
             return None
         _enforce_csrf(request)
+        if not _has_proved_every_factor(request, user):
+            raise SecondFactorMissing(headers={"WWW-Authenticate": challenges()})
         key = request.session.session_key or ""
         return Principal(user, method="session", credential_id=sha256(key.encode()).hexdigest()[:16])
 
@@ -151,3 +161,14 @@ class _CsrfCheck(CsrfViewMiddleware):
 
 def _never_called(request: HttpRequest) -> HttpResponse:
     raise NotImplementedError
+
+
+def _has_proved_every_factor(request: HttpRequest, user: Any) -> bool:
+    """Whether the session knows a device of the user, or the user has none.
+
+    Django's own login asks for the password alone; who has a device must not get in by it.
+    """
+    if not user_has_device(user):
+        return True
+    device = Device.from_persistent_id(request.session.get(DEVICE_ID_SESSION_KEY, ""))
+    return device is not None and device.confirmed and device.user_id == user.pk

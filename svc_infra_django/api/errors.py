@@ -95,6 +95,12 @@ class UnsupportedMediaType(SvcInfraError):
     status = 415
 
 
+class OutOfRange(ValidationError):
+    """A value is too long, or outside the range that can be kept."""
+
+    code = "out_of_range"
+
+
 class CsrfFailed(PermissionDeniedError):
     """A session needs a CSRF token for this: send the csrftoken cookie's value as X-CSRFToken."""
 
@@ -176,6 +182,8 @@ def understood(error: BaseException) -> SvcInfraError:
             return UnreadableBody("The body is nested too deeply.")
         case DatabaseError():
             return _database_error(error)
+        case OverflowError():
+            return OutOfRange()
         case _:
             return SvcInfraError()
 
@@ -270,7 +278,7 @@ def _database_error(error: DatabaseError) -> SvcInfraError:
         case IntegrityError() if code in CONFLICTS:
             return ConflictError()
         case DataError():
-            return ValidationError("A value is too long, or outside the range that can be kept.")
+            return OutOfRange()
         case OperationalError() if _is_transient(code):
             return UnavailableError(headers={"Retry-After": "1"})
     return SvcInfraError()

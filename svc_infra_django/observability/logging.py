@@ -94,6 +94,9 @@ def logging_config(
             # Our access log says the same with id, route and time.
             "django.server": {"level": "WARNING", "handlers": ["stderr"], "propagate": False},
             "django.request": {"level": "ERROR"},
+            # The worker tells of every job itself.
+            "django.tasks": {"level": "WARNING"},
+            "django_tasks": {"level": "WARNING"},
         },
     }
 

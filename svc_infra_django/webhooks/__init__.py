@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .services.publishing import publish as publish
     from .services.publishing import publish_many as publish_many
     from .services.replaying import replay as replay
+    from .services.subscribing import create_endpoint as create_endpoint
     from .signing import sign as sign
     from .signing import verify as verify
     from .signing import verify_webhook_signature as verify_webhook_signature
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "apublish": ".services.publishing",
+        "create_endpoint": ".services.subscribing",
         "publish": ".services.publishing",
         "publish_many": ".services.publishing",
         "replay": ".services.replaying",

@@ -12,6 +12,8 @@ from ninja import Query, Router, Status
 
 from ..api import Page, PageQuery, not_delegated, paginated, requires
 from ..errors import NotFoundError
+from ..events import catalog
+from .errors import ReservedEventType
 from .models import Attempt, Delivery, Endpoint, EventType, Message
 from .schemas import (
     AttemptOut,
@@ -139,6 +141,9 @@ def list_messages(request: Any, page: Query[PageQuery]) -> Any:
 @router.post("/messages", response={201: MessageOut}, summary="Publish a message")
 @requires("svc_webhooks.add_message")
 def publish(request: Any, body: NewMessage) -> Any:
+    """Events that are declared in code are told by the code alone: who hears one may rely on it."""
+    if body.event_type in catalog:
+        raise ReservedEventType()
     return Status(
         201, publishing.publish(owner=request.user, tenant=request.principal.tenant, **body.model_dump())
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import AuthenticationError, ConflictError, ValidationError
+from ..errors import AuthenticationError, ConflictError, PermissionDeniedError, ValidationError
 
 
 class VerificationError(AuthenticationError):
@@ -15,6 +15,12 @@ class BadEventType(ValidationError):
     """An event type is words of letters, digits and underscores, joined by dots, at most 128 characters."""
 
     code = "webhooks.bad_event_type"
+
+
+class ReservedEventType(PermissionDeniedError):
+    """This service tells of this event itself; nobody else may."""
+
+    code = "webhooks.reserved_event_type"
 
 
 class BadPayload(ValidationError):

@@ -218,6 +218,8 @@ class Message(models.Model):
     event_type = models.CharField(max_length=EVENT_TYPE_LENGTH)
     body = models.BinaryField()
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 -- many may have none
+    idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 -- as above
+    """Of tenant, owner and key: nobody can take another's key, and it stays when the owner goes."""
     context = models.JSONField(default=dict)
     """Request id and trace of the request that published it."""
     occurred_at = models.DateTimeField()
@@ -228,14 +230,6 @@ class Message(models.Model):
 
     class Meta:
         ordering = ["-created_at", "-id"]
-        constraints = [
-            models.UniqueConstraint(
-                "tenant",
-                "idempotency_key",
-                name="svc_webhooks_idempotency_key",
-                condition=Q(idempotency_key__isnull=False),
-            )
-        ]
         indexes = [
             models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_message_list"),
             models.Index(fields=["-created_at", "-id"], name="svc_webhooks_message_newest"),

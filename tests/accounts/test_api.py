@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.test import Client
+from django_otp import DEVICE_ID_SESSION_KEY
+from django_otp.plugins.otp_static.models import StaticDevice
 
 from svc_infra_django.accounts.models import AuthSession
 from svc_infra_django.apikeys import issue_key
@@ -109,7 +112,7 @@ POSTS = {
     "login": {"email": "ada@example.com", "password": PASSWORD},
     "refresh": {"refresh_token": "rt_x"},
     "signup": {"email": "new@example.com", "password": PASSWORD},
-    "email/verify": {"key": "x"},
+    "email/verify": {"key": "x", "password": "y"},
     "password/reset": {"email": "ada@example.com"},
     "password/reset/confirm": {"key": "x", "password": PASSWORD},
     "password/change": {"current_password": PASSWORD, "password": PASSWORD},
@@ -246,3 +249,22 @@ def test_no_log_line_holds_a_password_or_a_token(user: Any, visitor: Any, caplog
     for secret in ("that is wrong 1", PASSWORD, "that is new 2", "that is next 3", *visitor.tokens.values()):
         if isinstance(secret, str) and len(secret) > 10:
             assert secret not in logged
+
+
+def test_a_browser_session_without_the_second_factor_is_no_way_in(user: Any, stranger: Any) -> None:
+    mine, theirs = (
+        StaticDevice.objects.create(user=owner, name="card", confirmed=True) for owner in (user, stranger)
+    )
+    browser = Client()
+    browser.force_login(user)
+
+    def begin_as(device: Any) -> Any:
+        session = browser.session
+        session[DEVICE_ID_SESSION_KEY] = device.persistent_id if device else ""
+        session.save()
+        return browser.get("/api/auth/me")
+
+    refused = [begin_as(device) for device in (None, theirs)]
+    assert [answer.status_code for answer in refused] == [401, 401]
+    assert {answer.json()["code"] for answer in refused} == {"second_factor_missing"}
+    assert begin_as(mine).status_code == 200

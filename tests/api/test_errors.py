@@ -31,7 +31,8 @@ pytestmark = pytest.mark.urls("tests.api.apis")
         ("too_big", 413, "body_too_large"),
         ("unavailable", 503, "unavailable"),
         ("misconfigured", 500, "misconfigured"),
-        ("range", 422, "validation_error"),
+        ("range", 422, "out_of_range"),
+        ("overflow", 422, "out_of_range"),
     ],
 )
 def test_every_error_is_a_problem(call: Any, way: str, kind: str, status: int, code: str) -> None:

@@ -19,6 +19,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from django_otp import DEVICE_ID_SESSION_KEY
 
 from svc_infra_django.accounts.totp import code_of, step_at
 from svc_infra_django.observability import logger, logging_config
@@ -94,7 +95,7 @@ def story(
     me = {"email": "ada@example.com"}
     send("auth/signup", {**me, "password": PASSWORD}, expect=202)
     secrets["verification key"] = mailed_key()
-    send("auth/email/verify", {"key": secrets["verification key"]}, expect=204)
+    send("auth/email/verify", {"key": secrets["verification key"], "password": PASSWORD}, expect=204)
     send("auth/login", {**me, "password": WRONG_PASSWORD}, expect=401)
     tokens = send("auth/login", {**me, "password": PASSWORD})
     secrets |= {"first access": tokens["access_token"], "first refresh": tokens["refresh_token"]}
@@ -221,10 +222,13 @@ def test_no_list_of_the_api_shows_one(story: Story, make_user: Callable[..., Any
     from tests.urls import api
 
     client = Client()
-    ada = apps.get_model("svc_accounts", "TOTPDevice").objects.get().user
-    ada.is_superuser = True
-    ada.save()
-    client.force_login(ada, backend="django.contrib.auth.backends.ModelBackend")
+    device = apps.get_model("svc_accounts", "TOTPDevice").objects.get()
+    device.user.is_superuser = True
+    device.user.save()
+    client.force_login(device.user, backend="django.contrib.auth.backends.ModelBackend")
+    session = client.session
+    session[DEVICE_ID_SESSION_KEY] = device.persistent_id
+    session.save()
     leaks, asked = [], 0
     for path, methods in api.get_openapi_schema()["paths"].items():
         if "get" in methods and "{" not in path:

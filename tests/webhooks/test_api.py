@@ -179,6 +179,24 @@ def test_publishing_wants_a_permission(client: Client, user: Any) -> None:
     assert post(client, "/messages", {**body, "data": {"a": "\ud800"}}).status_code == 400
 
 
+def test_events_of_the_service_cannot_be_forged(client: Client, user: Any) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+
+    refused = post(client, "/messages", {"event_type": "user.logged_in", "data": {}})
+
+    assert (refused.status_code, refused.json()["code"]) == (403, "webhooks.reserved_event_type")
+    assert not Message.objects.exists()
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_moment_outside_of_time_is_refused(client: Client, user: Any, moment: str) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+
+    refused = post(client, "/messages", {"event_type": "a.b", "data": {}, "deliver_at": moment})
+
+    assert refused.status_code == 422
+
+
 def test_deliveries_and_attempts_are_listed_and_a_dead_one_replayed(
     client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
 ) -> None:

@@ -31,6 +31,7 @@ from ..events import EMAIL_VERIFIED, USER_SIGNED_UP, EmailVerified, UserSignedUp
 from ..models import Throttle
 from ..signing import VERIFY, bad_key, demand_state, subject_of, verification_state
 from ..tasks import send_signup_mail
+from .enrolling_mfa import prove_password
 from .issuing_tokens import Client
 from .throttling import take_slot
 
@@ -56,15 +57,17 @@ def sign_up(email: str, password: str, *, client: Client, now: datetime) -> None
         send_signup_mail.enqueue(address)
 
 
-@transaction.atomic
-def verify_email(key: str) -> None:
-    """Take the key from the mail: the address is its user's. Raises InvalidKey."""
-    subject, wanted = subject_of(VERIFY, key, max_age=settings.email_verification_seconds)
-    address = locked_address(subject)
-    if address is None or not address.user.is_active:
-        raise bad_key()
-    demand_state(VERIFY, wanted, verification_state(address))
-    prove(address)
+@sensitive_variables()
+def verify_email(key: str, password: str, *, now: datetime) -> None:
+    """Take the key from the mail and the password of the sign-up: the address is its user's.
+
+    The key alone is not enough. A stranger may have signed up with the address too, and whoever owns
+    it must not open the stranger's account by following the mail. Raises InvalidKey, WrongPassword or
+    TooManyAttempts.
+    """
+    prove_password(_waiting(key).user, password, now=now)
+    with transaction.atomic():
+        prove(_waiting(key))
 
 
 def prove(address: Any) -> None:
@@ -77,6 +80,16 @@ def prove(address: Any) -> None:
     if not is_proven:
         raise bad_key()
     EMAIL_VERIFIED.emit(EmailVerified(user_id=str(address.user_id)), owner=address.user)
+
+
+@transaction.atomic
+def _waiting(key: str) -> Any:
+    subject, wanted = subject_of(VERIFY, key, max_age=settings.email_verification_seconds)
+    address = locked_address(subject)
+    if address is None or not address.user.is_active:
+        raise bad_key()
+    demand_state(VERIFY, wanted, verification_state(address))
+    return address
 
 
 @sensitive_variables()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -56,8 +57,8 @@ def publish(
     No network: the rows are part of the caller's transaction, and the deliverer finds them once it
     commits. `data` is anything that JSON can say, pydantic models included; if the type is declared in
     code, it must fit the payload. `owner` is the user it belongs to: endpoints of other users do not
-    hear it. With an `idempotency_key` the second call in the same tenant writes nothing and returns
-    the first message. `deliver_at` holds the delivery back until then.
+    hear it. With an `idempotency_key` the second call for the same tenant and owner writes nothing
+    and returns the first message. `deliver_at` holds the delivery back until then.
 
     Raises BadEventType and BadPayload.
     """
@@ -119,11 +120,19 @@ def _message(publication: Publication, *, now: datetime) -> Message:
         event_type=event_type,
         body=_body(event_type, publication.data, now=now),
         idempotency_key=publication.idempotency_key,
+        idempotency_digest=_idempotency_digest(publication),
         context=carried(),
         occurred_at=now,
         deliver_at=publication.deliver_at or now,
         created_at=now,
     )
+
+
+def _idempotency_digest(publication: Publication) -> str | None:
+    if publication.idempotency_key is None:
+        return None
+    owner = None if publication.owner is None else str(publication.owner.pk)
+    return sha256(to_json([publication.tenant, owner, publication.idempotency_key])).hexdigest()
 
 
 def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
@@ -173,4 +182,4 @@ def _by_audience(messages: Sequence[Message]) -> Mapping[tuple[str, Any], list[M
 def _first(message: Message, new: set[UUID]) -> Message:
     if message.pk in new:
         return message
-    return Message.objects.get(tenant=message.tenant, idempotency_key=message.idempotency_key)
+    return Message.objects.get(idempotency_digest=message.idempotency_digest)

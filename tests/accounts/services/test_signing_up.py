@@ -29,13 +29,17 @@ def mailed_key() -> str:
     return found[1]
 
 
+def verify(visitor: Any, key: str, password: str = NEW["password"]) -> Any:
+    return visitor.post("email/verify", {"key": key, "password": password})
+
+
 def test_an_account_can_be_used_once_its_address_is_proven(visitor: Any, events: Any) -> None:
     assert visitor.post("signup", NEW).status_code == 202
     assert visitor.login("new@example.com").status_code == 401
 
     key = mailed_key()
     assert mail.outbox[0].to == ["new@example.com"]
-    assert visitor.post("email/verify", {"key": key}).status_code == 204
+    assert verify(visitor, key).status_code == 204
     assert visitor.login("new@example.com").status_code == 200
     names = [event.type.name for event in events if event.type.name.startswith("user.")]
     assert names == ["user.signed_up", "user.email_verified", "user.logged_in"]
@@ -45,8 +49,8 @@ def test_a_key_is_good_once(visitor: Any) -> None:
     visitor.post("signup", NEW)
     key = mailed_key()
 
-    assert visitor.post("email/verify", {"key": key}).status_code == 204
-    again = visitor.post("email/verify", {"key": key})
+    assert verify(visitor, key).status_code == 204
+    again = verify(visitor, key)
     assert again.status_code == 422
     assert again.json()["errors"][0]["pointer"] == "/body/key"
 
@@ -67,7 +71,7 @@ def test_a_verification_cannot_be_forged(visitor: Any) -> None:
         ":::",
     ]
 
-    assert [visitor.post("email/verify", {"key": key}).status_code for key in forged] == [422] * len(forged)
+    assert [verify(visitor, key).status_code for key in forged] == [422] * len(forged)
     address.refresh_from_db()
     assert not address.verified
 
@@ -79,7 +83,7 @@ def test_a_key_is_good_for_a_day(visitor: Any, svc_settings: Any, monkeypatch: A
     monkeypatch.setattr("django.core.signing.time.time", lambda: later)
 
     with pytest.raises(InvalidKey):
-        verify_email(key)
+        verify_email(key, NEW["password"], now=timezone.now())
 
 
 def test_signing_up_with_a_taken_address_answers_alike_and_tells_its_owner(user: Any, visitor: Any) -> None:
@@ -101,17 +105,42 @@ def test_of_two_sign_ups_with_an_unproven_address_the_last_counts(visitor: Any) 
     visitor.post("signup", NEW)
     second = mailed_key()
 
-    assert visitor.post("email/verify", {"key": first}).status_code == 422
-    assert visitor.post("email/verify", {"key": second}).status_code == 204
+    assert verify(visitor, first).status_code == 422
+    assert verify(visitor, second).status_code == 204
     assert visitor.login("new@example.com", "the attacker's 7 horses").status_code == 401
     assert visitor.login("new@example.com").status_code == 200
+
+
+def test_whoever_owns_an_address_cannot_open_the_account_of_a_stranger_with_it(visitor: Any) -> None:
+    visitor.post("signup", NEW)
+    visitor.post("signup", {**NEW, "password": "the attacker's 7 horses"})
+    key = mailed_key()
+
+    refused = verify(visitor, key)
+
+    assert refused.status_code == 401
+    assert refused.json()["code"] == "accounts.wrong_password"
+    assert visitor.login("new@example.com", "the attacker's 7 horses").status_code == 401
+    visitor.post("signup", NEW)
+    assert verify(visitor, mailed_key()).status_code == 204
+    assert visitor.login("new@example.com").status_code == 200
+
+
+def test_passwords_cannot_be_guessed_with_a_key(visitor: Any, svc_settings: Any) -> None:
+    svc_settings(accounts={"login_attempts": 3})
+    visitor.post("signup", NEW)
+    key = mailed_key()
+
+    answers = [verify(visitor, key, f"guess number {n}").status_code for n in range(5)]
+
+    assert answers == [401, 401, 401, 429, 429]
 
 
 def test_logging_in_before_proving_sends_the_mail_again(visitor: Any) -> None:
     visitor.post("signup", NEW)
     drain()
     visitor.login("new@example.com")
-    assert visitor.post("email/verify", {"key": mailed_key()}).status_code == 204
+    assert verify(visitor, mailed_key()).status_code == 204
     assert len(mail.outbox) == 2
 
 

@@ -137,6 +137,23 @@ def test_the_second_publication_with_a_key_is_the_first(endpoint: Endpoint) -> N
     assert Delivery.objects.count() == 1
 
 
+def test_nobody_can_take_the_key_of_another(
+    make_endpoint: Callable[..., Endpoint], user: Any, stranger: Any
+) -> None:
+    make_endpoint(owner=user)
+    taken = publish("order.placed", {}, idempotency_key="order-17", owner=stranger)
+    projects_own = publish("order.placed", {}, idempotency_key="order-17")
+
+    mine = publish("order.placed", {}, idempotency_key="order-17", owner=user)
+
+    assert len({taken.pk, projects_own.pk, mine.pk}) == 3
+    assert Delivery.objects.get().message_id == mine.pk
+    # Those who go leave their messages, and two that had one key do not meet.
+    user.delete()
+    stranger.delete()
+    assert Message.objects.filter(owner=None, idempotency_key="order-17").count() == 3
+
+
 def test_a_key_twice_in_one_batch_is_one_message(endpoint: Endpoint) -> None:
     one, other = publish_many([Publication("order.placed", {"n": n}, idempotency_key="k") for n in (1, 2)])
 

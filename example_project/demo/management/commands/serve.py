@@ -42,7 +42,7 @@ class Command(BaseCommand):
         metrics = empty_folder(settings.VAR / "metrics")
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
         web = [sys.executable, "-m", "example_project.demo.web", host, str(port), str(os.getpid())]
-        worker = [sys.executable, sys.argv[0], "run_worker", "--exit-with-parent"]
+        worker = [sys.executable, sys.argv[0], "run_worker", "--exit-with-parent", str(os.getpid())]
         supervisor = Supervisor(
             [Child("web", web, environment), Child("worker", worker, environment)],
             say=lambda line: self.stderr.write(self.style.WARNING(line)),
