@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +26,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.example_project.inside import run_inside
+
 pytestmark = pytest.mark.django_db
 
 CHECKS = [
@@ -41,8 +40,6 @@ CHECKS = [
 EXAMPLES = {"nobody": 1, "somebody": 3, "everybody": 5}
 EXAMPLES_IN_PUBLIC = 3
 CALLERS = tuple(EXAMPLES)
-# What a test run of this project leaves in the environment and one of another project must not find.
-ELSEWHERE = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS")
 
 
 def application(environ: Any, start_response: Any) -> list[bytes]:
@@ -308,17 +305,4 @@ def undone() -> Iterator[None]:
 
 
 def test_the_example_project_holds_too() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "--ds=example_project.settings"]
-    chosen = ["-k", "/orders and everybody", "-p", "no:cacheprovider", "-p", "no:xdist"]
-
-    run = subprocess.run(
-        [*command, *chosen],
-        env=environment | {"SVC_ENVIRONMENT": "local"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-    assert run.returncode == 0, run.stdout + run.stderr
+    run_inside(__file__, "/orders and everybody")
