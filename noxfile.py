@@ -54,9 +54,7 @@ def other(session: nox.Session) -> None:
         if not answers(f"python{python}"):
             session.warn(f"Python {python} is not on this machine: its tests run where it is.")
             continue
-        session.run(
-            "python", "-m", "nox", "--non-interactive", "-s", f"tests(python='{python}', django='{django}')"
-        )
+        session.notify(f"tests(python='{python}', django='{django}')")
 
 
 def answers(interpreter: str) -> bool:
