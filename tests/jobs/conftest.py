@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,20 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 45.0, what: str
             return found
         time.sleep(0.02)
     raise AssertionError(f"never came: {what or condition}")
+
+
+def is_writable() -> bool:
+    """Whether nobody holds the write lock that all writers of a SQLite database share."""
+    if connection.vendor != "sqlite":
+        return True
+    other = sqlite3.connect(str(connection.settings_dict["NAME"]), timeout=0, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        other.close()
+    return True
 
 
 # Workers are forked from a process that has imported everything already: a start costs milliseconds.
@@ -69,6 +84,19 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+    def freeze(self) -> None:
+        """SIGSTOP, at a moment when the process holds no lock: SQLite would hold up all others for ever."""
+
+        def try_once() -> bool:
+            self.signal(signal.SIGSTOP)
+            time.sleep(0.05)
+            if is_writable():
+                return True
+            self.signal(signal.SIGCONT)
+            return False
+
+        wait_until(try_once, what="a moment to freeze in")
 
     def wait(self, seconds: float = 30.0) -> int | None:
         self._process.join(seconds)

@@ -81,9 +81,9 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
 
 def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
     frozen = worker("--concurrency", "1", **SHORT).ready()
-    work.linger.enqueue(ledger, 0.5)
+    work.linger.enqueue(ledger, 1.0)
     wait_until(lambda: work.read(ledger))
-    frozen.signal(signal.SIGSTOP)
+    frozen.freeze()
     worker(**SHORT)
     wait_until(lambda: states()["succeeded"])
     finished = Job.objects.get()
