@@ -48,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     # SIGTERM must unwind the stack below as Ctrl-C does, or the servers would outlive us.
     signal.signal(signal.SIGTERM, _exit)
+    # A shell starts its background jobs with SIGINT ignored, and Python would keep to that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as stack:
         try:
             stack.enter_context(both_servers())
