@@ -100,6 +100,7 @@ def compare(
 def report(name: str, cases: Iterable[Case], results: Path) -> None:
     """Print the table and write the results."""
     rows = [asdict(case) for case in cases]
+    results.parent.mkdir(exist_ok=True)
     results.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(f"\n{name} (Python {platform.python_version()}, {os.cpu_count()} cores, {ROUNDS} rounds)\n")
     columns = ("case", "ours", "peer", "peer_name", "unit", "ratio", "spread", "bar", "met")
