@@ -10,6 +10,7 @@ from pathlib import Path
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
+from svc_infra_django import suite
 from svc_infra_django.config import Environment, Secret
 from svc_infra_django.observability import logging_config
 
@@ -44,41 +45,25 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "ninja",
-    "allauth",
-    "allauth.account",
-    "django_otp",
-    "svc_infra_django.config",
-    "svc_infra_django.observability",
-    "svc_infra_django.cache",
-    "svc_infra_django.api",
-    "svc_infra_django.jobs",
-    "svc_infra_django.accounts",
-    "svc_infra_django.apikeys",
-    "svc_infra_django.rbac",
-    "svc_infra_django.webhooks",
+    *suite.APPS,
     "example_project.orders",
     "example_project.demo",
 ]
 
-MIDDLEWARE = [
-    "svc_infra_django.observability.middleware.RequestContextMiddleware",
-    "svc_infra_django.api.middleware.ProblemMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "allauth.account.middleware.AccountMiddleware",
-]
+MIDDLEWARE = suite.around(
+    [
+        "django.middleware.security.SecurityMiddleware",
+        "whitenoise.middleware.WhiteNoiseMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ]
+)
 
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "svc_infra_django.rbac.backends.RoleBackend",
-]
+AUTHENTICATION_BACKENDS = suite.AUTHENTICATION_BACKENDS
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -111,11 +96,7 @@ REDIS_URL = from_environment("REDIS_URL", local="")
 DATABASES = {"default": dj_database_url.parse(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     VAR.mkdir(parents=True, exist_ok=True)  # SQLite makes the file, not its folder
-    DATABASES["default"]["OPTIONS"] = {
-        "timeout": 20,  # seconds to wait for the one writer
-        "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-    }
+    DATABASES["default"]["OPTIONS"] = suite.SQLITE_OPTIONS
 else:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 20}}
 
@@ -125,7 +106,7 @@ if REDIS_URL:
         "shared": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL},
     }
 
-TASKS = {"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}}
+TASKS = suite.TASKS
 
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True  # serves the apps' own files, so there is no collectstatic step

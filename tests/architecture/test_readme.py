@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -74,10 +73,10 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_the_readme_needs_ten_lines() -> None:
-    statements = [statement for lines in blocks().values() for statement in ast.parse(lines).body]
+    lines = [line for part in blocks().values() for line in part.splitlines() if line.strip()]
 
     assert set(blocks()) == {"settings", "urls"}
-    assert len(statements) <= 10
+    assert len(lines) <= 10
 
 
 def test_the_project_has_no_complaints(project: Path) -> None:
