@@ -21,6 +21,9 @@ from ..principals import Principal
 from .conf import settings
 from .errors import AmbiguousCredentials, CsrfFailed
 
+PROVED_SESSION_KEY = "svc_infra_django.proved_factor"
+"""Where a session notes the user and the device that it was begun with."""
+
 
 class ApiRequest(HttpRequest):
     """For annotations: what an operation behind authentication gets as its request."""
@@ -164,11 +167,19 @@ def _never_called(request: HttpRequest) -> HttpResponse:
 
 
 def _has_proved_every_factor(request: HttpRequest, user: Any) -> bool:
-    """Whether the session knows a device of the user, or the user has none.
+    """Whether the session was begun with a device of the user, or the user has none.
 
-    Django's own login asks for the password alone; who has a device must not get in by it.
+    Django's own login asks for the password alone; who has a device must not get in by it. A device
+    that was found to be the user's is noted in the session, so that it is looked up once.
     """
-    if not user_has_device(user):
+    named = request.session.get(DEVICE_ID_SESSION_KEY)
+    if not named:
+        return not user_has_device(user)
+    proof = [str(user.pk), named]
+    if request.session.get(PROVED_SESSION_KEY) == proof:
         return True
-    device = Device.from_persistent_id(request.session.get(DEVICE_ID_SESSION_KEY, ""))
-    return device is not None and device.confirmed and device.user_id == user.pk
+    device = Device.from_persistent_id(named)
+    if device is None or not device.confirmed or device.user_id != user.pk:
+        return not user_has_device(user)
+    request.session[PROVED_SESSION_KEY] = proof
+    return True

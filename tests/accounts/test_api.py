@@ -268,3 +268,28 @@ def test_a_browser_session_without_the_second_factor_is_no_way_in(user: Any, str
     assert [answer.status_code for answer in refused] == [401, 401]
     assert {answer.json()["code"] for answer in refused} == {"second_factor_missing"}
     assert begin_as(mine).status_code == 200
+
+
+def test_a_browser_session_is_asked_for_its_second_factor_once(
+    user: Any, stranger: Any, django_assert_num_queries: Any
+) -> None:
+    device = StaticDevice.objects.create(user=user, name="card", confirmed=True)
+    StaticDevice.objects.create(user=stranger, name="card", confirmed=True)
+    browser = Client()
+    browser.force_login(user)
+    session = browser.session
+    session[DEVICE_ID_SESSION_KEY] = device.persistent_id
+    session.save()
+    assert browser.get("/api/auth/me").status_code == 200
+
+    with django_assert_num_queries(2):  # the session, the user
+        assert browser.get("/api/auth/me").status_code == 200
+
+    proved = browser.session
+    proved["_auth_user_id"], proved["_auth_user_hash"] = str(stranger.pk), stranger.get_session_auth_hash()
+    proved.save()
+    assert browser.get("/api/auth/me").status_code == 401
+    del proved[DEVICE_ID_SESSION_KEY]
+    proved["_auth_user_id"], proved["_auth_user_hash"] = str(user.pk), user.get_session_auth_hash()
+    proved.save()
+    assert browser.get("/api/auth/me").status_code == 401
