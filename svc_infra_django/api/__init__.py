@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .pagination import PageQuery as PageQuery
     from .pagination import apaginated as apaginated
     from .pagination import paginated as paginated
+    from .schemas import Moment as Moment
     from .schemas import Page as Page
     from .schemas import Problem as Problem
     from .schemas import Schema as Schema
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "ApiRequest": ".authentication",
         "Authenticator": ".authentication",
+        "Moment": ".schemas",
         "Page": ".schemas",
         "PageQuery": ".pagination",
         "Problem": ".schemas",

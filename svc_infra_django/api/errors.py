@@ -122,6 +122,9 @@ def problem(request: HttpRequest, error: BaseException) -> HttpResponse:
     hidden = known.status >= 500 and known.status != 503
     if known.status >= 500:
         _report(request, error)
+    elif isinstance(error, (DataError, RecursionError)):
+        # The caller's doing as a rule, and a mistake of ours else.
+        logger.warning("request refused", exc_info=error, code=known.code, path=request.path)
     body: dict[str, Any] = {
         **({} if hidden else known.extra),
         "type": f"{settings.problem_type_base}{known.code}" if settings.problem_type_base else "about:blank",
@@ -182,8 +185,6 @@ def understood(error: BaseException) -> SvcInfraError:
             return UnreadableBody("The body is nested too deeply.")
         case DatabaseError():
             return _database_error(error)
-        case OverflowError():
-            return OutOfRange()
         case _:
             return SvcInfraError()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Generic, TypeVar, cast
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import ninja
 from ninja.schema import DjangoGetter
 from pydantic import (
+    AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +21,9 @@ from pydantic import (
 from pydantic_core import core_schema
 
 SURROGATE = re.compile("[\ud800-\udfff]")
+
+# Nearer to the years 1 and 9999 a moment cannot be turned into another time zone, nor reckoned with.
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 
 ItemT = TypeVar("ItemT")
 SchemaT = TypeVar("SchemaT", bound="Schema")
@@ -95,3 +101,13 @@ def storable(text: str) -> str:
     if "\x00" in text or SURROGATE.search(text):
         raise ValueError("must not contain NUL characters or lone surrogates")
     return text
+
+
+def _within_reach(moment: datetime) -> datetime:
+    if not EARLIEST <= moment < LATEST:
+        raise ValueError("must lie between the years 1900 and 9000")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+"""A date and time with its zone, for schemas: one that databases keep and that can be reckoned with."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.utils import timezone
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from ..api import Schema
+from ..api import Moment, Schema
 from ..principals import PATTERN, PATTERN_LENGTH
 from .models import NAME_LENGTH
 
@@ -22,7 +22,7 @@ class NewKey(Schema):
         list[Scope] | None,
         Field(max_length=100, description="Permissions or wildcards; null is all that you may."),
     ] = None
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
 
 
 class Rotation(Schema):

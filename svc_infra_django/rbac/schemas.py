@@ -8,9 +8,9 @@ from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, Field
 
-from ..api import Schema
+from ..api import Moment, Schema
 from ..principals import PATTERN, PATTERN_LENGTH
 from .conf import NAME_LENGTH
 
@@ -19,20 +19,13 @@ Pattern = Annotated[str, Field(max_length=PATTERN_LENGTH, pattern=f"^({PATTERN.p
 
 def _user_id(text: str) -> str:
     try:
-        get_user_model()._meta.pk.to_python(text)
+        get_user_model()._meta.pk.clean(text, None)
     except ValidationError:
         raise ValueError("is not the id of a user") from None
     return text
 
 
-def _before_the_end_of_time(moment: datetime) -> datetime:
-    if moment.year > 9000:
-        raise ValueError("is too far away; leave it out for a grant without an end")
-    return moment
-
-
 UserId = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_user_id)]
-End = Annotated[AwareDatetime, AfterValidator(_before_the_end_of_time)]
 
 
 class NewRole(Schema):
@@ -58,7 +51,7 @@ class RoleOut(Schema):
 class NewAssignment(Schema):
     user: UserId
     role: UUID
-    expires_at: End | None = None
+    expires_at: Moment | None = None
     reason: Annotated[str, Field(max_length=500)] = ""
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
-from ..api import Schema, Text
+from ..api import Moment, Schema, Text
 from .conf import settings
 
 ADDRESS_ERRORS = frozenset(("blocked", "dns"))
@@ -116,7 +116,7 @@ class NewMessage(Schema):
     event_type: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
     data: dict[str, Any]
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=255)] = None
-    deliver_at: AwareDatetime | None = None
+    deliver_at: Moment | None = None
 
 
 class MessageOut(Schema):

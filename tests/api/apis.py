@@ -77,7 +77,7 @@ def raised(kind: str) -> Exception:
         "unavailable": UnavailableError(),
         "misconfigured": ConfigurationError("secret setting"),
         "range": DataError("secret value"),
-        "overflow": OverflowError("secret value"),
+        "overflow": OverflowError("secret detail"),
     }[kind]
 
 

@@ -10,6 +10,7 @@ from django.urls import set_urlconf
 
 from svc_infra_django.api.errors import field_problem, problem, understood
 from svc_infra_django.errors import AuthenticationError, ConflictError, UnavailableError
+from tests.api.apis import raised
 
 pytestmark = pytest.mark.urls("tests.api.apis")
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.urls("tests.api.apis")
         ("unavailable", 503, "unavailable"),
         ("misconfigured", 500, "misconfigured"),
         ("range", 422, "out_of_range"),
-        ("overflow", 422, "out_of_range"),
+        ("overflow", 500, "internal_error"),
     ],
 )
 def test_every_error_is_a_problem(call: Any, way: str, kind: str, status: int, code: str) -> None:
@@ -68,6 +69,17 @@ def test_what_nobody_foresaw_is_logged_with_its_traceback(
     record = next(record for record in caplog.records if record.name == "svc_infra_django.api")
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.mark.parametrize("kind", ["range", "recursion"])
+def test_what_is_blamed_on_the_caller_by_guess_is_logged_too(
+    call: Any, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    call("get", f"/things/errors/{kind}")
+
+    record = next(record for record in caplog.records if record.name == "svc_infra_django.api")
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is not None and type(record.exc_info[1]) is type(raised(kind))
 
 
 def test_a_duplicate_row_is_a_conflict(call: Any) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from svc_infra_django.api import Schema, Text
+from svc_infra_django.api import Moment, Schema, Text
 
 
 class Named(Schema):
@@ -18,6 +19,10 @@ class Named(Schema):
 class Direct(Schema):
     name: Text(max_length=4)  # type: ignore[valid-type]  # a type made by a function
     other: Text() | None = None  # type: ignore[valid-type]  # as above
+
+
+class Timed(Schema):
+    at: Moment
 
 
 class Resolved(Schema):
@@ -63,3 +68,32 @@ def test_what_is_no_object_is_refused(value: object) -> None:
 def test_it_reads_from_objects_and_resolvers() -> None:
     assert Named.model_validate(SimpleNamespace(name="ab")).name == "ab"
     assert Resolved.model_validate(SimpleNamespace(name="ab")).upper == "AB"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "1899-12-31T23:59:59Z",
+        "9000-01-01T00:00:00Z",
+        "2030-01-01T00:00:00",
+        10**30,
+        -(10**10),
+        "soon",
+        True,
+    ],
+)
+def test_a_moment_that_cannot_be_kept_is_refused(moment: object) -> None:
+    with pytest.raises(ValidationError):
+        Timed.model_validate({"at": moment})
+
+
+@given(st.datetimes(datetime(1900, 1, 2), datetime(8999, 12, 30)), st.integers(-1439, 1439))
+def test_every_other_moment_is_kept_in_any_zone(moment: datetime, minutes: int) -> None:
+    local = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+
+    kept = Timed.model_validate({"at": local.isoformat()}).at
+
+    assert kept == local
+    assert kept.astimezone(UTC) + timedelta(days=366 * 900) > kept

@@ -17,7 +17,6 @@ from ...api.errors import (
     UnsupportedMediaType,
     field_problem,
     problem,
-    understood,
 )
 from ...errors import (
     AuthenticationError,
@@ -35,10 +34,9 @@ def problem_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
 
     What nobody foresaw is logged, shows no detail and undoes the request's transaction as usual.
     """
-    known = _of_framework(error) if isinstance(error, exceptions.APIException) else understood(error)
     views.set_rollback()
-    # The original, if nobody knows it: its traceback belongs in the log.
-    return problem(context["request"]._request, error if type(known) is SvcInfraError else known)
+    known = _of_framework(error) if isinstance(error, exceptions.APIException) else error
+    return problem(context["request"]._request, known)
 
 
 def _of_framework(error: exceptions.APIException) -> SvcInfraError:
