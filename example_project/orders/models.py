@@ -51,7 +51,8 @@ class DailyReport(models.Model):
 
     day = models.DateField(primary_key=True)
     orders = models.PositiveIntegerField()
-    total = models.DecimalField(max_digits=14, decimal_places=2)
+    total = models.DecimalField(max_digits=20, decimal_places=2)
+    """Room for more orders of the highest price and quantity than a day has."""
     written_at = models.DateTimeField()
 
     class Meta:

@@ -18,12 +18,16 @@ from .reporter import write_report
 
 @task(queue="mail", max_attempts=8, retry_on=(SMTPException, OSError), discard_on=(Order.DoesNotExist,))
 def send_receipt(order_id: str) -> None:
-    """Mail the customer what they bought. Sent once, even if the job runs twice after a crash."""
+    """Mail the customer what they bought. A second run after the first has ended sends nothing more.
+
+    A crash between sending and marking sends it twice: mail has no transaction to take part in.
+    """
     order = Order.objects.get(pk=order_id)
     if order.receipt_sent_at is not None:
         return
     send_mail(
-        subject=f"Your receipt for {order}",
+        # A subject is one line, and what was bought is the customer's own text.
+        subject=" ".join(f"Your receipt for {order}".split()),
         message=f"Thank you! {order} comes to {order.total}.\nOrder {order.pk}",
         from_email=None,
         recipient_list=[order.customer_email],

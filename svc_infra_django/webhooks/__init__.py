@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from .._exports import lazy
 
 if TYPE_CHECKING:
+    from .services.publishing import Publication as Publication
     from .services.publishing import apublish as apublish
+    from .services.publishing import apublish_many as apublish_many
     from .services.publishing import publish as publish
     from .services.publishing import publish_many as publish_many
     from .services.replaying import replay as replay
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "Publication": ".services.publishing",
         "apublish": ".services.publishing",
+        "apublish_many": ".services.publishing",
         "create_endpoint": ".services.subscribing",
         "publish": ".services.publishing",
         "publish_many": ".services.publishing",

@@ -20,11 +20,12 @@ from .services import publishing, replaying, subscribing
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[Endpoint]
+    EventTypeModelForm = forms.ModelForm[EventType]
     ModelAdmin = admin.ModelAdmin[Any]
     TabularInline = admin.TabularInline[Any, Any]
 else:
     # Generic for the type checker only.
-    ModelForm = forms.ModelForm
+    ModelForm = EventTypeModelForm = forms.ModelForm
     ModelAdmin = admin.ModelAdmin
     TabularInline = admin.TabularInline
 
@@ -66,6 +67,11 @@ class EndpointForm(ModelForm):
                 subscribing.checked(name, value)
             except SvcInfraError as error:
                 self.add_error(name, error.message)
+        if self.instance._state.adding and cleaned.get("owner"):
+            try:
+                subscribing.check_room(owner=cleaned["owner"], tenant=cleaned.get("tenant", ""))
+            except SvcInfraError as error:
+                self.add_error("owner", error.message)
         return cleaned
 
     def changes(self, cleaned: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +117,16 @@ class EndpointAdmin(UserPicker, ModelAdmin):
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return self.has_change_permission(request)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """The endpoints, and how much goes with them: naming each of a million deliveries ends no page."""
+        endpoints = [endpoint.pk for endpoint in objs]
+        counts = {
+            Endpoint._meta.verbose_name_plural: len(endpoints),
+            Delivery._meta.verbose_name_plural: Delivery.objects.filter(endpoint__in=endpoints).count(),
+        }
+        lacking = set() if self.has_delete_permission(request) else {Endpoint._meta.verbose_name}
+        return [str(endpoint) for endpoint in objs], counts, lacking, []
 
     @sensitive_variables("secret")
     def save_model(self, request: HttpRequest, obj: Endpoint, form: Any, change: bool) -> None:
@@ -187,10 +203,29 @@ class EndpointAdmin(UserPicker, ModelAdmin):
         )
 
 
+class EventTypeForm(EventTypeModelForm):
+    """An event type as `publish` and the API can use it."""
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        try:
+            publishing.check_name(name)
+        except SvcInfraError as error:
+            raise forms.ValidationError(error.message) from None
+        return name
+
+    def clean_schema(self) -> dict[str, Any]:
+        schema = self.cleaned_data["schema"] or {}
+        if not isinstance(schema, dict):
+            raise forms.ValidationError("A JSON Schema is an object.")
+        return schema
+
+
 @admin.register(EventType)
 class EventTypeAdmin(ModelAdmin):
     """What endpoints can ask for. Those that code declares are written by `migrate`."""
 
+    form = EventTypeForm
     list_display = ["name", "description", "source", "is_archived"]
     list_filter = ["source", "is_archived"]
     search_fields = ["name__startswith"]
@@ -260,7 +295,10 @@ class MessageAdmin(MachineRowAdmin):
 
     @admin.action(description="Replay to every endpoint where it is dead or cancelled")
     def replay(self, request: HttpRequest, queryset: models.QuerySet[Message]) -> None:
-        count = sum(replaying.replay_message(message) for message in queryset)
+        count = 0
+        for message in queryset:
+            count += replaying.replay_message(message)
+            self.log_change(request, message, "Replayed.")
         self.message_user(request, f"Deliveries replayed: {count}.")
 
 
@@ -309,4 +347,5 @@ class DeliveryAdmin(MachineRowAdmin):
                 self.message_user(request, f"{delivery}: {error.message}", messages.ERROR)
             else:
                 count += 1
+                self.log_change(request, delivery, "Replayed.")
         self.message_user(request, f"Deliveries replayed: {count}.")

@@ -215,3 +215,58 @@ def test_an_endpoint_with_deliveries_and_its_owner_can_be_deleted(
     admin.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"})
     assert not Endpoint.objects.exists()
     assert Message.objects.filter(owner=None).count() == 2
+
+
+def test_an_event_type_is_named_as_publish_can_use_it_and_described_by_an_object(admin: Client) -> None:
+    def add(name: str, schema: str) -> Any:
+        return admin.post(
+            f"{BASE}/eventtype/add/", {"name": name, "description": "", "schema": schema}
+        ).context["adminform"].form.errors  # fmt: skip
+
+    assert "name" in add("fence painted!", "{}")
+    assert "schema" in add("fence.painted", "[1]")
+    assert not EventType.objects.filter(name__startswith="fence").exists()
+
+
+def test_an_owner_who_has_enough_endpoints_is_refused_beside_the_field(
+    admin: Client, make_endpoint: Callable[..., Endpoint], user: Any, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"max_endpoints_per_owner": 1})
+    make_endpoint(owner=user)
+
+    answer = admin.post(f"{BASE}/endpoint/add/", form("https://example.com/", owner=str(user.pk)))
+
+    assert "owner" in answer.context["adminform"].form.errors
+    assert Endpoint.objects.count() == 1
+
+
+def test_the_question_before_an_endpoint_is_deleted_names_no_single_delivery(
+    admin: Client, make_endpoint: Callable[..., Endpoint], make_user: Any
+) -> None:
+    endpoint = make_endpoint()
+    publish_many([Publication("order.placed", {})] * 3)
+
+    page = admin.get(f"{BASE}/endpoint/{endpoint.pk}/delete/").content.decode()
+
+    assert "Deliveries: 3" in page
+    assert not any(str(delivery.pk) in page for delivery in Delivery.objects.all())
+    looker = make_user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_endpoint"))
+    client = Client()
+    client.force_login(looker)
+    assert client.post(f"{BASE}/endpoint/{endpoint.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert Endpoint.objects.exists()
+
+
+def test_a_replay_in_the_admin_is_in_the_history(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    make_endpoint()
+    message = publish("order.placed", {})
+    Delivery.objects.update(state="dead")
+
+    act(admin, "delivery", "replay", Delivery.objects.get())
+    act(admin, "message", "replay", message)
+
+    replayed = LogEntry.objects.filter(change_message="Replayed.").values_list("object_id", flat=True)
+    assert set(replayed) == {str(Delivery.objects.get().pk), str(message.pk)}

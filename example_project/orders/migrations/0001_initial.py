@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
             fields=[
                 ("day", models.DateField(primary_key=True, serialize=False)),
                 ("orders", models.PositiveIntegerField()),
-                ("total", models.DecimalField(decimal_places=2, max_digits=14)),
+                ("total", models.DecimalField(decimal_places=2, max_digits=20)),
                 ("written_at", models.DateTimeField()),
             ],
             options={

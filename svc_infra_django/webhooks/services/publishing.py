@@ -100,14 +100,19 @@ def send_test(endpoint: Endpoint) -> Message:
     return message
 
 
-def _message(publication: Publication, *, now: datetime) -> Message:
-    event_type = publication.event_type
+def check_name(event_type: Any) -> None:
+    """Raises BadEventType unless this may be the name of an event type."""
     if (
         not isinstance(event_type, str)
         or len(event_type) > EVENT_TYPE_LENGTH
         or not NAME.fullmatch(event_type)
     ):
         raise BadEventType()
+
+
+def _message(publication: Publication, *, now: datetime) -> Message:
+    event_type = publication.event_type
+    check_name(event_type)
     _check_text("tenant", publication.tenant, TENANT_LENGTH)
     if publication.idempotency_key is not None:
         _check_text("idempotency_key", publication.idempotency_key, KEY_LENGTH)

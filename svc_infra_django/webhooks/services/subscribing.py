@@ -49,8 +49,7 @@ def create_endpoint(
     if owner is not None:
         # Two requests at once must not both take the last place.
         get_user_model()._default_manager.select_for_update().get(pk=owner.pk)
-        if Endpoint.objects.filter(owner=owner, tenant=tenant).count() >= settings.max_endpoints_per_owner:
-            raise TooManyEndpoints()
+        check_room(owner=owner, tenant=tenant)
     endpoint = Endpoint()
     _apply(
         endpoint,
@@ -107,6 +106,12 @@ def disable_endpoint(endpoint: Endpoint, *, reason: str = "Disabled by hand.") -
     """Send nothing more: what waits is cancelled, and what is published from now on passes it by."""
     close_endpoint(_locked(endpoint), reason=reason, now=timezone.now())
     endpoint.refresh_from_db()
+
+
+def check_room(*, owner: Any, tenant: str) -> None:
+    """Raises TooManyEndpoints if this user may have no more of them."""
+    if Endpoint.objects.filter(owner=owner, tenant=tenant).count() >= settings.max_endpoints_per_owner:
+        raise TooManyEndpoints()
 
 
 def add_key(endpoint: Endpoint) -> str:
