@@ -27,7 +27,7 @@ from ..tasks import send_notice
 from ..totp import enrolment_url, shown
 from .logging_in import check_password
 from .throttling import forget, take_slot
-from .verifying_mfa import prove_factor
+from .verifying_mfa import forget_codes, prove_factor, take_code_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +93,11 @@ def confirm_totp(principal: Principal, code: str, *, now: datetime) -> list[str]
     device = TOTPDevice.objects.filter(user=user, confirmed=False).order_by("-pk").first()
     if device is None:
         raise NothingToConfirm()
-    take_slot(
-        Throttle.Scope.MFA,
-        str(user.pk),
-        limit=settings.mfa_attempts,
-        seconds=settings.mfa_window_seconds,
-        now=now,
-    )
+    take_code_slot(user, now=now)
     if django_otp.verify_token(user, device.persistent_id, code) is None:
         raise WrongCode()
     with transaction.atomic():
-        forget(Throttle.Scope.MFA, str(user.pk))
+        forget_codes(user)
         TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
         AuthSession.objects.others(principal).revoke(now=now, reason=AuthSession.Reason.MFA)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)

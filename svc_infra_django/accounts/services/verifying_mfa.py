@@ -53,6 +53,14 @@ def prove_factor(user: Any, code: str, *, now: datetime) -> None:
     devices = [device.persistent_id for device in django_otp.devices_for_user(user)]
     if not devices:
         raise NoSecondFactor()
+    take_code_slot(user, now=now)
+    if not (_burn_recovery_code(user, code, now=now) or _fits_a_device(user, code, devices)):
+        raise WrongCode()
+    forget_codes(user)
+
+
+def take_code_slot(user: Any, *, now: datetime) -> None:
+    """Count one code of the user, before it is looked at. Raises TooManyAttempts."""
     take_slot(
         Throttle.Scope.MFA,
         str(user.pk),
@@ -60,8 +68,10 @@ def prove_factor(user: Any, code: str, *, now: datetime) -> None:
         seconds=settings.mfa_window_seconds,
         now=now,
     )
-    if not (_burn_recovery_code(user, code, now=now) or _fits_a_device(user, code, devices)):
-        raise WrongCode()
+
+
+def forget_codes(user: Any) -> None:
+    """A code was good: the user's wrong ones do not count any more."""
     forget(Throttle.Scope.MFA, str(user.pk))
 
 
