@@ -189,7 +189,10 @@ def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> 
 def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
     """Confirm the authenticator app by a code of it. From now on every login wants one."""
     _not_stored(response)
-    return RecoveryCodesOut(recovery_codes=confirm_totp(request.principal, body.code, now=timezone.now()))
+    confirmed = confirm_totp(request.principal, body.code, now=timezone.now())
+    if request.principal.method == "session":
+        django_otp.login(request, confirmed.device)
+    return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
 
 
 @router.get("mfa/devices", response=DevicesOut)

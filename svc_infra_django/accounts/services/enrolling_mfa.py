@@ -39,6 +39,14 @@ class Enrolment:
     url: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The device that counts from now on, and the recovery codes if they are new."""
+
+    device: TOTPDevice
+    recovery_codes: list[str] = field(repr=False)
+
+
 @sensitive_variables()
 def require_fresh_factor(
     principal: Principal, *, password: str | None, code: str | None, now: datetime
@@ -82,15 +90,18 @@ def begin_totp(user: Any, *, name: str, now: datetime) -> Enrolment:
     return Enrolment(device=device, secret=shown(key), url=url)
 
 
-def confirm_totp(principal: Principal, code: str, *, now: datetime) -> list[str]:
-    """Confirm the waiting device by a code of it; the recovery codes, if the user had none.
+def confirm_totp(principal: Principal, code: str, *, now: datetime) -> Confirmed:
+    """Confirm the waiting device by a code of it; recovery codes come with it if the user had none.
 
-    The user's other sessions are over: they were begun without it.
+    A device waits as long as the factor that it was begun with is fresh. The user's other sessions
+    are over: they were begun without it.
 
     Raises NothingToConfirm, WrongCode or TooManyAttempts.
     """
     user = principal.user
-    device = TOTPDevice.objects.filter(user=user, confirmed=False).order_by("-pk").first()
+    since = now - timedelta(seconds=settings.fresh_factor_seconds)
+    waiting = TOTPDevice.objects.filter(user=user, confirmed=False, created_at__gte=since)
+    device = waiting.order_by("-pk").first()
     if device is None:
         raise NothingToConfirm()
     take_code_slot(user, now=now)
@@ -103,7 +114,7 @@ def confirm_totp(principal: Principal, code: str, *, now: datetime) -> list[str]
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
         send_notice.enqueue(str(user.pk), "mfa_enabled")
         MFA_ENABLED.emit(MFAEnabled(user_id=str(user.pk), device=device.name), owner=user)
-    return codes
+    return Confirmed(device, codes)
 
 
 @transaction.atomic

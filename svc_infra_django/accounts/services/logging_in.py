@@ -45,9 +45,7 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
     """
     address = folded(email)
     _take_slots(address, client=client, now=now)
-    candidate = user_with_address(address)
-    before = candidate.password if candidate is not None else ""
-    user = check_password(candidate, password)
+    user = check_password(user_with_address(address), password)
     if user is not None and settings.email_verification and not address_is_proven(user, address):
         _mail_again(address, now=now)
         user = None
@@ -57,7 +55,6 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
     with transaction.atomic():
         forget(Throttle.Scope.LOGIN, address)
         give_back(Throttle.Scope.CLIENT, client.network)
-        _carry_over(user, before=before)
         return after_first_factor(user, amr=("pwd",), client=client, now=now)
 
 
@@ -90,13 +87,15 @@ def check_password(candidate: Any, password: str) -> Any:
     """The user if the project's authentication backends take the password, else None.
 
     Without a candidate the backends are asked about a name that nobody has: Django then hashes for
-    nothing, which is what we want.
+    nothing, which is what we want. A password that Django hashes anew here ends no session.
     """
     model = get_user_model()
     name = candidate.get_username() if candidate is not None else f"nobody-{uuid4().hex}"
     user = authenticate(None, **{model.USERNAME_FIELD: name}, password=password)
-    is_the_one = candidate is not None and user is not None and user.pk == candidate.pk
-    return user if is_the_one and user is not None and user.is_active else None
+    if candidate is None or user is None or user.pk != candidate.pk:
+        return None
+    _carry_over(user, before=candidate.password)
+    return user if user.is_active else None
 
 
 def _mail_again(address: str, *, now: datetime) -> None:

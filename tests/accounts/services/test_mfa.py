@@ -46,7 +46,7 @@ def enrol(user: Any) -> tuple[TOTPDevice, list[str]]:
         if session
         else Principal(user, "session")
     )
-    codes = confirm_totp(principal, code_now(device), now=timezone.now())
+    codes = confirm_totp(principal, code_now(device), now=timezone.now()).recovery_codes
     TOTPDevice.objects.filter(pk=device.pk).update(last_step=-1)
     device.refresh_from_db()
     return device, codes
@@ -303,6 +303,36 @@ def test_enrolment_ends_only_by_a_good_code(ada: Any, user: Any) -> None:
     }
     assert begun.json()["secret"] not in ada.get("mfa/devices").content.decode()
     assert ada.post("mfa/totp/confirm", {"code": "000000"}).status_code == 409
+
+
+def test_a_device_waits_no_longer_than_its_login_was_fresh(ada: Any) -> None:
+    ada.post("mfa/totp", {})
+    TOTPDevice.objects.update(created_at=timezone.now() - timedelta(seconds=601))
+
+    assert ada.post("mfa/totp/confirm", {"code": code_now(TOTPDevice.objects.get())}).status_code == 409
+
+
+def test_enrolling_from_a_browser_session_keeps_it(user: Any, client: Any) -> None:
+    def post(path: str, data: Any) -> Any:
+        return client.post(f"/api/auth/mfa/{path}", data, content_type="application/json")
+
+    client.force_login(user)
+    assert post("totp", {"password": PASSWORD}).status_code == 201
+    assert post("totp/confirm", {"code": code_now(TOTPDevice.objects.get())}).status_code == 200
+
+    assert client.get("/api/auth/me").status_code == 200
+
+
+def test_a_present_password_hashed_anew_keeps_every_session(
+    ada: Any, new_visitor: Any, settings: Any
+) -> None:
+    phone = new_visitor()
+    phone.login()
+    settings.PASSWORD_HASHERS = ["tests.accounts.hashers.SlowEnough", *settings.PASSWORD_HASHERS]
+
+    assert ada.post("mfa/totp", {"password": PASSWORD}).status_code == 201
+
+    assert ada.get("me").status_code == phone.get("me").status_code == 200
 
 
 def test_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
