@@ -47,7 +47,7 @@ def register(*tags: str, deploy: bool = False) -> Callable[[Check], Check]:
 def check_sections(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     """E001 unknown section, E002 bad value, E003 secret that cannot be read, E004 not a dict."""
     written = getattr(django_settings, "SVC_INFRA", {})
-    if not isinstance(written, dict):
+    if not isinstance(written, Mapping):
         return [Error("SVC_INFRA must be a dict of sections.", hint=HINT, id="svc_config.E004")]
 
     sections: dict[str, type[Section]] = {cls.section: cls for _, cls in declared("settings_section")}

@@ -33,7 +33,7 @@ class Secret:
     __slots__ = ("_read", "reference")
 
     def __init__(self, reference: str) -> None:
-        scheme, _, place = reference.partition(":")
+        scheme, _, place = reference.partition(":") if isinstance(reference, str) else ("", "", "")
         if scheme not in ("env", "file") or not place:
             # The text may be the secret itself, pasted: it must not show in the error.
             raise SecretUnreadable('A secret is written Secret("env:NAME") or Secret("file:/path").')
@@ -51,7 +51,8 @@ class Secret:
             )
             raise SecretUnreadable(f"{where}.")
         if len(value) >= SHORTEST_SCRUBBED:
-            _revealed.add(value)
+            # A traceback shows a key of several lines as its repr.
+            _revealed.update((value, repr(value)[1:-1]))
         return value
 
     def _from_file(self, path: Path) -> str:
@@ -96,7 +97,8 @@ def scrubbed(text: str, *, by: str) -> str:
 
     Values of fewer than eight characters stay: they would black out innocent words.
     """
-    for value in tuple(_revealed):
+    # The longest first: a secret may be the beginning of another one.
+    for value in sorted(_revealed, key=len, reverse=True):
         if value in text:
             text = text.replace(value, by)
     return text

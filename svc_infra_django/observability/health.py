@@ -117,7 +117,7 @@ class _Run:
 
     def __init__(self, check: HealthCheck) -> None:
         self.check = check
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.ended: float | None = None
         self.started = monotonic()
         context = copy_context()
@@ -128,7 +128,7 @@ class _Run:
     def _run(self) -> None:
         try:
             self.check.run()
-        except Exception as error:  # frontier: whatever a check raises is its finding
+        except BaseException as error:  # frontier: whatever a check raises is its finding
             self.error = error
         finally:
             self.ended = monotonic()

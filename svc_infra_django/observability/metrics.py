@@ -76,12 +76,17 @@ class Metrics:
                 child = family.metric
             elif family.size < settings.metrics_label_limit:
                 family.size += 1
-                child = family.metric.labels(**labels)
+                child = family.metric.labels(**{label: _exportable(value) for label, value in labels.items()})
             else:
                 # Not kept: what is over the limit would fill the memory of this process instead.
                 return family.metric.labels(**dict.fromkeys(labels, OTHER))
             self._children[key] = child
             return child
+
+
+def _exportable(value: object) -> str:
+    # One lone surrogate in a label would make the export of all metrics fail.
+    return str(value).encode(errors="replace").decode()
 
 
 class Timer(ContextDecorator):

@@ -136,7 +136,7 @@ class _Exchange:
         path = self.request.path
         match = self.request.resolver_match
         for name, value in (match.kwargs if match else {}).items():
-            if name == "key" or is_secret_name(name):
+            if value and (name == "key" or is_secret_name(name)):
                 path = path.replace(str(value), REDACTED)
         return path[:LONGEST_PATH]
 

@@ -33,6 +33,7 @@ SHAPES = re.compile(
     r"""
       (?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*
     | \bwhsec_[A-Za-z0-9+/=]{8,}
+    | \b[a-z][a-z0-9]{1,15}_[a-z]{2,4}_(?:live|test)_[0-9A-Za-z]{38}
     | (?P<scheme>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}
     | (?P<user>://[^/\s:@]*:)[^/\s]+(?=@)
     | (?P<name>(?:password|passwd|passphrase|secret|token|api[_-]?key|authorization|signature|otp)
@@ -72,7 +73,10 @@ def redacted(value: Any, *, depth: int = 0) -> Any:
         return [redacted(value[0], depth=depth + 1), _named(value[0], value[1], depth + 1)]
     if isinstance(value, (list, tuple, set, frozenset)):
         return [redacted(inner, depth=depth + 1) for inner in value]
-    return redacted_text(str(value))
+    try:
+        return redacted_text(str(value))
+    except Exception:  # frontier: an object without words must not cost the line
+        return f"<{type(value).__qualname__} that cannot be printed>"
 
 
 def _named(key: object, value: Any, depth: int) -> Any:

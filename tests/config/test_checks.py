@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 from django.core import checks
 from django.core.management import call_command
@@ -63,3 +65,9 @@ def test_a_bad_section_is_told_once_and_hides_nothing_else(svc_settings, section
 
     assert settings_of_tests.count("svc_config.E002") == 1
     assert "security.W004" in settings_of_tests
+
+
+def test_any_mapping_of_sections_will_do(settings) -> None:
+    settings.SVC_INFRA = MappingProxyType({"observability": {"access_log": False}})
+
+    assert messages() == []

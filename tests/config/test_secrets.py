@@ -144,3 +144,24 @@ def test_revealed_values_can_be_scrubbed_from_text(monkeypatch) -> None:
     Secret("env:TESTS_SECRET").reveal(), Secret("env:TESTS_SHORT").reveal()
 
     assert scrubbed("x a-value-to-be-scrubbed abc", by="#") == "x # abc"
+
+
+def test_what_is_no_text_is_no_reference() -> None:
+    with pytest.raises(SecretUnreadable, match="A secret is written"):
+        Secret(None)  # type: ignore[arg-type]
+
+
+def test_a_secret_that_begins_like_another_leaves_nothing_of_it(monkeypatch) -> None:
+    for number in range(20):
+        monkeypatch.setenv(f"TESTS_SECRET_{number}", "correct-horse" + "-battery" * number)
+        Secret(f"env:TESTS_SECRET_{number}").reveal()
+
+    assert scrubbed("<" + "correct-horse" + "-battery" * 19 + ">", by="*") == "<*>"
+
+
+def test_a_key_of_several_lines_is_found_in_a_repr(monkeypatch) -> None:
+    key = "-----BEGIN KEY-----\nbm90IGEga2V5\n-----END KEY-----"
+    monkeypatch.setenv("TESTS_SECRET", key)
+    Secret("env:TESTS_SECRET").reveal()
+
+    assert scrubbed(f"could not load {key!r}", by="*") == "could not load '*'"

@@ -40,6 +40,13 @@ def test_a_section_that_is_not_there_is_an_error() -> None:
         shown("obsevrability")
 
 
+def test_bad_settings_are_told_and_not_thrown(svc_settings) -> None:
+    svc_settings(observability={"acess_log": False})
+
+    with pytest.raises(CommandError, match=r"\['observability'\]\['acess_log'\]"):
+        shown("observability")
+
+
 def test_a_secret_shows_as_its_place(svc_settings, monkeypatch) -> None:
     monkeypatch.setenv("TESTS_SECRET", "hunter2-hunter2")
     svc_settings(observability={"metrics_token": Secret("env:TESTS_SECRET")})
@@ -64,6 +71,10 @@ class Provider(BaseModel):
         ("providers", {"google": {"clientSecret": "hunter2", "password": "hunter2"}}),
         ("pin", SecretStr("hunter2")),
         ("token", b"hunter2"),
+        ("tokens", {"ada": "hunter2", "bob": {"first": "hunter2"}}),
+        ("passwords", frozenset({"hunter2"})),
+        ("url", "redis://ada:hunter2@cache:6379/0"),
+        ("urls", {"main": ["postgres://:hunter2@db/shop"]}),
     ],
 )
 def test_what_is_named_like_a_secret_is_masked(name, value) -> None:

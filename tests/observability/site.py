@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import include, path
+from django.urls import include, path, re_path
 from structlog.contextvars import bind_contextvars
 
 from svc_infra_django.observability import logger
@@ -83,5 +83,6 @@ urlpatterns = [
     path("orders/<int:number>/", context),
     path("reset/<token>/", context),
     path("confirm/<key>/", missing),
+    re_path(r"^open/(?P<key>\w*)$", context),
     path("", include("svc_infra_django.observability.urls")),
 ]

@@ -40,6 +40,13 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return declare
 
 
+class Leaving(HealthCheck):
+    name = "leaving"
+
+    def run(self) -> None:
+        raise asyncio.CancelledError
+
+
 @pytest.mark.django_db(transaction=True)
 def test_ready_when_all_is_well() -> None:
     response = Client().get("/readyz")
@@ -68,6 +75,12 @@ def test_one_failure_is_not_ready_and_shows_no_detail(declared, lines) -> None:
     }
     assert "hunter2" not in response.content.decode()
     assert [record.check for record in lines.of("svc_infra_django")] == ["broken"]
+
+
+def test_a_check_that_was_cancelled_did_not_pass(declared) -> None:
+    declared(Leaving)
+
+    assert Client().get("/readyz").status_code == 503
 
 
 def test_alive_whatever_fails(declared) -> None:

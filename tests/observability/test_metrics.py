@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 import svc_infra_django.observability
 from svc_infra_django.observability.metrics import Metrics
@@ -203,3 +203,9 @@ def test_several_processes_are_one_service(tmp_path: Path) -> None:
     assert "busy 2.0" in shown
     assert "depth 5.0" in shown
     assert "step_seconds_count 2.0" in shown
+
+
+def test_a_label_that_cannot_be_written_does_not_spoil_the_export(metrics, registry) -> None:
+    metrics.increment("orders.seen", customer="a\ud800")
+
+    assert b'orders_seen_total{customer="a?"} 1.0' in generate_latest(registry)

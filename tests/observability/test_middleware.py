@@ -223,6 +223,12 @@ def test_a_token_in_the_path_is_not_logged(get, lines, path) -> None:
     assert "hunter2" not in str(vars(line))
 
 
+def test_a_key_that_was_left_out_leaves_the_path_as_it_is(get, lines) -> None:
+    get("/open/")
+
+    assert [line.path for line in lines.access] == ["/open/"]
+
+
 def test_a_fault_is_a_500_with_its_line(get, lines) -> None:
     assert get("/fails").status_code == 500
 

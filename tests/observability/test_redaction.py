@@ -117,6 +117,18 @@ def test_every_place_in_a_structure_is_looked_at() -> None:
     assert event["form"]["password"] == SECRET  # what was logged is not changed
 
 
+class Wordless:
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_what_cannot_be_printed_costs_no_line() -> None:
+    assert redacted({"event": "met", "guest": Wordless()}) == {
+        "event": "met",
+        "guest": "<Wordless that cannot be printed>",
+    }
+
+
 def test_that_there_is_no_secret_may_be_said() -> None:
     assert redacted({"token": None, "has_password": True}) == {"token": None, "has_password": True}
 
@@ -149,6 +161,8 @@ def test_a_circle_ends() -> None:
         f"password='it\\'s {SECRET}'",
         "eyJhbGciOiJIUzI1NiJ9.eyJodW50ZXIyIjoxfQ.hunter2-hunter2",
         "whsec_hunter2hunter2",
+        "no such key: svc_sk_live_hunter2hunter2hunter2hunter2hunter2hun",
+        "key SHOP_SK_TEST_hunter2hunter2hunter2hunter2hunter2hun.",
     ],
 )
 def test_shapes_of_secrets_in_running_text(text: str) -> None:
@@ -207,8 +221,10 @@ def test_nothing_that_can_be_logged_breaks_it(value: object) -> None:
         "secret" + " " * 200_000,
         "token: '" * 30_000,
         "whsec_" * 40_000,
+        "a_sk_live_" * 40_000,
+        "a" * 400_000,
     ],
-    ids=range(11),
+    ids=range(13),
 )
 def test_no_text_takes_long(attack: str) -> None:
     started = time.process_time()

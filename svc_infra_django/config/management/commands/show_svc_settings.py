@@ -10,10 +10,11 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import BaseModel
 
 from ....app_config import declared
-from ...sections import load
+from ...sections import BadSettings, load
 
 # A Secret shows as its reference. This is for what a section takes in clear, such as a provider's dict.
 SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|credential|key)s?$")
+PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s]+(?=@)")
 MASK = "********"
 
 
@@ -29,7 +30,10 @@ class Command(BaseCommand):
         if section is not None and section not in sections:
             raise CommandError(f"No section {section!r}; there are: {', '.join(sorted(sections))}.")
         for cls in [sections[section]] if section else sections.values():
-            values = load(cls)
+            try:
+                values = load(cls)
+            except BadSettings as error:
+                raise CommandError(error.message) from None
             self.stdout.write(self.style.MIGRATE_HEADING(cls.section))
             for name in cls.model_fields:
                 is_set = name in values.model_fields_set
@@ -41,8 +45,11 @@ class Command(BaseCommand):
 def _masked(name: str, value: Any) -> Any:
     if isinstance(value, BaseModel):
         value = dict(value)
+    is_secret = SECRET_NAME.search(name)
     if isinstance(value, Mapping):
-        return {key: _masked(str(key), inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+        return {key: _masked(name if is_secret else str(key), inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [_masked(name, inner) for inner in value]
-    return MASK if isinstance(value, (str, bytes)) and SECRET_NAME.search(name) else value
+    if isinstance(value, (str, bytes)) and is_secret:
+        return MASK
+    return PASSWORD_IN_URL.sub(rf"\1{MASK}", value) if isinstance(value, str) else value
