@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from django import forms
@@ -58,7 +58,9 @@ class QueueFilter(admin.SimpleListFilter):
         return [(name, name) for name in Queue.objects.values_list("name", flat=True)[:100]]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        return queryset.filter(queue=self.value()) if self.value() else queryset
+        name = self.value()
+        # Whatever stands in the address comes here; PostgreSQL refuses text with a NUL character.
+        return queryset.filter(queue=name.replace("\x00", "?")) if name else queryset
 
 
 @admin.register(Job)
@@ -192,8 +194,27 @@ class WorkerAdmin(MachineRowAdmin):
         return ", ".join(worker.queues) or "all"
 
 
+class ArgumentsField(forms.JSONField):
+    """JSON that may be nested deeper than Python can read."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except RecursionError:
+            raise forms.ValidationError("This is nested too deeply.", code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except RecursionError:
+            return forms.fields.InvalidJSONInput(data)
+
+
 class ScheduleForm(ModelForm):
     """Refuses what could never fire."""
+
+    class Meta:
+        field_classes: ClassVar = {"args": ArgumentsField}
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
@@ -206,7 +227,7 @@ class ScheduleForm(ModelForm):
                 scheduling.check_schedule(written, now=timezone.now())
             except ValidationError as error:
                 for problem in error.errors:
-                    field = problem.pointer.strip("/").replace("timezone", "tz")
+                    field = problem.pointer.strip("/")
                     self.add_error(field if field in self.fields else NON_FIELD_ERRORS, problem.message)
         return cleaned
 

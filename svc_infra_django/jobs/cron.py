@@ -26,6 +26,9 @@ ALIASES = {
     "@annually": "0 0 1 1 *",
 }
 
+SHORTEST_SECONDS = 0.1
+LONGEST_SECONDS = 10 * 366 * 86_400.0
+
 
 def next_cron(expression: str, *, zone: str, after: datetime) -> datetime:
     """The first instant later than `after` at which the expression fires in `zone`, in UTC.
@@ -40,10 +43,17 @@ def next_cron(expression: str, *, zone: str, after: datetime) -> datetime:
     raise BadSchedule.at("/cron", f"{expression!r} never fires.", code="never")
 
 
+def interval_of(seconds: float) -> timedelta:
+    """`seconds` as an interval of a schedule. Raises BadSchedule outside a tenth of a second to ten years."""
+    if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+        raise BadSchedule.at("/every_seconds", "Between 0.1 seconds and ten years.", code="out_of_range")
+    return timedelta(seconds=seconds)
+
+
 def next_interval(every: timedelta, *, last: datetime, now: datetime) -> datetime:
     """The first of `last + every`, `last + 2 * every`, … that is later than `now`."""
     if every <= timedelta(0):
-        raise BadSchedule.at("/every", "The interval must be longer than nothing.", code="not_positive")
+        raise BadSchedule.at("/every_seconds", "The interval must be longer than nothing.", code="too_short")
     return last + every * max(1, (now - last) // every + 1)
 
 
@@ -52,7 +62,7 @@ def timezone_named(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadSchedule.at("/timezone", f"There is no time zone {name!r}.", code="unknown") from None
+        raise BadSchedule.at("/tz", f"There is no time zone {name!r}.", code="unknown") from None
 
 
 def _instants(expression: str, local: datetime) -> Iterator[datetime]:

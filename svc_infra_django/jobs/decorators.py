@@ -19,7 +19,7 @@ from .compat import (
     Task,
     path_of,
 )
-from .cron import next_cron, timezone_named
+from .cron import interval_of, next_cron, timezone_named
 from .errors import BadTask, UnknownTask
 from .retries import Backoff, RetryOn, exponential
 
@@ -223,9 +223,8 @@ def periodic(
     """
     if bool(cron) == (every is not None):
         raise BadTask("@periodic takes either cron= or every=.")
-    interval = timedelta(seconds=every) if isinstance(every, (int, float)) else every
-    if interval is not None and interval <= timedelta(0):
-        raise BadTask("@periodic(every=...) must be longer than nothing.")
+    seconds = every.total_seconds() if isinstance(every, timedelta) else every
+    interval = None if seconds is None else interval_of(seconds)
     timezone_named(tz)
     if cron:
         next_cron(cron, zone=tz, after=datetime.now().astimezone())
@@ -233,6 +232,10 @@ def periodic(
     def declare(made: JobTask) -> JobTask:
         if not isinstance(made, JobTask):
             raise BadTask("@periodic stands above @task.")
+        try:
+            signature(made.func).bind(*([None] if made.takes_context else []))
+        except TypeError as error:
+            raise BadTask(f"{made.module_path} is enqueued without arguments: {error}.") from None
         periods[made.module_path] = Period(made, cron=cron, tz=tz, every=interval, enabled=enabled)
         return made
 

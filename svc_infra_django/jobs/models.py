@@ -7,7 +7,6 @@ from itertools import zip_longest
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -202,7 +201,7 @@ class Schedule(models.Model):
     cron = models.CharField(
         max_length=255, blank=True, default="", help_text="Five fields, as in crontab(5)."
     )
-    every_seconds = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0.1)])
+    every_seconds = models.FloatField(null=True, blank=True)
     tz = models.CharField("time zone", max_length=64, default="UTC")
     enabled = models.BooleanField(default=True)
     source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import models
-from django.db.models import Count, F, OuterRef, Subquery
+from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from ..rows import OwnedQuerySet
@@ -61,4 +61,4 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
 class ScheduleQuerySet(models.QuerySet["Schedule"]):
     def due(self, *, now: datetime) -> ScheduleQuerySet:
-        return self.filter(enabled=True, next_fire_at__lte=now).order_by(F("next_fire_at"))
+        return self.filter(enabled=True, next_fire_at__lte=now).order_by("next_fire_at", "pk")

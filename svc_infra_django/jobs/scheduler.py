@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
+from django.db.models import Q
 from django.utils import timezone
 
 from ..observability.logging import get_logger
@@ -62,8 +63,15 @@ def fire_due(*, now: datetime) -> int:
 
     However long a schedule was due, it fires once and moves on to its next time after `now`.
     """
-    due = list(Schedule.objects.using(database()).due(now=now)[:FIRED_AT_ONCE])
-    return sum(_fire(schedule, now=now) for schedule in due)
+    due = Schedule.objects.using(database()).due(now=now)
+    fired, rest = 0, due
+    while batch := list(rest[:FIRED_AT_ONCE]):
+        fired += sum(_fire(schedule, now=now) for schedule in batch)
+        # Behind these: one that cannot fire stays due, and must not hold up the others.
+        last = batch[-1]
+        behind = Q(next_fire_at=last.next_fire_at, pk__gt=last.pk)
+        rest = due.filter(Q(next_fire_at__gt=last.next_fire_at) | behind)
+    return fired
 
 
 def fire_now(schedule: Schedule) -> Any:

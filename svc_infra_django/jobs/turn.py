@@ -19,6 +19,7 @@ from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from ..identifiers import uuid7_at
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from .compat import path_of
@@ -421,8 +422,9 @@ def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
     }
     deleted = 0
     for state, hours in kept.items():
-        # Along the key, which is ordered by time: no index is kept for this.
-        old = jobs.filter(state=state, finished_at__lt=now - timedelta(hours=hours)).order_by("pk")
+        until = now - timedelta(hours=hours)
+        # Along the key, which is ordered by time and so ends where the young jobs begin: no index is kept.
+        old = jobs.filter(state=state, finished_at__lt=until, pk__lt=uuid7_at(until)).order_by("pk")
         while limit is None or deleted < limit:
             size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
             ids = list(old.values_list("pk", flat=True)[:size])

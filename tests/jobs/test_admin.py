@@ -103,6 +103,21 @@ def test_jobs_are_found_by_id_and_tenant_and_filtered(admin: Client) -> None:
     assert admin.get(f"{BASE}/job/?q=%27%22").status_code == 200
 
 
+def test_whatever_stands_in_the_address_is_looked_for(admin: Client) -> None:
+    work.add.enqueue(1)
+    Queue.objects.create(name="default")
+
+    for query in ("queue=%00", "queue=%ff", "state__exact=99999999999999999999", "q=%00"):
+        assert admin.get(f"{BASE}/job/?{query}").status_code in (200, 302)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-5", "1e300"])
+def test_an_interval_that_no_clock_can_keep_is_refused(admin: Client, seconds: str) -> None:
+    answer = admin.post(f"{BASE}/schedule/add/", schedule_form(cron="", every_seconds=seconds))
+
+    assert "Between 0.1 seconds and ten years" in answer.content.decode()
+
+
 def test_a_queue_is_paused_and_resumed(admin: Client) -> None:
     Queue.objects.create(name="default")
 
@@ -131,6 +146,7 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
     [
         ("cron", "0 0 30 2 *", "day-of-month"),
         ("cron", "", "either"),
+        ("cron", " ", "either"),
         ("every_seconds", "5", "either"),
         ("tz", "Mars/Olympus", "no time zone"),
         ("task", "no.such.task", "no task"),
@@ -141,6 +157,8 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
         ("args", "[1]", "kwargs"),
         ("args", '{"args": 1}', "kwargs"),
         ("queue", "mial", "No task declares"),
+        ("args", "[" * 100_000, "nested too deeply"),
+        ("args", '{"args": ["\\u0000"]}', "NUL"),
     ],
 )
 def test_a_schedule_that_could_never_fire_is_refused(

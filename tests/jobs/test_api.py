@@ -144,6 +144,7 @@ def test_queues_are_paused_and_resumed(operator: Client) -> None:
     assert drain() == 1
     unknown = operator.post(f"{URL}/queues/mial/pause")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "jobs.queue_not_found")
+    assert operator.post(f"{URL}/queues/%00/pause").status_code == 422
 
 
 def test_schedules_are_listed(operator: Client) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from time import sleep
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from svc_infra_django.jobs.compat import (
 )
 from svc_infra_django.jobs.decorators import JobTask, periodic, task
 from svc_infra_django.jobs.errors import BadSchedule, BadTask
-from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
@@ -191,10 +191,11 @@ def test_code_written_for_django_runs_unchanged() -> None:
     assert result.return_value == 5
 
 
-def test_prune_jobs_tells_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_jobs_tells_how_many(capsys: pytest.CaptureFixture[str], svc_settings: Any) -> None:
+    svc_settings(jobs={"keep_succeeded_hours": 1e-6})
     work.add.enqueue(1)
     drain()
-    Job.objects.update(finished_at=timezone.now() - timedelta(days=400))
+    sleep(0.01)
 
     call_command("prune_jobs", "--limit", "5")
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from types import ModuleType
 
 import pytest
 
+from svc_infra_django.jobs import periodic
 from svc_infra_django.jobs.decorators import parameter_names, task_at
-from svc_infra_django.jobs.errors import UnknownTask
+from svc_infra_django.jobs.errors import BadSchedule, BadTask, UnknownTask
 from tests.jobs import work
 
 
@@ -39,3 +41,14 @@ def test_a_module_that_breaks_when_it_is_imported_makes_its_tasks_unknown(
 def test_parameters_are_named_without_the_context() -> None:
     assert parameter_names("tests.jobs.work.add") == ["a", "b"]
     assert parameter_names("tests.jobs.work.record_pid") == ["path"]
+
+
+def test_a_task_that_needs_arguments_cannot_be_periodic() -> None:
+    with pytest.raises(BadTask, match="missing a required argument"):
+        periodic(every=60)(work.add)
+
+
+@pytest.mark.parametrize("every", [0, -1, 0.01, 1e300, float("nan"), float("inf"), timedelta.max])
+def test_an_interval_that_no_clock_can_keep_is_refused(every: float | timedelta) -> None:
+    with pytest.raises(BadSchedule):
+        periodic(every=every)

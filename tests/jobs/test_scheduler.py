@@ -8,7 +8,7 @@ import pytest
 from django.db import connections
 
 from svc_infra_django.jobs.models import Job, Schedule
-from svc_infra_django.jobs.scheduler import fire_due, sync_schedules
+from svc_infra_django.jobs.scheduler import FIRED_AT_ONCE, fire_due, sync_schedules
 
 pytestmark = pytest.mark.django_db
 
@@ -122,3 +122,13 @@ def test_schedulers_that_race_fire_each_time_once() -> None:
     fired = [job.headers["fire_at"] for job in Job.objects.filter(task=HOURLY)]
     assert len(fired) == len(set(fired)) == total
     assert Job.objects.filter(task=NIGHTLY).count() == 1
+
+
+def test_many_that_cannot_fire_do_not_hold_up_the_one_behind_them() -> None:
+    sync_schedules(now=NOON)
+    Schedule.objects.bulk_create(
+        Schedule(key=f"broken {number}", task="no.such", every_seconds=60, next_fire_at=NOON)
+        for number in range(FIRED_AT_ONCE + 1)
+    )
+
+    assert fire_due(now=NOON + timedelta(hours=1)) == 1

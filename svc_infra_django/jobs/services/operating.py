@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -13,9 +14,12 @@ from ...observability.logging import get_logger
 from ..decorators import JobTask, queue_names, task_at
 from ..errors import JobNotCancellable, JobNotFound, JobNotRetryable, QueueNotFound, UnknownTask
 from ..models import Job, JobAttempt, Queue
-from ..turn import database, prune, wake
+from ..turn import database, immediate, prune, wake
 
 logger = get_logger("svc_infra_django.jobs")
+
+MOST_ATTEMPTS = 32_767
+"""What the column of attempts can count."""
 
 __all__ = [
     "acancel",
@@ -31,7 +35,6 @@ __all__ = [
 ]
 
 
-@transaction.atomic
 def cancel(job_id: UUID | str) -> Job:
     """End a job that is not finished. One that waits never runs.
 
@@ -39,54 +42,51 @@ def cancel(job_id: UUID | str) -> Job:
     cancelled) and its result is thrown away; an atomic one is rolled back. Raises JobNotFound,
     JobNotCancellable.
     """
-    job = _locked(job_id)
-    if job.is_final:
-        raise JobNotCancellable(
-            f"This job has {job.get_state_display()} already.", state=job.get_state_display()
-        )
-    was_running = job.state == Job.State.RUNNING
     now = timezone.now()
-    Job.objects.filter(pk=job.pk).update(
-        state=Job.State.CANCELLED, finished_at=now, epoch=F("epoch") + 1, unique_key=None
-    )
-    if was_running:
-        JobAttempt.objects.create(
-            job=job,
-            attempt=job.attempt,
-            worker_id=job.worker_id,
-            started_at=job.attempted_at,
-            finished_at=now,
-            outcome=JobAttempt.Outcome.CANCELLED,
-        )
+    with immediate(database()):
+        job = _locked(job_id)
+        if job.is_final:
+            raise JobNotCancellable(
+                f"This job has {job.get_state_display()} already.", state=job.get_state_display()
+            )
+        was_running = job.state == Job.State.RUNNING
+        _change(job, state=Job.State.CANCELLED, finished_at=now, unique_key=None)
+        if was_running:
+            JobAttempt.objects.using(database()).create(
+                job=job,
+                attempt=job.attempt,
+                worker_id=job.worker_id,
+                started_at=job.attempted_at,
+                finished_at=now,
+                outcome=JobAttempt.Outcome.CANCELLED,
+            )
     logger.info("job cancelled", job_id=str(job.pk), task=job.task, was_running=was_running)
-    job.refresh_from_db()
     return job
 
 
 acancel = sync_to_async(cancel)
 
 
-@transaction.atomic
 def retry_dead(job_id: UUID | str) -> Job:
     """Make a failed or cancelled job ready again, with all its attempts before it.
 
     Crashes are forgiven; a claim on a unique key is not taken again. Raises JobNotFound, JobNotRetryable.
     """
-    job = _locked(job_id)
-    if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
-        raise JobNotRetryable(f"This job is {job.get_state_display()}.", state=job.get_state_display())
-    Job.objects.filter(pk=job.pk).update(
-        state=Job.State.READY,
-        finished_at=None,
-        worker_id=None,
-        run_at=None,
-        crashes=0,
-        epoch=F("epoch") + 1,
-        max_attempts=job.attempt + _attempts_of(job.task),
-    )
-    transaction.on_commit(wake, using=database())
+    with immediate(database()):
+        job = _locked(job_id)
+        if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
+            raise JobNotRetryable(f"This job is {job.get_state_display()}.", state=job.get_state_display())
+        _change(
+            job,
+            state=Job.State.READY,
+            finished_at=None,
+            worker_id=None,
+            run_at=None,
+            crashes=0,
+            max_attempts=min(job.attempt + _attempts_of(job.task), MOST_ATTEMPTS),
+        )
+        transaction.on_commit(wake, using=database())
     logger.info("job retried by hand", job_id=str(job.pk), task=job.task)
-    job.refresh_from_db()
     return job
 
 
@@ -122,19 +122,26 @@ aresume = sync_to_async(resume)
 
 def queue_named(name: str) -> Queue:
     """The row of a queue that exists: in the table, in a task's declaration, or under a job."""
-    row = Queue.objects.filter(pk=name).first()
+    queues = Queue.objects.using(database())
+    row = queues.filter(pk=name).first()
     if row is None:
-        if name not in queue_names() and not Job.objects.filter(queue=name).exists():
+        if name not in queue_names() and not Job.objects.using(database()).filter(queue=name).exists():
             raise QueueNotFound("Queue", name)
-        row, _ = Queue.objects.get_or_create(pk=name)
+        row, _ = queues.get_or_create(pk=name)
     return row
 
 
 def _locked(job_id: UUID | str) -> Job:
     try:
-        return Job.objects.select_for_update().get(pk=UUID(str(job_id)))
+        return Job.objects.using(database()).select_for_update().get(pk=UUID(str(job_id)))
     except (Job.DoesNotExist, ValueError):
         raise JobNotFound("Job", job_id) from None
+
+
+def _change(job: Job, **changes: Any) -> None:
+    """Write `changes` to the row that is locked, and fence off whoever held it."""
+    Job.objects.using(database()).filter(pk=job.pk).update(epoch=F("epoch") + 1, **changes)
+    job.refresh_from_db()
 
 
 def _attempts_of(path: str) -> int:

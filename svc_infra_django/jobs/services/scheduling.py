@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ...errors import FieldProblem, ValidationError
-from ..cron import next_cron, timezone_named
+from ..cron import interval_of, next_cron, timezone_named
 from ..decorators import discover, queue_names, task_at
 from ..errors import ArgumentsTooLarge, BadArguments, BadSchedule, UnknownTask
 from ..models import Schedule
@@ -62,8 +62,8 @@ def _check_timing(schedule: Schedule, now: datetime) -> None:
     timezone_named(schedule.tz)
     if schedule.cron:
         next_cron(schedule.cron, zone=schedule.tz, after=now)
-    elif (schedule.every_seconds or 0) < 0.1:
-        raise BadSchedule.at("/every_seconds", "At least 0.1 seconds.", code="too_short")
+    else:
+        interval_of(schedule.every_seconds or 0)
 
 
 def _check_task(schedule: Schedule, now: datetime) -> None:

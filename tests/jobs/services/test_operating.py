@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from svc_infra_django.identifiers import uuid7, uuid7_at
 from svc_infra_django.jobs.errors import JobNotCancellable, JobNotFound, JobNotRetryable, QueueNotFound
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.services.operating import cancel, pause, prune, resume, retry_dead
+from svc_infra_django.jobs.turn import Outcome, take_turn
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
 
@@ -32,6 +38,15 @@ def test_a_dead_job_keeps_its_error_and_can_be_retried() -> None:
     job.refresh_from_db()
     assert (job.state, job.attempt, job.max_attempts) == (Job.State.FAILED, 6, 6)
     assert job.attempts.count() == 6
+
+
+def test_however_often_a_job_is_retried_its_attempts_can_be_counted() -> None:
+    job = dead_job()
+    Job.objects.update(attempt=32_760, max_attempts=32_760)
+
+    assert retry_dead(job.pk).max_attempts == 32_763
+    Job.objects.update(attempt=32_766, state=Job.State.FAILED, finished_at=timezone.now())
+    assert retry_dead(job.pk).max_attempts == 32_767
 
 
 def test_only_what_ended_badly_can_be_retried() -> None:
@@ -100,3 +115,54 @@ def test_pruning_deletes_what_was_kept_long_enough_and_nothing_else(svc_settings
     assert set(Job.objects.values_list("pk", flat=True)) == {failed.pk, Job.objects.get(pk=waiting.id).pk}
     assert prune(now=timezone.now() + timedelta(hours=20)) == 1
     assert prune(now=timezone.now() + timedelta(days=4000)) == 0
+
+
+def test_pruning_looks_no_further_than_where_the_young_jobs_begin() -> None:
+    work.add.enqueue(1)
+    drain()
+
+    with CaptureQueriesContext(connection) as captured:
+        assert prune() == 0
+
+    bound = uuid7_at(timezone.now() - timedelta(hours=23)).hex[:8]
+    asked = [query["sql"].replace("-", "") for query in captured if query["sql"].startswith("SELECT")]
+    assert len(asked) == 3
+    assert all(re.search(r'"id" < \'([0-9a-f]{8})', sql)[1] <= bound for sql in asked)  # type: ignore[index]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_a_cancel_and_an_end_that_race_one_wins() -> None:
+    """Neither overwrites the other, and neither is refused for the lock of the other."""
+    rounds, barrier = 20, Barrier(2)
+    claimed: list[Job] = []
+    refused: list[Exception] = []
+
+    def cancel_each() -> None:
+        try:
+            for _ in range(rounds):
+                barrier.wait(20)
+                barrier.wait(20)
+                try:
+                    cancel(claimed[0].pk)
+                except JobNotCancellable as error:
+                    refused.append(error)
+                barrier.wait(20)
+        finally:
+            connections.close_all()
+
+    thread = Thread(target=cancel_each)
+    thread.start()
+    ends: list[tuple[int, Any]] = []
+    for number in range(rounds):
+        barrier.wait(20)
+        work.add.enqueue(number)
+        claimed[:] = take_turn([], worker=uuid7(), queues=["default"], room=1)
+        barrier.wait(20)
+        take_turn([Outcome(claimed[0], Job.State.SUCCEEDED, result=7)], worker=uuid7(), queues=[], room=0)
+        barrier.wait(20)
+        job = Job.objects.get(pk=claimed[0].pk)
+        ends.append((job.state, job.result))
+    thread.join()
+
+    assert set(ends) <= {(Job.State.SUCCEEDED, 7), (Job.State.CANCELLED, None)}
+    assert ends.count((Job.State.SUCCEEDED, 7)) == len(refused)
