@@ -1,7 +1,9 @@
 """The only HTTP client of the suite that dials addresses which strangers chose.
 
 libcurl's multi interface over one pool of connections. The guard stands where a socket is opened, so
-it judges the very address that is dialled; between check and dial there is nothing to rebind.
+it judges the very address that is dialled; between check and dial there is nothing to rebind. Names are
+looked up by threads of our own, one look-up at a time for a name: libcurl has twenty such threads for
+all, and one endpoint whose name servers hang would keep them.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import selectors
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from queue import Empty, SimpleQueue
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -66,12 +71,16 @@ REFUSED_V6 = tuple(
 
 HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
+BRACKETED = re.compile(r"\[[0-9a-fA-F:.]+\](:[0-9]*)?")
 LOCAL_NAMES = ("localhost", "local", "internal", "localdomain")
 UNSAFE = re.compile(r"[\x00-\x20\x7f-\uffff\\^`{}|\"<>]")
 MAX_URL_LENGTH = 2_000
 
 HEAD_LIMIT = 65_536
 DNS_CACHE_SECONDS = 60
+DNS_CACHE_NAMES = 10_000
+LOOKUP_THREADS = 128
+LOOKUP_IDLE_SECONDS = 10.0
 IDLE_CONNECTION_SECONDS = 60
 CONNECTION_LIFETIME_SECONDS = 300
 IDLE_CONNECTIONS = 256
@@ -165,6 +174,8 @@ def checked_headers(headers: dict[str, str]) -> dict[str, str]:
     """The endpoint's own headers, or BadEndpoint: no token, a line break, or a name that is ours."""
     if len(headers) > 20:
         raise _bad("At most 20 headers.", pointer="/body/headers")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise _bad("A header is there twice.", pointer="/body/headers")
     for name, value in headers.items():
         if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
             raise _bad("A header is a token and a line of printable ASCII.", pointer="/body/headers")
@@ -179,7 +190,7 @@ def _check_host(netloc: str, host: str) -> None:
     # The last label decides how resolvers read a host: digits or 0x there means an IPv4 address.
     if literal or NUMERIC.fullmatch(labels[-1]):
         try:
-            if "%" in host or (not literal and not re.fullmatch(r"[0-9.]+", host)):
+            if not (BRACKETED.fullmatch(netloc) if literal else re.fullmatch(r"[0-9.]+", host)):
                 raise ValueError
             address = ip_address(host)
         except ValueError:
@@ -204,19 +215,21 @@ def _bad(message: str, *, pointer: str = "/body/url") -> BadEndpoint:
 class Transport:
     """Sends many requests at once, in the thread that calls it.
 
-    `resolve` gives fixed answers for names (`"name:port:address"`, as curl's --resolve); the guard
-    judges those like any other.
+    `lookup` gives the addresses of a name and raises OSError if it has none; by default the system's
+    resolver. The guard judges its answers like any other address.
     """
 
-    def __init__(self, *, resolve: Sequence[str] = ()) -> None:
-        self._resolve = list(resolve)
+    def __init__(self, *, lookup: Callable[[str], list[str]] | None = None) -> None:
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, IDLE_CONNECTIONS)
         self._multi.setopt(pycurl.M_PIPELINING, 0)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._selector = selectors.DefaultSelector()
+        self._names = _Names(lookup or _addresses)
+        self._selector.register(self._names.wakes, selectors.EVENT_READ)
         self._deadline: float | None = None
+        self._looking_up: dict[str, list[tuple[float, _Target, Request]]] = {}
         self._under_way: dict[pycurl.Curl, _Exchange] = {}
         self._idle: list[pycurl.Curl] = []
         self._finished: deque[Outcome] = deque()
@@ -224,34 +237,30 @@ class Transport:
     @property
     def under_way(self) -> int:
         """How many requests have no outcome yet."""
-        return len(self._under_way)
+        return len(self._under_way) + sum(map(len, self._looking_up.values()))
 
     def start(self, request: Request) -> None:
         """Begin a request; `turn` brings its outcome. A URL that is refused has its outcome at once."""
         try:
-            url = checked_url(request.url)
+            target = _target(checked_url(request.url))
         except BadEndpoint as error:
             self._finished.append(Outcome(request.tag, error="blocked", detail=error.message))
             return
-        curl = self._idle.pop() if self._idle else self._new_handle()
-        exchange = _Exchange(request)
-        curl.setopt(pycurl.URL, url)
-        curl.setopt(pycurl.POSTFIELDS, request.body)
-        curl.setopt(pycurl.HTTPHEADER, _header_lines(request.headers))
-        curl.setopt(pycurl.TIMEOUT_MS, int(request.timeout * 1000))
-        curl.setopt(
-            pycurl.CONNECTTIMEOUT_MS, int(min(request.timeout, settings.connect_timeout_seconds) * 1000)
-        )
-        curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
-        curl.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
-        curl.setopt(pycurl.WRITEFUNCTION, exchange.take_body)
-        self._under_way[curl] = exchange
-        self._multi.add_handle(curl)
+        started = monotonic()
+        if not target.name:
+            self._dial(request, started)
+        elif (addresses := self._names.known(target.name)) is not None:
+            self._dial(request, started, target, addresses)
+        elif (waiting := self._looking_up.get(target.name)) is not None:
+            waiting.append((started, target, request))
+        else:
+            self._looking_up[target.name] = [(started, target, request)]
+            self._names.ask(target.name)
 
     def turn(self, *, wait: float) -> list[Outcome]:
         """Let the requests go on, for at most `wait` seconds or until some are done; those are returned."""
         limit = monotonic() + wait
-        while not self._finished and self._under_way:
+        while not self._finished and (self._under_way or self._looking_up):
             now = monotonic()
             if self._deadline is not None and now >= self._deadline:
                 self._deadline = None
@@ -259,10 +268,14 @@ class Transport:
             else:
                 until = limit if self._deadline is None else min(limit, self._deadline)
                 for key, events in self._selector.select(max(until - now, 0)):
-                    self._multi.socket_action(key.fd, _curl_events(events))
+                    if key.fileobj is self._names.wakes:
+                        self._take_answers()
+                    else:
+                        self._multi.socket_action(key.fd, _curl_events(events))
             self._collect()
             if now >= limit:
                 break
+        self._give_up_lookups()
         outcomes = list(self._finished)
         self._finished.clear()
         return outcomes
@@ -274,11 +287,57 @@ class Transport:
             curl.close()
             exchange.close()
         self._under_way.clear()
+        self._looking_up.clear()
         for curl in self._idle:
             curl.close()
         self._idle.clear()
         self._multi.close()
         self._selector.close()
+        self._names.close()
+
+    def _dial(
+        self,
+        request: Request,
+        started: float,
+        target: _Target | None = None,
+        addresses: Sequence[str] = (),
+    ) -> None:
+        left = int((request.timeout - (monotonic() - started)) * 1000)
+        if left < 1:
+            self._finished.append(_timed_out(request, started))
+            return
+        curl = self._idle.pop() if self._idle else self._new_handle()
+        exchange = _Exchange(request, started)
+        curl.setopt(pycurl.URL, request.url)
+        curl.setopt(pycurl.POSTFIELDS, request.body)
+        curl.setopt(pycurl.HTTPHEADER, _header_lines(request.headers))
+        curl.setopt(pycurl.TIMEOUT_MS, left)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(left, int(settings.connect_timeout_seconds * 1000)))
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, exchange.open_socket)
+        curl.setopt(pycurl.HEADERFUNCTION, exchange.take_header)
+        curl.setopt(pycurl.WRITEFUNCTION, exchange.take_body)
+        curl.setopt(pycurl.RESOLVE, [target.answer(addresses)] if target else [])
+        self._under_way[curl] = exchange
+        self._multi.add_handle(curl)
+
+    def _take_answers(self) -> None:
+        for name, addresses, detail in self._names.answers():
+            for started, target, request in self._looking_up.pop(name, ()):
+                if addresses:
+                    self._dial(request, started, target, addresses)
+                else:
+                    seconds = monotonic() - started
+                    self._finished.append(Outcome(request.tag, error="dns", detail=detail, seconds=seconds))
+
+    def _give_up_lookups(self) -> None:
+        now = monotonic()
+        for name, waiting in list(self._looking_up.items()):
+            late = [one for one in waiting if now - one[0] >= one[2].timeout]
+            if late:
+                self._finished += [_timed_out(request, started) for started, _, request in late]
+                waiting[:] = [one for one in waiting if now - one[0] < one[2].timeout]
+            if not waiting:
+                del self._looking_up[name]
 
     def _new_handle(self) -> pycurl.Curl:
         curl = pycurl.Curl()
@@ -286,8 +345,6 @@ class Transport:
             curl.setopt(option, value)
         curl.setopt(pycurl.USERAGENT, settings.user_agent)
         curl.setopt(pycurl.CAINFO, str(settings.ca_bundle or _system_authorities()))
-        if self._resolve:
-            curl.setopt(pycurl.RESOLVE, self._resolve)
         return curl
 
     def _collect(self) -> None:
@@ -325,12 +382,105 @@ class Transport:
         self._deadline = None if milliseconds < 0 else monotonic() + milliseconds / 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a URL leads: `name` is empty if it says an address."""
+
+    name: str
+    key: str
+    """The host and the port as libcurl's table of names has them."""
+
+    def answer(self, addresses: Sequence[str]) -> str:
+        # The plus lets the entry grow old like one that libcurl found itself.
+        dialled = (f"[{address}]" if ":" in address else address for address in addresses)
+        return f"+{self.key}:{','.join(dialled)}"
+
+
+class _Names:
+    """Looks names up in threads of its own, and wakes the transport when an answer is there."""
+
+    def __init__(self, lookup: Callable[[str], list[str]]) -> None:
+        self._lookup = lookup
+        self._asked: SimpleQueue[str] = SimpleQueue()
+        self._answered: SimpleQueue[tuple[str, list[str], str]] = SimpleQueue()
+        self._known: dict[str, tuple[float, list[str]]] = {}
+        self._under_way: set[str] = set()
+        self._threads = self._idle = 0
+        self._lock = Lock()
+        self.wakes, self._waker = socket.socketpair()
+        self.wakes.setblocking(False)
+        self._waker.setblocking(False)
+
+    def known(self, name: str) -> list[str] | None:
+        """The addresses of a name that was looked up not long ago."""
+        expires, addresses = self._known.get(name, (0.0, []))
+        return addresses if expires > monotonic() else None
+
+    def ask(self, name: str) -> None:
+        """Look a name up, unless somebody is at it."""
+        if name in self._under_way:
+            return
+        self._under_way.add(name)
+        self._asked.put(name)
+        with self._lock:
+            if self._idle >= self._asked.qsize() or self._threads >= LOOKUP_THREADS:
+                return
+            self._threads += 1
+        # A daemon, since a look-up cannot be broken off and must not hold up the end of the process.
+        Thread(target=self._work, name="webhooks-names", daemon=True).start()
+
+    def answers(self) -> list[tuple[str, list[str], str]]:
+        """What was found since: (name, addresses, error)."""
+        with suppress(BlockingIOError):
+            while self.wakes.recv(4096):
+                pass
+        found = []
+        while True:
+            try:
+                found.append(self._answered.get_nowait())
+            except Empty:
+                break
+        expires = monotonic() + DNS_CACHE_SECONDS
+        for name, addresses, _ in found:
+            self._under_way.discard(name)
+            if len(self._known) >= DNS_CACHE_NAMES:
+                self._known.clear()
+            if addresses:
+                self._known[name] = (expires, addresses)
+        return found
+
+    def close(self) -> None:
+        self.wakes.close()
+        self._waker.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            try:
+                name = self._asked.get(timeout=LOOKUP_IDLE_SECONDS)
+            except Empty:
+                name = ""
+            with self._lock:
+                self._idle -= 1
+                if not name:
+                    self._threads -= 1
+                    return
+            try:
+                self._answered.put((name, self._lookup(name), ""))
+            except (OSError, UnicodeError) as error:
+                self._answered.put((name, [], str(error)))
+            # Closed: nobody waits any more. Full: it is awake already.
+            with suppress(OSError):
+                self._waker.send(b".")
+
+
 class _Exchange:
     """One request under way: its guard, and what came back so far."""
 
     __slots__ = ("body", "head", "head_size", "is_cut", "opened", "refused", "request", "started")
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, started: float) -> None:
         self.request = request
         self.head: dict[str, str] = {}
         self.head_size = 0
@@ -338,7 +488,7 @@ class _Exchange:
         self.is_cut = False
         self.opened: list[socket.socket] = []
         self.refused = ""
-        self.started = monotonic()
+        self.started = started
 
     def open_socket(self, purpose: int, address: Any) -> Any:
         family, kind, protocol, target = address
@@ -397,9 +547,26 @@ class _Exchange:
 
 
 def _header_lines(headers: Sequence[tuple[str, str]]) -> list[str]:
-    # "Expect:" and "Accept:" with nothing after keep libcurl from sending its own.
-    lines = [f"{name}: {value}" if value else f"{name};" for name, value in headers]
-    return [*lines, "Expect:", "Accept: */*"]
+    # "Expect:" with nothing after keeps libcurl from sending its own.
+    return [*(f"{name}: {value}" if value.strip() else f"{name};" for name, value in headers), "Expect:"]
+
+
+def _target(url: str) -> _Target:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    is_address = NUMERIC.fullmatch(host.rpartition(".")[2]) or ":" in host
+    return _Target("" if is_address else host, f"{host}:{_port(parts.scheme, parts.port)}")
+
+
+def _addresses(name: str) -> list[str]:
+    # Bytes, because text would go through Python's own IDNA codec first.
+    found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(target[0]).partition("%")[0] for *_, target in found))
+
+
+def _timed_out(request: Request, started: float) -> Outcome:
+    detail = "The time was over before the name was looked up."
+    return Outcome(request.tag, error="timeout", detail=detail, seconds=monotonic() - started)
 
 
 def _curl_events(events: int) -> int:

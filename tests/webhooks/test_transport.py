@@ -161,6 +161,8 @@ def test_the_operator_allows_networks_and_only_those() -> None:
         "https://-bad-.com/",
         "https://ex%61mple.com/",
         "https://[::1",
+        "https://[2606:4700::1111]evil.com/",
+        "https://[2606:4700::1111]:443:80/",
         "https://a..b/",
         "javascript:alert(1)",
         "https://256.256.256.256/",
@@ -200,6 +202,7 @@ def test_ports_can_be_limited(svc_settings: Callable[..., None]) -> None:
     "headers",
     [{"Host": "x"}, {"content-length": "1"}, {"Webhook-Id": "x"}, {"Proxy-Authorization": "x"}, {"a b": "x"},
      {"": "x"}, {"x": "a\r\nb: c"}, {"x": "a\nb"}, {"x": "\x00"}, {"x": "é"}, {"x": "y" * 4097}, {"x:y": "z"},
+     {"X-Key": "a", "x-key": "b"},
      {f"x{n}": "y" for n in range(21)}],
 )  # fmt: skip
 def test_headers_that_may_not_be_kept(headers: dict[str, str]) -> None:
@@ -207,16 +210,25 @@ def test_headers_that_may_not_be_kept(headers: dict[str, str]) -> None:
         checked_headers(headers)
 
 
+def looked_up_in(answers: dict[str, list[str]]) -> Callable[[str], list[str]]:
+    """A resolver that knows these names only."""
+
+    def lookup(name: str) -> list[str]:
+        try:
+            return answers[name]
+        except KeyError:
+            raise socket.gaierror("unknown") from None
+
+    return lookup
+
+
 @pytest.fixture
 def send() -> Iterator[Callable[..., Outcome]]:
     opened: list[Transport] = []
 
-    def one(
-        url: str, *, timeout: float = 2, resolve: Any = (), transport: Any = None, **options: Any
-    ) -> Outcome:
-        if transport is None:
-            transport = Transport(resolve=resolve)
-            opened.append(transport)
+    def one(url: str, *, timeout: float = 2, answers: Any = None, **options: Any) -> Outcome:
+        transport = Transport(lookup=None if answers is None else looked_up_in(answers))
+        opened.append(transport)
         transport.start(Request(url, b"{}", options.get("headers", ()), timeout, tag=url))
         limit = time.monotonic() + timeout + 2
         while time.monotonic() < limit:
@@ -235,17 +247,17 @@ def test_a_name_that_resolves_to_a_private_address_is_blocked_when_dialled(
     svc_settings(webhooks={"allowed_networks": ()})
     assert checked_url(f"http://rebind.example:{receiver.port}/")
 
-    outcome = send(receiver.url(host="rebind.example"), resolve=[f"rebind.example:{receiver.port}:127.0.0.1"])
+    outcome = send(receiver.url(host="rebind.example"), answers={"rebind.example": ["127.0.0.1"]})
 
     assert (outcome.status, outcome.error) == (None, "blocked")
     assert receiver.connections == 0
 
 
 @pytest.mark.parametrize(
-    "address", ["[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1", "[64:ff9b::7f00:1]"]
+    "address", ["::1", "::ffff:127.0.0.1", "169.254.169.254", "10.0.0.1", "64:ff9b::7f00:1", "fe80::1"]
 )
 def test_the_guard_judges_every_kind_of_answer(address: str, send: Callable[..., Outcome]) -> None:
-    outcome = send("http://rebind.example/", resolve=[f"rebind.example:80:{address}"])
+    outcome = send("http://rebind.example/", answers={"rebind.example": [address]})
 
     assert outcome.error == "blocked"
 
@@ -253,9 +265,81 @@ def test_the_guard_judges_every_kind_of_answer(address: str, send: Callable[...,
 def test_of_several_answers_only_the_good_ones_are_dialled(
     receiver: Receiver, send: Callable[..., Outcome]
 ) -> None:
-    answers = f"mixed.example:{receiver.port}:[::1],127.0.0.1"
+    answers = {"mixed.example": ["::1", "169.254.169.254", "127.0.0.1"]}
 
-    assert send(receiver.url(host="mixed.example"), resolve=[answers]).status == 200
+    assert send(receiver.url(host="mixed.example"), answers=answers).status == 200
+
+
+def test_a_name_may_end_with_a_dot(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    assert send(receiver.url(host="dot.example."), answers={"dot.example.": ["127.0.0.1"]}).status == 200
+
+
+def test_a_name_that_changes_its_address_is_judged_at_every_new_connection(receiver: Receiver) -> None:
+    answers = {"rebind.example": ["127.0.0.1"]}
+    receiver.headers = {"Connection": "close"}
+    outcomes = []
+    for address in ("127.0.0.1", "169.254.169.254"):
+        answers["rebind.example"] = [address]
+        transport = Transport(lookup=looked_up_in(answers))
+        transport.start(Request(receiver.url(host="rebind.example"), b"{}", (), 2))
+        outcomes += wait_for(transport, 1)
+        transport.close()
+
+    assert [outcome.error for outcome in outcomes] == ["", "blocked"]
+    assert receiver.connections == 1
+
+
+def test_a_name_whose_servers_hang_delays_no_other_name(receiver: Receiver) -> None:
+    hanging = threading.Event()
+
+    def lookup(name: str) -> list[str]:
+        if name.startswith("slow"):
+            hanging.wait(5)
+        return ["127.0.0.1"]
+
+    transport = Transport(lookup=lookup)
+    threads = threading.active_count()
+    for n in range(60):
+        transport.start(Request(receiver.url(host=f"slow{n % 30}.example"), b"{}", (), 0.5, tag="slow"))
+    assert threading.active_count() == threads + 30
+    transport.start(Request(receiver.url(host="quick.example"), b"{}", (), 2, tag="quick"))
+    started = time.monotonic()
+
+    (first,) = wait_for(transport, 1)
+
+    assert (first.tag, first.status) == ("quick", 200)
+    assert time.monotonic() - started < 0.4
+    assert {outcome.error for outcome in wait_for(transport, 60)} == {"timeout"}
+    assert transport.under_way == 0
+    hanging.set()
+    started = time.monotonic()
+    transport.close()
+    assert time.monotonic() - started < 0.2
+
+
+def test_a_name_is_looked_up_once_for_many_requests(receiver: Receiver) -> None:
+    asked = []
+
+    def lookup(name: str) -> list[str]:
+        asked.append(name)
+        return ["127.0.0.1"]
+
+    transport = Transport(lookup=lookup)
+    for _ in range(2):
+        for n in range(10):
+            transport.start(Request(receiver.url(host="one.example"), b"{}", (), 2, tag=n))
+        assert [outcome.status for outcome in wait_for(transport, 10)] == [200] * 10
+    transport.close()
+
+    assert asked == ["one.example"]
+
+
+def wait_for(transport: Transport, count: int) -> list[Outcome]:
+    found: list[Outcome] = []
+    limit = time.monotonic() + 5
+    while len(found) < count and time.monotonic() < limit:
+        found += transport.turn(wait=0.05)
+    return found
 
 
 def test_a_name_of_the_machine_itself_is_blocked(
@@ -269,9 +353,12 @@ def test_a_name_of_the_machine_itself_is_blocked(
 
 
 def test_a_connection_kept_for_one_name_serves_no_other(receiver: Receiver) -> None:
-    resolve = [f"{name}.example:{receiver.port}:127.0.0.1" for name in ("one", "two")]
-    resolve.append(f"evil.example:{receiver.port}:169.254.169.254")
-    transport = Transport(resolve=resolve)
+    answers = {
+        "one.example": ["127.0.0.1"],
+        "two.example": ["127.0.0.1"],
+        "evil.example": ["169.254.169.254"],
+    }
+    transport = Transport(lookup=looked_up_in(answers))
     outcomes = []
     for name in ("one", "one", "two", "evil"):
         transport.start(Request(receiver.url(host=f"{name}.example"), b"{}", (), 2, tag=name))
@@ -282,6 +369,14 @@ def test_a_connection_kept_for_one_name_serves_no_other(receiver: Receiver) -> N
 
     assert outcomes == [200, 200, 200, "blocked"]
     assert receiver.connections == 2
+
+
+def test_headers_go_out_as_they_were_given(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    send(receiver.url(), headers=[("Accept", "text/plain"), ("X-Empty", ""), ("X-Blank", "  ")])
+
+    sent = receiver.requests[0].headers
+    assert (sent["accept"], sent["x-empty"], sent["x-blank"]) == ("text/plain", "", "")
+    assert "expect" not in sent
 
 
 def test_redirects_are_not_followed(receiver: Receiver, send: Callable[..., Outcome]) -> None:
@@ -420,6 +515,7 @@ def test_many_are_sent_at_once_over_few_connections(receiver: Receiver) -> None:
 
 def test_a_name_that_does_not_exist_is_a_dns_error(send: Callable[..., Outcome]) -> None:
     assert send("http://no-such-host.invalid/", timeout=5).error in ("dns", "timeout")
+    assert send("http://no-such-host.invalid/", answers={}).error == "dns"
 
 
 @pytest.fixture
@@ -472,10 +568,10 @@ def test_tls_is_verified_against_the_authorities_and_the_name(
     tls_port: tuple[int, Path], send: Callable[..., Outcome], svc_settings: Callable[..., None]
 ) -> None:
     port, pem = tls_port
-    resolve = [f"{name}.example:{port}:127.0.0.1" for name in ("hooks", "other")]
-    assert send(f"https://hooks.example:{port}/", resolve=resolve).error == "tls"
+    answers = {"hooks.example": ["127.0.0.1"], "other.example": ["127.0.0.1"]}
+    assert send(f"https://hooks.example:{port}/", answers=answers).error == "tls"
 
     svc_settings(webhooks={"ca_bundle": str(pem)})
 
-    assert send(f"https://hooks.example:{port}/", resolve=resolve).status == 204
-    assert send(f"https://other.example:{port}/", resolve=resolve).error == "tls"
+    assert send(f"https://hooks.example:{port}/", answers=answers).status == 204
+    assert send(f"https://other.example:{port}/", answers=answers).error == "tls"
