@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import models
-from django.db.models import Count, OuterRef, Subquery
+from django.db.models import Count, Func, OuterRef, Subquery
 from django.db.models.functions import Coalesce, Now
 
 from ..rows import OwnedQuerySet
@@ -18,18 +18,30 @@ if TYPE_CHECKING:
 
 class JobQuerySet(OwnedQuerySet["Job"]):
     def ready(self) -> JobQuerySet:
-        return self.filter(state=self.model.State.READY)
+        return self.filter(state=literal(self.model.State.READY))
 
     def running(self) -> JobQuerySet:
-        return self.filter(state=self.model.State.RUNNING)
+        return self.filter(state=literal(self.model.State.RUNNING))
+
+    def scheduled(self) -> JobQuerySet:
+        return self.filter(state=literal(self.model.State.SCHEDULED))
 
     def dead(self) -> JobQuerySet:
         """Failed for good: kept to be looked at and retried."""
-        return self.filter(state=self.model.State.FAILED)
+        return self.filter(state=literal(self.model.State.FAILED))
 
     def due(self, *, now: Any) -> JobQuerySet:
         """Scheduled, and their time has come."""
-        return self.filter(state=self.model.State.SCHEDULED, run_at__lte=now)
+        return self.scheduled().filter(run_at__lte=now)
+
+
+def literal(state: int) -> Func:
+    """The state as it stands in the conditions of the partial indexes.
+
+    Of a bound value SQLite cannot prove that it meets such a condition, nor can a prepared statement of
+    PostgreSQL, and both would read the whole table.
+    """
+    return Func(template=str(int(state)), output_field=models.SmallIntegerField())
 
 
 class QueueQuerySet(models.QuerySet["Queue"]):
@@ -38,7 +50,7 @@ class QueueQuerySet(models.QuerySet["Queue"]):
         jobs = apps.get_model("svc_jobs", "Job")
 
         def count(state: int) -> Coalesce:
-            waiting = jobs.objects.filter(queue=OuterRef("name"), state=state).order_by()
+            waiting = jobs.objects.filter(queue=OuterRef("name"), state=literal(state)).order_by()
             total = waiting.values("queue").annotate(total=Count("pk")).values("total")
             return Coalesce(Subquery(total, output_field=models.IntegerField()), 0)
 

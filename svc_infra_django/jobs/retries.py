@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from math import isfinite
 from random import uniform
 from typing import TypeAlias
 
@@ -45,6 +46,10 @@ class exponential:
         return uniform(min(self.floor, ceiling), ceiling)  # noqa: S311 - spreads load, hides nothing
 
 
+LONGEST_DELAY = 10 * 365 * 86_400.0
+"""Seconds: what waits longer than ten years is not waiting."""
+
+
 class Verdict(Enum):
     """What becomes of a job whose attempt failed."""
 
@@ -72,7 +77,8 @@ def decide(
     """Judge the failure of attempt number `attempt`.
 
     `discard_on` wins over `retry_on`, and both over `max_attempts`' remaining tries; a backoff of
-    None ends the tries early.
+    None ends the tries early. Raises ValueError for a backoff that is no number of seconds, and what the
+    rules themselves raise.
     """
     if isinstance(error, discard_on):
         return Decision(Verdict.DISCARD)
@@ -85,4 +91,8 @@ def decide(
         delay = backoff(attempt)
     else:
         delay = None
-    return Decision(Verdict.FAIL) if delay is None else Decision(Verdict.RETRY, max(0.0, float(delay)))
+    if delay is None:
+        return Decision(Verdict.FAIL)
+    if not isfinite(delay):
+        raise ValueError(f"a backoff of {delay} seconds")
+    return Decision(Verdict.RETRY, min(max(0.0, float(delay)), LONGEST_DELAY))

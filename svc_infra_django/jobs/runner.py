@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from ctypes import c_ulong, py_object, pythonapi
 from inspect import iscoroutinefunction
 from threading import Lock, Timer, get_ident
@@ -15,7 +16,7 @@ from typing import Any
 from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone
 
-from ..observability.context import carrying
+from ..observability.context import CARRIED, isolated
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from ..observability.redaction import redacted_text
@@ -62,7 +63,7 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
     if len(workers) < job.attempt:
         workers.append(str(job.worker_id))
     result: AnyResult = TaskResult(
-        task=task,
+        task=_as_enqueued(task, job),
         id=str(job.pk),
         status=STATUSES.get(Job.State(job.state), TaskResultStatus.READY),
         enqueued_at=job.created_at,
@@ -79,15 +80,36 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
     return result
 
 
+def _as_enqueued(task: AnyTask, job: Job) -> AnyTask:
+    """The task with what `.using(...)` changed of it for this job."""
+    changes = {
+        "priority": job.priority,
+        "queue_name": job.queue,
+        "run_after": job.run_at,
+        "backend": job.backend,
+    }
+    if all(getattr(task, name) == value for name, value in changes.items()):
+        return task
+    # Not `using`: a queue that TASKS does not list any more would be refused, and the job is here.
+    changed = copy(task)
+    for name, value in changes.items():
+        object.__setattr__(changed, name, value)
+    return changed
+
+
 def run(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the attempt in this thread, an async body in a loop of its own. Never raises."""
     with _context(job):
         attempt = Attempt(job, task, is_lost)
         try:
             attempt.begin(result_of(job, task))
-            return attempt.succeeded(_run_sync(attempt))
+            _tell(task_started, attempt.result)
+            outcome = attempt.succeeded(_run_sync(attempt))
         except BaseException as error:  # frontier: whatever a job raises is its outcome
-            return attempt.failed(error)
+            outcome = attempt.failed(error)
+        if attempt.has_ended:
+            _tell(task_finished, attempt.result)
+        return outcome
 
 
 async def arun(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
@@ -98,11 +120,21 @@ async def arun(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda:
             attempt.begin(
                 await sync_to_async(result_of)(job, task) if job.attempt > 1 else result_of(job, task)
             )
-            return attempt.succeeded(checked(await _limited(attempt)))
+            await _atell(task_started, attempt.result)
+            outcome = attempt.succeeded(checked(await _limited(attempt)))
         except BaseException as error:  # frontier: whatever a job raises is its outcome
             if isinstance(error, asyncio.CancelledError) and is_lost():
                 raise
-            return attempt.failed(error)
+            outcome = attempt.failed(error)
+        if attempt.has_ended:
+            await _atell(task_finished, attempt.result)
+        return outcome
+
+
+def broken(job: Job, error: BaseException) -> Outcome:
+    """The outcome of a job that could not even be begun."""
+    logger.error("a runner failed outside its job", job_id=str(job.pk), task=job.task, exc_info=error)
+    return Outcome(job, Job.State.FAILED, error=path_of(type(error))[:255], traceback=_story(error))
 
 
 class Attempt:
@@ -113,12 +145,14 @@ class Attempt:
         self.timeout: float | None = getattr(task, "timeout", None)
         self.is_atomic: bool = getattr(task, "atomic", False)
         self.result: AnyResult | None = None
-        self.args: list[Any] = job.args["args"]
-        self.kwargs: dict[str, Any] = job.args["kwargs"]
+        self.has_ended = False
+        self.args: list[Any] = []
+        self.kwargs: dict[str, Any] = {}
         self.started = perf_counter()
 
     def begin(self, result: AnyResult) -> None:
         self.result = result
+        self.args, self.kwargs = self.job.args["args"], self.job.args["kwargs"]
         if self.task.takes_context:
             context = TaskContext(
                 task_result=result,
@@ -130,7 +164,6 @@ class Attempt:
         fell_due_at = max(self.job.created_at, self.job.run_at or self.job.created_at)
         waited = (timezone.now() - fell_due_at).total_seconds()
         metrics.observe("jobs.wait", max(0.0, waited), queue=self.job.queue)
-        _tell(task_started, result)
 
     def succeeded(self, value: Any) -> Outcome:
         outcome = self.outcome(Job.State.SUCCEEDED, result=value, is_settled=self.is_atomic)
@@ -143,7 +176,7 @@ class Attempt:
             return self.outcome(Job.State.READY)
         decision = self._judge(error)
         path = path_of(type(error))[:255]
-        story = storable(redacted_text("".join(format_exception(error))))[-TRACEBACK_LENGTH:]
+        story = _story(error)
         outcome = self.outcome(VERDICTS[decision.verdict], error=path, traceback=story, delay=decision.delay)
         log = logger.warning if decision.verdict is Verdict.RETRY else logger.error
         log("job failed", verdict=decision.verdict.value, error=path, delay_seconds=round(decision.delay, 1))
@@ -174,7 +207,7 @@ class Attempt:
         object.__setattr__(self.result, "_return_value", outcome.result)
         object.__setattr__(self.result, "status", STATUSES[outcome.state])
         object.__setattr__(self.result, "finished_at", timezone.now())
-        _tell(task_finished, self.result)
+        self.has_ended = True
 
 
 VERDICTS = {
@@ -186,16 +219,37 @@ VERDICTS = {
 
 @contextmanager
 def _context(job: Job) -> Iterator[None]:
+    headers = job.headers if isinstance(job.headers, dict) else {}
+    carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)}
     with (
-        carrying(job.headers, job_id=str(job.pk), task=job.task, attempt=job.attempt),
+        # From nothing: the thread goes on to the next job, whatever this one binds and forgets.
+        isolated(**carried, job_id=str(job.pk), task=job.task, attempt=job.attempt),
         span("job", **{"job.id": str(job.pk), "job.task": job.task, "job.attempt": job.attempt}),
     ):
         yield
 
 
+def _story(error: BaseException) -> str:
+    return storable(redacted_text("".join(format_exception(error))))[-TRACEBACK_LENGTH:]
+
+
 def _tell(signal: Any, result: Any) -> None:
-    sender = type(task_backends[result.backend])
-    for receiver, error in signal.send_robust(sender, task_result=result):
+    if signal.receivers:
+        _report(signal.send_robust(_sender(result), task_result=result))
+
+
+async def _atell(signal: Any, result: Any) -> None:
+    # Receivers may use the ORM, which refuses to work in the event loop's thread.
+    if signal.receivers:
+        _report(await signal.asend_robust(_sender(result), task_result=result))
+
+
+def _sender(result: Any) -> type:
+    return type(task_backends[result.backend])
+
+
+def _report(responses: Iterable[tuple[Any, Any]]) -> None:
+    for receiver, error in responses:
         if isinstance(error, Exception):
             logger.error("a receiver of a task signal failed", receiver=repr(receiver), error=repr(error))
 

@@ -158,7 +158,7 @@ def settle_one(outcome: Outcome) -> bool:
 
 
 def _owned(job: Job) -> Any:
-    return Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch)
+    return Job.objects.using(database()).filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch)
 
 
 def _end(outcome: Outcome) -> dict[str, Any]:
@@ -202,7 +202,7 @@ _ATTEMPT_OUTCOMES = {
 def _write_attempt(
     job: Job, outcome: str, ended_at: datetime, *, error: str = "", traceback: str = ""
 ) -> None:
-    JobAttempt.objects.create(
+    JobAttempt.objects.using(database()).create(
         job_id=job.pk,
         attempt=job.attempt,
         worker_id=job.worker_id,
@@ -219,7 +219,8 @@ def _report_lost(outcomes: Sequence[Outcome]) -> None:
     if not outcomes:
         return
     epochs = dict(
-        Job.objects.filter(pk__in=[outcome.job.pk for outcome in outcomes])
+        Job.objects.using(database())
+        .filter(pk__in=[outcome.job.pk for outcome in outcomes])
         .exclude(state=Job.State.RUNNING)
         .values_list("pk", "epoch")
     )
@@ -351,10 +352,23 @@ def stage(*, now: datetime | None = None) -> int:
         )
 
 
-def next_due_at() -> datetime | None:
-    """When the next scheduled job falls due."""
-    scheduled = Job.objects.using(database()).filter(state=Job.State.SCHEDULED)
-    return scheduled.order_by("run_at").values_list("run_at", flat=True).first()
+def next_due_in() -> float | None:
+    """Seconds until the next scheduled job falls due, by the database's clock; None without one."""
+    scheduled = Job.objects.using(database()).scheduled().order_by("run_at")
+    found = scheduled.values_list("run_at", Now()).first()
+    return None if found is None else (found[0] - found[1]).total_seconds()
+
+
+def ready_queues() -> list[str]:
+    """The queues that have ready jobs: one probe of the index for each, however many jobs wait."""
+    ready = Job.objects.using(database()).ready()
+    found: list[str] = []
+    while True:
+        rest = ready.filter(queue__gt=found[-1]) if found else ready
+        name = rest.order_by("queue").values_list("queue", flat=True).first()
+        if name is None:
+            return found
+        found.append(name)
 
 
 def rescue(*, lease: timedelta, max_crashes: int) -> int:
@@ -363,7 +377,7 @@ def rescue(*, lease: timedelta, max_crashes: int) -> int:
     with immediate(alias):
         alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
         orphans = Job.objects.using(alias).running().exclude(Exists(alive))
-        taken = list(orphans.order_by("id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
+        taken = list(orphans.order_by("worker_id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
         for job in taken:
             _take_from_dead_worker(job, max_crashes=max_crashes)
         if len(taken) < RESCUED_AT_ONCE:

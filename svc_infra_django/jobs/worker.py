@@ -20,8 +20,8 @@ from typing import ClassVar
 from uuid import UUID
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.db import DataError, IntegrityError, close_old_connections, connections
 from django.db import Error as DatabaseFailure
-from django.db import close_old_connections, connections
 from django.db.models import Count
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -36,7 +36,7 @@ from .conf import settings
 from .decorators import discover, queue_names, task_at
 from .errors import UnknownTask
 from .models import Job, Queue, Worker
-from .runner import arun, run
+from .runner import arun, broken, run
 from .scheduler import fire_due, sync_schedules
 from .turn import Outcome
 
@@ -80,7 +80,7 @@ def drain(now: datetime | None = None) -> int:
         while True:
             while turn.stage(now=moment):
                 pass
-            queues = sorted(Job.objects.ready().values_list("queue", flat=True).order_by().distinct())
+            queues = turn.ready_queues()
             jobs = turn.take_turn(outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown))
             if not jobs and not outcomes:
                 return ran
@@ -178,6 +178,10 @@ class JobWorker:
                     self._recover()
                 is_active = self._turn()
                 failures = 0
+            except (DataError, IntegrityError) as error:
+                logger.error("an outcome cannot be written", exc_info=error)
+                self._write_apart()
+                continue
             except DatabaseFailure as error:
                 failures += 1
                 self._wait_out(error, failures)
@@ -207,6 +211,23 @@ class JobWorker:
             self._launch(job)
         return bool(claimed or outcomes)
 
+    def _write_apart(self) -> None:
+        """Write each outcome by itself, and fail the job of the one that the database refuses.
+
+        Together with it none could be written, and every job of this process would run for ever.
+        """
+        while self._unwritten:
+            outcome = self._unwritten[0]
+            try:
+                turn.take_turn([outcome], worker=self.id, queues=(), room=0)
+            except (DataError, IntegrityError) as error:
+                self._unwritten[0] = outcome = broken(outcome.job, error)
+                turn.take_turn([outcome], worker=self.id, queues=(), room=0)
+            except DatabaseFailure:
+                return
+            del self._unwritten[0]
+            _count(outcome)
+
     def _collect(self) -> None:
         """Take what has ended off the list of what runs: its slot is free for this same turn."""
         while self._finished:
@@ -222,8 +243,7 @@ class JobWorker:
     def _open_queues(self) -> list[str]:
         """The queues to ask, in an order that turns, so that a full queue does not starve the next."""
         if monotonic() - self._queues_read_at > QUEUES_SECONDS:
-            found = set(Job.objects.using(turn.database()).ready().values_list("queue", flat=True).distinct())
-            self._known_queues = list(self.queues or sorted(found | queue_names()))
+            self._known_queues = list(self.queues or sorted({*turn.ready_queues(), *queue_names()}))
             self._queues_read_at = monotonic()
         self._known_queues = [*self._known_queues[1:], *self._known_queues[:1]]
         return self._known_queues
@@ -238,7 +258,7 @@ class JobWorker:
             return
         if iscoroutinefunction(task.func):
             running.future = asyncio.run_coroutine_threadsafe(self._run_async(running, task), self._loop)
-            running.future.add_done_callback(lambda done: self._end(running, _result(done)))
+            running.future.add_done_callback(lambda done: self._end(running, _result(running.job, done)))
         else:
             self._threads.submit(lambda: self._run_sync(running, task))
 
@@ -249,8 +269,9 @@ class JobWorker:
                 close_old_connections()
                 outcome = run(running.job, task, is_lost=lambda: running.is_lost)
                 close_old_connections()
-        finally:
-            self._end(running, outcome)
+        except BaseException as error:  # frontier: a job without an outcome would be running for ever
+            outcome = outcome or broken(running.job, error)
+        self._end(running, outcome)
 
     async def _run_async(self, running: Running, task: AnyTask) -> Outcome:
         # The context gives the job's ORM calls a thread of their own; its connection goes with it.
@@ -386,10 +407,10 @@ class JobWorker:
         if turn.stage():
             self._wake.set()
             return 0.0
-        due_at = turn.next_due_at()
-        if due_at is None:
+        due_in = turn.next_due_in()
+        if due_in is None:
             return settings.stage_seconds
-        return min(settings.stage_seconds, max(0.005, (due_at - timezone.now()).total_seconds()))
+        return min(settings.stage_seconds, max(0.005, due_in))
 
     def _tend(self) -> None:
         """Rescue the jobs of the dead, tell how full the queues are, delete what is old."""
@@ -399,9 +420,11 @@ class JobWorker:
             now = monotonic()
             if now >= next_at["rescue"]:
                 lease = timedelta(seconds=settings.lease_seconds)
-                if turn.rescue(lease=lease, max_crashes=settings.max_crashes):
+                rescued = turn.rescue(lease=lease, max_crashes=settings.max_crashes)
+                if rescued:
                     self._wake.set()
-                next_at["rescue"] = now + settings.rescue_seconds
+                if rescued < turn.RESCUED_AT_ONCE:
+                    next_at["rescue"] = now + settings.rescue_seconds
             if now >= next_at["depth"]:
                 _measure_depth()
                 next_at["depth"] = now + DEPTH_SECONDS
@@ -538,14 +561,11 @@ class ThreadPool:
                 logger.error("a runner failed outside its job", exc_info=error)
 
 
-def _result(done: Future[Outcome]) -> Outcome | None:
+def _result(job: Job, done: Future[Outcome]) -> Outcome | None:
     if done.cancelled():
         return None
     error = done.exception()
-    if error is not None:
-        logger.error("a runner failed outside its job", exc_info=error)
-        return None
-    return done.result()
+    return done.result() if error is None else broken(job, error)
 
 
 def _count(outcome: Outcome) -> None:

@@ -5,9 +5,12 @@ from time import sleep
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.utils import timezone
 
+from svc_infra_django.identifiers import uuid7
+from svc_infra_django.jobs import turn
 from svc_infra_django.jobs.compat import (
     InvalidTask,
     TaskResultDoesNotExist,
@@ -19,6 +22,8 @@ from svc_infra_django.jobs.compat import (
 )
 from svc_infra_django.jobs.decorators import JobTask, periodic, task
 from svc_infra_django.jobs.errors import BadSchedule, BadTask
+from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.runner import arun, run
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
@@ -74,6 +79,37 @@ def test_a_job_between_two_attempts_is_ready() -> None:
     result.refresh()
 
     assert (result.status, result.attempts, len(result.errors)) == (TaskResultStatus.READY, 1, 1)
+
+
+def test_a_result_knows_what_its_task_was_enqueued_with() -> None:
+    later = timezone.now() + timedelta(hours=1)
+    task = work.add.using(priority=7, queue_name="mail", run_after=later)
+
+    result = work.add.get_result(task.enqueue(1).id)
+
+    assert result.task == task
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("made", [work.add, work.aadd])
+def test_receivers_of_the_signals_may_use_the_orm(made: Any) -> None:
+    counts: list[int] = []
+
+    def count(**_: Any) -> None:
+        counts.append(Job.objects.count())
+
+    task_started.connect(count)
+    task_finished.connect(count)
+    try:
+        made.enqueue(1)
+        (job,) = turn.take_turn([], worker=uuid7(), queues=["default"], room=1)
+        outcome = async_to_sync(arun)(job, made) if made.is_async else run(job, made)
+    finally:
+        task_started.disconnect(count)
+        task_finished.disconnect(count)
+
+    assert outcome.state == Job.State.SUCCEEDED
+    assert counts == [1, 1]
 
 
 def test_a_cancelled_job_is_failed_to_django() -> None:

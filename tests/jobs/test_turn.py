@@ -18,6 +18,7 @@ from svc_infra_django.jobs.models import Job, Worker
 from svc_infra_django.jobs.runner import run
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.turn import Outcome
+from svc_infra_django.observability.context import bound
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -144,7 +145,7 @@ def test_due_jobs_are_made_ready_by_the_clock_of_the_database() -> None:
     work.add.using(run_after=now + timedelta(minutes=1)).enqueue(1)
     work.add.using(run_after=now + timedelta(minutes=2)).enqueue(2)
 
-    assert turn.next_due_at() == now + timedelta(minutes=1)
+    assert 55 < (turn.next_due_in() or 0) < 60
     assert turn.stage() == 0
     Job.objects.filter(args__args=[1]).update(run_at=now - timedelta(seconds=1))
     assert turn.stage() == 1
@@ -216,6 +217,39 @@ def test_the_policy_decides_what_becomes_of_a_failure(name: str, state: Job.Stat
     assert job.state == state
 
 
+def test_what_a_job_binds_and_forgets_does_not_reach_the_next_one() -> None:
+    enqueue_many(work.leave_behind, [[], []])
+    first, second = claim()
+
+    with bound(request_id="of-the-caller"):
+        run(first, work.leave_behind)
+        outcome = run(second, work.leave_behind)
+
+    assert outcome.result.keys() == {"job_id", "task", "attempt"}
+
+
+def test_a_job_whose_row_makes_no_sense_is_failed_and_not_left_running() -> None:
+    work.add.enqueue(1)
+    Job.objects.update(args=["not", "a", "mapping"], headers=[])
+    (job,) = claim()
+
+    claim(outcomes=[run(job, work.add)])
+
+    job.refresh_from_db()
+    assert (job.state, job.error) == (Job.State.SCHEDULED, "builtins.TypeError")
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan"), "soon"])
+def test_a_backoff_that_is_no_time_fails_the_job_and_not_the_worker(delay: Any) -> None:
+    work.fail_with_delay.enqueue(str(delay))
+    (job,) = claim()
+
+    claim(outcomes=[run(job, work.fail_with_delay)])
+
+    job.refresh_from_db()
+    assert (job.state, job.error) == (Job.State.FAILED, "tests.jobs.work.Shaky")
+
+
 @pytest.mark.postgresql
 def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
     now = timezone.now()
@@ -253,6 +287,46 @@ def test_the_claim_walks_the_partial_index_on_sqlite() -> None:
 
     assert "svc_jobs_job_ready" in plan
     assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize(
+    ("ask", "index"),
+    [
+        (lambda: turn.ready_queues(), "svc_jobs_job_ready"),
+        (lambda: turn.next_due_in(), "svc_jobs_job_scheduled"),
+        (lambda: turn.stage(), "svc_jobs_job_scheduled"),
+        (lambda: turn.rescue(lease=timedelta(seconds=30), max_crashes=3), "svc_jobs_job_running"),
+        (lambda: turn.hand_back_strays(worker=uuid7(), known=[]), "svc_jobs_job_running"),
+    ],
+    ids=["ready_queues", "next_due_in", "stage", "rescue", "hand_back_strays"],
+)
+@pytest.mark.sqlite
+def test_the_duties_of_a_worker_read_partial_indexes_and_not_the_history(ask: Any, index: str) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        asked.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(listen):
+        ask()
+    # With its values bound, as it is run: what they are is not known to the planner.
+    statement, params = next((sql, params) for sql, params in asked if "svc_jobs_job" in sql)
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {statement}", params)
+        plan = str(cursor.fetchall())
+
+    assert index in plan
+
+
+def test_the_queues_with_ready_jobs_are_found_by_a_probe_for_each(
+    ledger: str, django_assert_num_queries: Any
+) -> None:
+    enqueue_many(work.add, [[number] for number in range(50)])
+    enqueue_many(work.mail, [[ledger, "x"]] * 50)
+
+    with django_assert_num_queries(3):
+        assert turn.ready_queues() == ["default", "mail"]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -3,10 +3,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from svc_infra_django.jobs import enqueue_many, turn
 from svc_infra_django.jobs.models import Job, JobAttempt
-from svc_infra_django.jobs.worker import drain
+from svc_infra_django.jobs.turn import Outcome
+from svc_infra_django.jobs.worker import JobWorker, drain
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -21,6 +24,38 @@ def test_a_job_runs_and_keeps_its_result() -> None:
     assert result.return_value == 5
     assert result.attempts == 1
     assert not JobAttempt.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--queues", "mail,mial"], "no queue mial; there are default, mail"),
+        (["--concurrency", "0"], "less than one"),
+        (["--concurrency", "many"], "invalid"),
+    ],
+    ids=str,
+)
+def test_a_worker_that_could_never_work_does_not_start(arguments: list[str], words: str) -> None:
+    with pytest.raises(CommandError, match=words):
+        call_command("run_worker", *arguments)
+
+
+def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others() -> None:
+    enqueue_many(work.add, [[1], [2], [3]])
+    worker = JobWorker()
+    first, second, third = turn.take_turn([], worker=worker.id, queues=["default"], room=3)
+    worker._unwritten = [
+        Outcome(first, Job.State.SUCCEEDED),
+        Outcome(second, 99),  # type: ignore[arg-type]  # what no constraint lets through
+        Outcome(third, Job.State.SUCCEEDED),
+    ]
+
+    worker._write_apart()
+
+    states = [Job.objects.get(pk=job.pk).state for job in (first, second, third)]
+    assert states == [Job.State.SUCCEEDED, Job.State.FAILED, Job.State.SUCCEEDED]
+    assert Job.objects.get(pk=second.pk).error.endswith("IntegrityError")
+    assert not worker._unwritten
 
 
 def test_an_async_job_runs() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from django.contrib.auth.models import Group
 
 from svc_infra_django.jobs import TaskContext, Unique, exponential, periodic, task
+from svc_infra_django.observability.context import bound, current
 
 
 class Gone(Exception):
@@ -180,6 +181,22 @@ def wait_for_cancel(context: TaskContext, path: str) -> None:
     while not context.cancelled:
         time.sleep(0.02)
     note(path, "noticed")
+
+
+@task
+def leave_behind() -> dict[str, Any]:
+    context = current()
+    bound(left="behind").__enter__()
+    return context
+
+
+def delay_told(error: BaseException, attempt: int) -> Any:
+    return str(error) if str(error) == "soon" else float(str(error))
+
+
+@task(retry_on={Shaky: delay_told})
+def fail_with_delay(delay: str) -> None:
+    raise Shaky(delay)
 
 
 @task

@@ -3,14 +3,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from queue import SimpleQueue
 from threading import Thread
 from time import sleep
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
+from ...compat import task_backends
+from ...decorators import discover, queue_names
 from ...worker import JobWorker
 
 
@@ -21,7 +23,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--queues", default="", help="Comma-separated names; all queues without it.")
-        parser.add_argument("--concurrency", type=int, help="Jobs that run at the same time.")
+        parser.add_argument("--concurrency", type=_positive, help="Jobs that run at the same time.")
         parser.add_argument(
             "--exit-with-parent",
             nargs="?",
@@ -32,7 +34,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        queues = [name.strip() for name in options["queues"].split(",") if name.strip()]
+        discover()
+        queues = _known(options["queues"])
         worker = JobWorker(queues=queues, concurrency=options["concurrency"], on_ready=self._say_ready)
         # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
         # wants; putting into a SimpleQueue is safe there.
@@ -52,6 +55,25 @@ class Command(BaseCommand):
     def _say_ready(self) -> None:
         self.stdout.write(f"worker ready (pid {os.getpid()})")
         self.stdout.flush()
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{number} is less than one")
+    return number
+
+
+def _known(names: str) -> list[str]:
+    """The queues of `--queues`. Raises CommandError for one that would never have a job."""
+    queues = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    known = queue_names()
+    for backend in task_backends.all():
+        known |= backend.queues
+    if unknown := [name for name in queues if name not in known]:
+        known_names = ", ".join(sorted(known))
+        raise CommandError(f"There is no queue {', '.join(unknown)}; there are {known_names}.")
+    return queues
 
 
 def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
