@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import django
 import requests
@@ -69,8 +69,9 @@ def subscribe(event_type: str, url: str) -> None:
     Endpoint.objects.create(url=url, event_type=event_type, secret="a-secret-for-measuring")
 
 
-def tell(event_type: str, data: dict[str, Any]) -> None:
-    with transaction.atomic():
+@transaction.atomic
+def publish(publications: Sequence[drive.Publication]) -> None:
+    for event_type, data in publications:
         message = Message.objects.create(event_type=event_type, data=data)
         for endpoint in Endpoint.objects.filter(event_type=event_type):
             delivery = Delivery.objects.create(message=message, endpoint=endpoint)
@@ -87,6 +88,6 @@ if __name__ == "__main__":
     drive.main(
         worker=[*celery, "--concurrency", workers, "--without-gossip", "--without-mingle"],
         subscribe=subscribe,
-        publish=tell,
+        publish=publish,
         recorded=recorded,
     )
