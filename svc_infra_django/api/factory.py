@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any, cast
 
 import orjson
@@ -24,6 +25,7 @@ from .authentication import Authentication, SessionAuthenticator, active_authent
 from .conf import settings
 from .errors import (
     CONTENT_TYPE,
+    ERRORS_SHOWN,
     UnreadableBody,
     UnsupportedMediaType,
     UrlTooLong,
@@ -181,20 +183,31 @@ def _field_problems(context: ninja_errors.ValidationErrorContext[Any]) -> Iterab
 
 
 def _refuse_nul(value: Any, *location: object) -> None:
-    problems = [field_problem(place, "nul", NUL_MESSAGE) for place in _nul_places(value, location)]
+    places = islice(_nul_places(value, location), ERRORS_SHOWN)
+    problems = [field_problem(place, "nul", NUL_MESSAGE) for place in places]
     if problems:
         raise ValidationError(errors=problems)
 
 
-def _nul_places(value: Any, location: tuple[object, ...]) -> Iterable[tuple[object, ...]]:
-    match value:
-        case str() if "\x00" in value:
-            yield location
-        case dict():
-            for name, inner in value.items():
-                if "\x00" in name:
-                    yield location
-                yield from _nul_places(inner, (*location, name))
-        case list():
-            for index, inner in enumerate(value):
-                yield from _nul_places(inner, (*location, index))
+def _nul_places(value: Any, start: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+    # The caller chooses how deep and how broad this goes: no recursion, and no path before it is needed.
+    heap: list[tuple[Any, Any]] = [(value, None)]
+    while heap:
+        value, steps = heap.pop()
+        match value:
+            case str() if "\x00" in value:
+                yield (*start, *_path(steps))
+            case dict():
+                if any("\x00" in name for name in value):
+                    yield (*start, *_path(steps))
+                heap += ((inner, (steps, name)) for name, inner in reversed(value.items()))
+            case list():
+                heap += ((inner, (steps, index)) for index, inner in reversed([*enumerate(value)]))
+
+
+def _path(steps: Any) -> list[object]:
+    names = []
+    while steps is not None:
+        steps, name = steps
+        names.append(name)
+    return names[::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ def _refuse_delegated(principal: Principal) -> None:
 
 
 def _refusal(principal: Principal, permission: str) -> str:
-    if principal.scopes is not None and principal.user.has_perm(permission):
+    if principal.scopes is not None and replace(principal, scopes=None).can(permission):
         return f"You may, but this key may not: it lacks the scope {permission}."
     return f"You need the permission {permission}."
 

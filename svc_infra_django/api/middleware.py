@@ -12,6 +12,11 @@ from django.utils.decorators import sync_and_async_middleware
 from ..errors import NotFoundError, SvcInfraError
 from .errors import MethodNotAllowed, PlainStatus, problem, under_api
 
+# Everything else, such as Allow, or what another middleware says to the browser, is true of the problem too.
+OF_THE_PAGE = frozenset(
+    {"content-type", "content-length", "content-encoding", "content-language", "etag", "last-modified"}
+)
+
 
 @sync_and_async_middleware
 def ProblemMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
@@ -44,9 +49,9 @@ def _as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
     if response.status_code < 400 or not _is_page(response) or not under_api(request):
         return response
     answer = problem(request, _known(response))
-    for name in ("Allow", "Retry-After", "WWW-Authenticate"):
-        if name in response:
-            answer[name] = response[name]
+    for name, value in response.items():
+        if name.lower() not in OF_THE_PAGE:
+            answer.setdefault(name, value)
     answer.cookies.update(response.cookies)
     return answer
 

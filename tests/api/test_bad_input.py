@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ WAYS = ["/things/things", "/things/athings"]
         (b'{"name": "a\\u0000b"}', 422, "/body/name"),
         (b'{"name": "a", "x\\u0000": 1}', 422, "/body"),
         (b'{"name": "a", "addresses": [{"street": "\\u0000"}]}', 422, "/body/addresses/0/street"),
+        (b'{"name": ' + b"[" * 1000 + rb'"\u0000"' + b"]" * 1000 + b"}", 422, "/body/name" + "/0" * 1000),
         (b'{"name": "\\ud800"}', 400, None),
         (b'{"name": "\xed\xa0\x80"}', 400, None),
         (b'{"name": "\xff"}', 400, None),
@@ -128,3 +130,15 @@ def test_a_form_with_a_nul_is_refused(call: Any) -> None:
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["pointer"] == "/form/name"
+
+
+def test_many_deep_mistakes_cost_no_more_than_are_shown(call: Any, user: Any) -> None:
+    data = b"[" * 900 + b",".join([rb'"\u0000"'] * 200_000) + b"]" * 900
+    tracemalloc.start()
+
+    response = call("post", "/things/things", data=data, user=user, **JSON)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (response.status_code, len(response.json()["errors"])) == (422, 50)
+    assert peak < 100_000_000

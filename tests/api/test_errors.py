@@ -136,6 +136,17 @@ def test_an_operation_s_own_error_body_is_left_alone(call: Any) -> None:
     assert (response.status_code, response.json()) == (400, {"reason": "mine"})
 
 
+def test_what_other_middlewares_say_to_the_browser_stays(call: Any, settings: Any) -> None:
+    settings.SECURE_REFERRER_POLICY = "no-referrer"
+
+    response = call("get", "/things/nowhere")
+
+    assert response["Referrer-Policy"] == "no-referrer"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Content-Type"] == "application/problem+json"
+    assert int(response["Content-Length"]) == len(response.content)
+
+
 def test_outside_the_api_the_caller_chooses_between_page_and_problem(call: Any) -> None:
     page = call("get", "/elsewhere", headers={"Accept": "text/html,application/json;q=0.5"})
     body = call("get", "/elsewhere", headers={"Accept": "application/json"})

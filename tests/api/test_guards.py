@@ -3,8 +3,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Permission
+from django.test import RequestFactory
 
+from svc_infra_django.api import requires
+from svc_infra_django.errors import PermissionDeniedError
+from svc_infra_django.principals import Principal
 from tests.api.test_authentication import header  # noqa: F401  # a fixture that both files use
 
 pytestmark = pytest.mark.urls("tests.api.apis")
@@ -44,3 +49,20 @@ def test_what_is_personal_takes_no_key(call: Any, adder: Any, header: None, path
 
     assert (response.status_code, response.json()["code"]) == (403, "delegation_refused")
     assert call("get", path, user=adder).status_code == 200
+
+
+class Tenanted(BaseBackend):
+    """Lets everybody do everything in the tenant acme."""
+
+    def has_perm(self, user: Any, permission: str, obj: Any = None) -> bool:
+        return getattr(obj, "tenant", "") == "acme"
+
+
+def test_a_key_that_lacks_the_scope_of_a_right_in_its_tenant_is_told_so(user: Any, settings: Any) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Tenanted"]
+    robot = Principal(user, "api_key", tenant="acme", scopes=frozenset())
+    request = RequestFactory().get("/")
+    request.principal = robot  # type: ignore[attr-defined]
+
+    with pytest.raises(PermissionDeniedError, match="this key may not"):
+        requires("auth.add_group")(lambda request: None)(request)
