@@ -108,6 +108,9 @@ class LayeredCache(BaseCache):
         """As Django's: decided by the shared cache."""
         return int(self._writing([key], version, lambda: self._l2.incr(key, delta, version)))
 
+    # Django's own would read here and write there: two callers would count one.
+    aincr = sync_to_async(incr)
+
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """As Django's: decided by the shared cache."""
         return bool(self._writing([key], version, lambda: self._l2.touch(key, timeout, version)))
@@ -124,6 +127,8 @@ class LayeredCache(BaseCache):
     def has_key(self, key: Any, version: int | None = None) -> bool:
         """As Django's: decided by the shared cache."""
         return bool(self._l2.has_key(key, version))
+
+    ahas_key = sync_to_async(has_key)
 
     def clear(self) -> None:
         """As Django's: empties the shared cache too."""

@@ -53,7 +53,11 @@ def check_shared(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
         alias = load(CacheSettings).alias
     except BadSettings:  # svc_config.E002 says so already
         return
-    if django_settings.CACHES.get(alias, {}).get("BACKEND") in PRIVATE:
+    options = django_settings.CACHES.get(alias, {})
+    if options.get("BACKEND") == LAYERED:
+        alias = options.get("OPTIONS", {}).get("l2")
+        options = django_settings.CACHES.get(alias, {})
+    if options.get("BACKEND") in PRIVATE:
         yield Warning(
             f"CACHES[{alias!r}] lives in one process: invalidating a value does not reach the others.",
             hint="Use a shared cache, such as django_redis.cache.RedisCache.",

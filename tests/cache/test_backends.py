@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -95,6 +96,33 @@ def test_counters_and_locks_are_decided_by_the_shared_cache(behind: Any) -> None
     assert near().get("lock") == "theirs"
     behind().delete("lock")
     assert near().has_key("lock") is False
+
+
+def test_counters_and_presence_are_decided_by_the_shared_cache_for_asynchronous_callers_too(
+    behind: Any,
+) -> None:
+    near().set("n", 1)
+    near().get("n")
+    behind().set("n", 5)
+
+    async def count() -> list[int]:
+        return [await near().aincr("n"), await near().adecr("n", 2)]
+
+    assert async_to_sync(count)() == [6, 4]
+    near().get("n")
+    behind().delete("n")
+    assert async_to_sync(near().ahas_key)("n") is False
+
+
+def test_no_asynchronous_count_is_lost(behind: Any) -> None:
+    near().set("n", 0)
+
+    async def count() -> None:
+        await asyncio.gather(*(near().aincr("n") for _ in range(20)))
+
+    asyncio.run(count())
+
+    assert behind().get("n") == 20
 
 
 def test_none_is_a_value_and_a_miss_is_not_remembered(behind: Any) -> None:

@@ -35,3 +35,13 @@ def test_a_cache_of_one_process_is_reported_at_deployment(svc_settings: Any) -> 
 
     assert "svc_cache.W001" in ids(deploy=True)
     assert "svc_cache.W001" not in ids()
+
+
+def test_a_layer_over_a_cache_of_one_process_is_reported_at_deployment_too() -> None:
+    assert "svc_cache.W001" in ids(deploy=True)
+
+
+def test_a_layer_over_a_shared_cache_is_not(settings: Any) -> None:
+    settings.CACHES["shared"]["BACKEND"] = "django_redis.cache.RedisCache"
+
+    assert ids(deploy=True) == set()
