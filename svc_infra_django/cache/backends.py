@@ -108,8 +108,10 @@ class LayeredCache(BaseCache):
         """As Django's: decided by the shared cache."""
         return int(self._writing([key], version, lambda: self._l2.incr(key, delta, version)))
 
-    # Django's own would read here and write there: two callers would count one.
-    aincr = sync_to_async(incr)
+    async def aincr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
+        """As `incr`."""
+        # Django's own reads and then writes: two callers would count one.
+        return await sync_to_async(self.incr)(key, delta, version)
 
     def touch(self, key: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         """As Django's: decided by the shared cache."""
@@ -128,7 +130,9 @@ class LayeredCache(BaseCache):
         """As Django's: decided by the shared cache."""
         return bool(self._l2.has_key(key, version))
 
-    ahas_key = sync_to_async(has_key)
+    async def ahas_key(self, key: Any, version: int | None = None) -> bool:
+        """As `has_key`."""
+        return await sync_to_async(self.has_key)(key, version)
 
     def clear(self) -> None:
         """As Django's: empties the shared cache too."""

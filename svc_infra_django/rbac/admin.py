@@ -84,7 +84,7 @@ class PermissionInline(TabularInline):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         action = "add" if obj is None else "change"
         may = request.user.has_perm(f"svc_rbac.{action}_role")
-        return may and not (obj is not None and is_declared(obj))
+        return may and not (obj is not None and obj.source == Role.Source.CODE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request, obj)
@@ -108,7 +108,7 @@ class RoleAdmin(ModelAdmin):
         return ["source", "created_at", *(["tenant"] if obj else [])]
 
     def has_change_permission(self, request: HttpRequest, obj: Role | None = None) -> bool:
-        return super().has_change_permission(request, obj) and not (obj and is_declared(obj))
+        return super().has_change_permission(request, obj) and not (obj and obj.source == Role.Source.CODE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Role | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and is_declared(obj))

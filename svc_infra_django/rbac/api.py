@@ -116,7 +116,13 @@ def check(request: Any, asked: Query[Question]) -> Any:
 @router.get("/explain", response=ExplanationOut, summary="Why, or what is missing")
 def explain_permission(request: Any, asked: Query[Question]) -> Any:
     subject = _subject(request.principal, asked)
-    found = explain(subject.user, asked.permission, tenant=subject.tenant, scopes=subject.scopes)
+    found = explain(
+        subject.user,
+        asked.permission,
+        tenant=subject.tenant,
+        scopes=subject.scopes,
+        asked_by=request.principal,
+    )
     return {
         "permission": asked.permission,
         "user": str(subject.user.pk),

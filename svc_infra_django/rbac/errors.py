@@ -47,6 +47,12 @@ class RoleInUse(ConflictError):
     code = "rbac.role_in_use"
 
 
+class RoleRetired(ConflictError):
+    """The settings declare this role no more; it can be withdrawn, not granted."""
+
+    code = "rbac.role_retired"
+
+
 class RoleDeclared(ConflictError):
     """This role is declared in the project's settings; change it there."""
 

@@ -10,8 +10,11 @@ from django.db import DEFAULT_DB_ALIAS, router
 from django.db.models.signals import post_migrate
 from django.dispatch import receiver
 
+from ..observability.logging import get_logger
 from .models import Role
 from .services.granting import sync_declared_roles
+
+logger = get_logger("svc_infra_django.rbac")
 
 
 @receiver(post_migrate, dispatch_uid="svc_infra_django.rbac")
@@ -25,4 +28,5 @@ def sync_after_migrate(
         apps.get_model(Role._meta.label)
     except LookupError:
         return
-    sync_declared_roles()
+    for name in sync_declared_roles().refused:
+        logger.warning("a declared role was made by hand and granted already; rename it", role=name)

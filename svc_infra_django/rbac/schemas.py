@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from ..api import Moment, Schema
 from ..principals import PATTERN, PATTERN_LENGTH
-from .conf import NAME_LENGTH
+from .conf import RoleName
 
 Pattern = Annotated[str, Field(max_length=PATTERN_LENGTH, pattern=f"^({PATTERN.pattern})$")]
 
@@ -29,7 +29,7 @@ UserId = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_user
 
 
 class NewRole(Schema):
-    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
+    name: RoleName
     description: Annotated[str, Field(max_length=500)] = ""
     permissions: Annotated[list[Pattern], Field(max_length=1000)]
 

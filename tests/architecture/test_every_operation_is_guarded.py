@@ -121,6 +121,15 @@ def test_the_lists_name_what_is_there() -> None:
     assert len(OPERATIONS) > len(PUBLIC | OF_ONES_OWN)
 
 
+def test_no_path_of_the_api_is_left_out_of_its_document() -> None:
+    own = {"openapi-json", "openapi-view", "api-root"}
+    routes = {f"/api/{pattern.pattern}" for pattern in api.urls[0] if pattern.name not in own}
+
+    assert {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route in routes} == {
+        path for _, path in OPERATIONS
+    }
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
 def test_nobody_gets_in_unless_it_is_public(call, operation) -> None:
     status = call(operation, Client())

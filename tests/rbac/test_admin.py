@@ -164,6 +164,11 @@ def test_declared_roles_are_read_here_and_changed_in_the_settings(admin: Client,
     assert admin.post(f"{ROLES}{role.pk}/delete/", {"post": "yes"}).status_code == 403
     assert role.permissions.count() == 1
 
+    svc_settings(rbac={"roles": {}})
+    sync_declared_roles()
+    assert admin.post(f"{ROLES}{role.pk}/change/", role_form("*", role=role)).status_code == 403
+    assert admin.post(f"{ROLES}{role.pk}/delete/", {"post": "yes"}).status_code == 302
+
 
 def test_a_role_that_somebody_has_is_not_deleted(admin: Client, make_role: Any, user: Any) -> None:
     used, unused = make_role("used", "a.b"), make_role("unused", "a.b")

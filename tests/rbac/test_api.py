@@ -189,7 +189,7 @@ def test_everybody_may_ask_about_themselves_and_the_permitted_about_others(
 
     mine = client.get(f"{URL}/explain", {"permission": "orders.add_order"})
     assert mine.json()["user"] == str(user.pk)
-    assert mine.json()["missing"].startswith("No role has it")
+    assert mine.json()["missing"].startswith("No role of theirs has it")
     for path in ("check", "explain"):
         asked = {"permission": "a.b", "user": stranger.pk}
         assert client.get(f"{URL}/{path}", asked).json()["permission"] == "svc_rbac.view_assignment"
@@ -216,6 +216,32 @@ def test_explain_gives_the_path(signed_in: Any, client: Client, make_role: Any) 
     ]
 
 
+def test_nobody_is_told_names_of_roles_that_they_may_not_see(
+    signed_in: Any, client: Client, make_role: Any, stranger: Any
+) -> None:
+    secret = make_role("takeover team", "orders.*")
+    user = signed_in("view_assignment")
+    asked = {"permission": "orders.add_order"}
+
+    def missing(**more: Any) -> str:
+        return str(client.get(f"{URL}/explain", {**asked, **more}).json()["missing"])
+
+    assert "takeover" not in missing()
+    grant(stranger, secret, tenant="victim-corp")
+    assert "takeover" not in missing(user=stranger.pk)
+    signed_in("view_role")
+    assert "takeover" in missing()
+    assert "victim-corp" not in missing(user=stranger.pk)
+
+    user.user_permissions.clear()
+    signed_in("view_assignment")
+    grant(stranger, secret)
+    path = client.get(f"{URL}/explain", {**asked, "user": stranger.pk}).json()["path"]
+    assert [link["name"] for link in path] == ["mallory", "", "orders.*", "orders.add_order"]
+    grant(user, secret)
+    assert "takeover team" in str(client.get(f"{URL}/explain", asked).json()["path"])
+
+
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [
@@ -224,6 +250,7 @@ def test_explain_gives_the_path(signed_in: Any, client: Client, make_role: Any) 
         ("/roles", {"name": "a", "permissions": ["a.b", "a*"]}, "/body/permissions/1"),
         ("/roles", {"name": "a", "permissions": ["a.b\0"]}, "/body/permissions/0"),
         ("/roles", {"name": "a" * 101, "permissions": []}, "/body/name"),
+        ("/roles", {"name": "clerk\r\nboss", "permissions": []}, "/body/name"),
         ("/roles", {"name": "a", "permissions": [], "tenant": "x"}, "/body/tenant"),
         ("/roles", {"name": "a", "permissions": [], "source": "code"}, "/body/source"),
         ("/assignments", {"user": "x", "role": str(uuid4())}, "/body/user"),

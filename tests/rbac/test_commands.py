@@ -39,7 +39,7 @@ def test_migrate_syncs_too(db: None, svc_settings: Any) -> None:
 
 
 def test_explain_permission_prints_the_path_or_the_missing_link(user: Any, make_role: Any) -> None:
-    assert run("explain_permission", "ada", "a.b").startswith("denied: No role has it")
+    assert run("explain_permission", "ada", "a.b").startswith("denied: No role of theirs has it")
     grant(user, make_role("clerk", "a.b"), tenant="acme")
     assert run("explain_permission", "ada", "a.b", "--tenant", "acme").startswith(
         "allowed: user ada → role clerk"

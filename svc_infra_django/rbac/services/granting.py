@@ -22,6 +22,7 @@ from ..errors import (
     RoleExists,
     RoleInUse,
     RoleOfAnotherTenant,
+    RoleRetired,
     RoleUnknown,
 )
 from ..events import ROLE_GRANTED, ROLE_WITHDRAWN, RoleGranted, RoleWithdrawn
@@ -43,7 +44,7 @@ def grant(
     """Give `user` the role (or the role of that name), in `tenant` or everywhere, until `expires_at`.
 
     Granting again moves the end and the reason of the grant that is there. `actor` is the user or
-    Principal who grants; None is the project itself. Raises RoleUnknown, RoleOfAnotherTenant,
+    Principal who grants; None is the project itself. Raises RoleUnknown, RoleOfAnotherTenant, RoleRetired,
     BeyondOwnRights if the actor lacks a permission of the role or holds it for a shorter time, and
     ValidationError if the end is not in the future.
     """
@@ -78,15 +79,21 @@ def grant(
 
 @transaction.atomic
 def withdraw(user: Any, role: Role | str, *, tenant: str = "", reason: str = "", actor: Any = None) -> None:
-    """Take the role from `user` in `tenant`. Raises RoleUnknown, or NotGranted if they do not have it."""
+    """Take the role (or every role of that name) from `user` in `tenant`.
+
+    Raises RoleUnknown, or NotGranted if they do not have it.
+    """
     _refuse_delegates(actor)
-    role = find_role(role, tenant=tenant)
-    taken, _ = Assignment.objects.filter(user=user, role=role, tenant=tenant).delete()
+    # A tenant may have a role of the same name as the project, and the user either of them.
+    roles = [role] if isinstance(role, Role) else list(Role.objects.usable_in(tenant).filter(name=role))
+    if not roles:
+        raise RoleUnknown()
+    taken, _ = Assignment.objects.filter(user=user, role__in=roles, tenant=tenant).delete()
     if not taken:
         raise NotGranted()
     forget(user)
     ROLE_WITHDRAWN.emit(
-        RoleWithdrawn(user_id=str(user.pk), role=role.name, reason=reason, actor_id=_actor_id(actor)),
+        RoleWithdrawn(user_id=str(user.pk), role=roles[0].name, reason=reason, actor_id=_actor_id(actor)),
         owner=user,
         tenant=tenant,
     )
@@ -112,6 +119,9 @@ def check_grant(
     """Raise what `grant` would raise."""
     if role.tenant not in ("", tenant):
         raise RoleOfAnotherTenant()
+    if role.source == Role.Source.CODE and not is_declared(role):
+        # It permits nothing now, so anybody could grant it, and nobody knows what it will be declared as.
+        raise RoleRetired()
     if expires_at is not None and expires_at <= (now or timezone.now()):
         raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
     patterns = role.permissions.values_list("pattern", flat=True) if actor is not None else ()
@@ -184,14 +194,17 @@ class Synced:
     made: tuple[str, ...]
     changed: tuple[str, ...]
     emptied: tuple[str, ...]
+    refused: tuple[str, ...]
+    """Roles made by hand that somebody has: whoever was given one shall not get what is declared."""
 
 
 @transaction.atomic
 def sync_declared_roles() -> Synced:
     """Make the roles that SVC_INFRA["rbac"]["roles"] declares exactly what it says.
 
-    A role that is declared no more keeps its grants but loses its permissions, so it permits nothing.
-    Raises BadSettings if the section is wrong.
+    A role that is declared no more keeps its grants but loses its permissions, so it permits nothing. A role
+    of that name made by hand becomes the declared one if nobody has it; else it stays what it is. Raises
+    BadSettings if the section is wrong.
     """
     declared = {name: set(patterns) for name, patterns in settings.roles.items()}
     known = {
@@ -199,7 +212,7 @@ def sync_declared_roles() -> Synced:
         for role in Role.objects.select_for_update().filter(tenant="", name__in=declared)
         | Role.objects.select_for_update().filter(source=Role.Source.CODE)
     }
-    made, changed, emptied = [], [], []
+    made, changed, emptied, refused = [], [], [], []
     for name, patterns in declared.items():
         role = known.get(name)
         if role is None:
@@ -210,6 +223,9 @@ def sync_declared_roles() -> Synced:
             if is_new:
                 made.append(name)
         elif role.source != Role.Source.CODE:
+            if role.assignments.exists():
+                refused.append(name)
+                continue
             role.source = Role.Source.CODE
             role.save(update_fields=["source"])
         if _set_patterns(role, patterns) and name not in made:
@@ -217,7 +233,7 @@ def sync_declared_roles() -> Synced:
     for name, role in known.items():
         if name not in declared and _set_patterns(role, set()):
             emptied.append(name)
-    return Synced(tuple(made), tuple(changed), tuple(emptied))
+    return Synced(tuple(made), tuple(changed), tuple(emptied), tuple(refused))
 
 
 def _set_patterns(role: Role, wanted: set[str]) -> bool:

@@ -47,7 +47,7 @@ def test_the_missing_link(user: Any, make_user: Any, make_role: Any) -> None:
     role = make_role("clerk", "orders.add_order")
     gone = make_user("gone", is_active=False, is_superuser=True)
     assert explain(gone, "a.b").missing == "The user is disabled."
-    assert explain(user, "a.b").missing.startswith("No role has it")
+    assert explain(user, "a.b").missing.startswith("No role of theirs has it")
     assert explain(user, "orders.add_order").missing.endswith("Roles that have it: 'clerk'.")
 
     Assignment.objects.create(user=user, role=role, tenant="acme")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.models import ProtectedError
 from django.utils import timezone
@@ -23,6 +24,7 @@ from svc_infra_django.rbac.errors import (
     RoleExists,
     RoleInUse,
     RoleOfAnotherTenant,
+    RoleRetired,
     RoleUnknown,
 )
 from svc_infra_django.rbac.events import ROLE_GRANTED, ROLE_WITHDRAWN
@@ -215,11 +217,10 @@ def test_declared_roles_become_what_the_settings_say(user: Any, svc_settings: Ca
 
 
 def test_a_role_of_that_name_made_by_hand_becomes_the_declared_one(
-    user: Any, make_role: Any, svc_settings: Callable[..., None]
+    make_role: Any, svc_settings: Callable[..., None]
 ) -> None:
     role = make_role("clerk", "a.everything")
     other = make_role("clerk", "a.mine", tenant="acme")
-    grant(user, role)
     svc_settings(rbac={"roles": {"clerk": ("a.b",)}})
 
     assert sync_declared_roles().changed == ("clerk",)
@@ -228,6 +229,45 @@ def test_a_role_of_that_name_made_by_hand_becomes_the_declared_one(
     assert [permission.pattern for permission in other.permissions.all()] == ["a.mine"]
     with pytest.raises(RoleDeclared):
         remove_role(role)
+
+
+def test_who_was_given_an_empty_role_does_not_get_what_is_declared_under_its_name(
+    user: Any, make_role: Any, svc_settings: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    grant(user, make_role("auditor"))
+    svc_settings(rbac={"roles": {"auditor": ("*",)}})
+
+    assert sync_declared_roles().refused == ("auditor",)
+
+    assert not user.has_perm("a.b")
+    call_command("migrate", verbosity=0)
+    assert "made by hand" in caplog.text
+    with pytest.raises(CommandError, match="auditor"):
+        call_command("sync_roles")
+
+
+def test_a_role_that_is_declared_no_more_is_withdrawn_and_not_granted(
+    user: Any, stranger: Any, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(rbac={"roles": {"boss": ("*",)}})
+    sync_declared_roles()
+    grant(user, "boss")
+    svc_settings(rbac={"roles": {}})
+    sync_declared_roles()
+
+    with pytest.raises(RoleRetired):
+        grant(stranger, "boss", actor=user)
+    withdraw(user, "boss")
+
+
+def test_a_name_withdraws_whichever_role_of_that_name_they_have(user: Any, make_role: Any) -> None:
+    everywhere = make_role("clerk", "a.b")
+    grant(user, everywhere, tenant="acme")
+    make_role("clerk", "a.c", tenant="acme")
+
+    withdraw(user, "clerk", tenant="acme")
+
+    assert not Assignment.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)

@@ -21,5 +21,8 @@ class Command(BaseCommand):
         for what, names in (("made", synced.made), ("changed", synced.changed), ("emptied", synced.emptied)):
             for name in names:
                 self.stdout.write(f"{what}: {name}")
+        if synced.refused:
+            listed = ", ".join(map(repr, synced.refused))
+            raise CommandError(f"Made by hand and granted already: {listed}. Rename or withdraw them first.")
         if not (synced.made or synced.changed or synced.emptied):
             self.stdout.write("Nothing to do: the roles are as declared.")
