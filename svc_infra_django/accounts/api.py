@@ -19,12 +19,14 @@ from .models import AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
 from .schemas import (
     AcceptedOut,
+    BeginEnrolmentIn,
     BeginTOTPIn,
     ChangePasswordIn,
     CodeIn,
     ConfirmResetIn,
     DeviceOut,
     DevicesOut,
+    EnrolledOut,
     EnrolmentOut,
     FinishLoginIn,
     FreshFactorIn,
@@ -42,16 +44,19 @@ from .schemas import (
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
+    Enrolment,
+    begin_enrolment,
     begin_totp,
     confirm_totp,
     disable_mfa,
+    finish_enrolment,
     replace_recovery_codes,
     require_fresh_factor,
 )
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
 from .services.signing_up import sign_up, verify_email
-from .services.verifying_mfa import finish_login
+from .services.verifying_mfa import begin_session, challenge_of, finish_login
 from .signing import password_states
 
 router = Router(tags=["auth"])
@@ -108,6 +113,25 @@ def verify_second_factor(request: HttpRequest, response: HttpResponse, body: Fin
     """The second step of a login."""
     _not_stored(response)
     return _shown(finish_login(body.mfa_token, body.code, client=_client(request), now=timezone.now()))
+
+
+@router.post("mfa/enrol", auth=None, response={201: EnrolmentOut})
+def begin_required_totp(request: HttpRequest, response: HttpResponse, body: BeginEnrolmentIn) -> Any:
+    """Add an authenticator app while logging in, if `mfa_enrolment_required` says that you must."""
+    _not_stored(response)
+    now = timezone.now()
+    enrolment = begin_enrolment(challenge_of(body.mfa_token, now=now), name=body.name, now=now)
+    return Status(201, _enrolment(enrolment))
+
+
+@router.post("mfa/enrol/confirm", auth=None, response=EnrolledOut)
+def confirm_required_totp(request: HttpRequest, response: HttpResponse, body: FinishLoginIn) -> Any:
+    """Confirm it by a code of it, and be logged in."""
+    _not_stored(response)
+    now = timezone.now()
+    proven, codes = finish_enrolment(challenge_of(body.mfa_token, now=now), body.code, now=now)
+    tokens = _shown(begin_session(proven, client=_client(request), now=now))
+    return EnrolledOut(**tokens.model_dump(), recovery_codes=codes)
 
 
 @router.post("refresh", auth=None, response=TokensOut)
@@ -181,7 +205,7 @@ def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> 
     now = timezone.now()
     require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
     enrolment = begin_totp(request.principal.user, name=body.name, now=now)
-    return Status(201, EnrolmentOut(secret=enrolment.secret, url=enrolment.url))
+    return Status(201, _enrolment(enrolment))
 
 
 @router.post("mfa/totp/confirm", response=RecoveryCodesOut)
@@ -235,9 +259,17 @@ def _client(request: HttpRequest) -> Client:
     return Client(address=client_address(request), user_agent=agent)
 
 
+def _enrolment(enrolment: Enrolment) -> EnrolmentOut:
+    return EnrolmentOut(secret=enrolment.secret, url=enrolment.url, qr_svg=enrolment.qr_svg)
+
+
 def _shown(outcome: Tokens | SecondStep) -> TokensOut | SecondStepOut:
     if isinstance(outcome, SecondStep):
-        return SecondStepOut(mfa_token=outcome.mfa_token, expires_in=outcome.expires_in)
+        return SecondStepOut(
+            mfa_token=outcome.mfa_token,
+            mfa_enrolment_required=outcome.must_enrol,
+            expires_in=outcome.expires_in,
+        )
     return TokensOut(
         access_token=outcome.access_token, refresh_token=outcome.refresh_token, expires_in=outcome.expires_in
     )

@@ -7,9 +7,22 @@ from typing import Any, ClassVar
 from django.http import HttpRequest
 from django.utils import timezone
 
-from ..api import Authenticator
+from ..api import Authenticator, SessionAuthenticator
+from ..api.authentication import SecondFactorMissing
 from ..principals import Principal
+from .models import lacks_factor
 from .services.checking_tokens import check_access_token
+
+
+class BrowserSession(SessionAuthenticator):
+    """Django's session, and of staff only one that was begun with two factors."""
+
+    def authenticate(self, request: HttpRequest) -> Principal | None:
+        """Raises SecondFactorMissing, for staff without a device too."""
+        principal = super().authenticate(request)
+        if principal is not None and lacks_factor(principal.user, principal.amr):
+            raise SecondFactorMissing()
+        return principal
 
 
 class BearerToken(Authenticator):

@@ -8,6 +8,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning
+from django.utils.module_loading import import_string
 
 from ..config.checks import register
 from .conf import AccountsSettings, settings
@@ -56,7 +57,8 @@ def check_links(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
-    """W001 weak secret, W002 issuer, W003 validators, W004 weak hashes, W005 plain links, W006 no slowing."""
+    """W001 weak secret, W002 issuer, W003 validators, W004 weak hashes, W005 plain links, W006 no slowing,
+    W007 an admin without second factors."""
     for secret in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
         if len(str(secret)) < SECRET_KEY_LENGTH or str(secret).startswith("django-insecure-"):
             yield Warning(
@@ -90,6 +92,15 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
                 f'SVC_INFRA["accounts"]["{name}"] leads over a connection that anybody can read.',
                 hint="Use https.",
                 id="svc_accounts.W005",
+            )
+    if settings.staff_second_factor and apps.is_installed("django.contrib.admin"):
+        site = import_string(apps.get_app_config("admin").default_site)  # type: ignore[attr-defined]  # AdminConfig has it
+        if not getattr(site, "demands_second_factor", False):
+            yield Warning(
+                "The admin's login asks for the password alone, though staff must have a second factor.",
+                hint='In INSTALLED_APPS, write "svc_infra_django.accounts.apps.SecondFactorAdmin" '
+                'in the place of "django.contrib.admin".',
+                id="svc_accounts.W007",
             )
     if getattr(django_settings, "OTP_TOTP_THROTTLE_FACTOR", 1) == 0:
         yield Warning(

@@ -61,6 +61,15 @@ def user_with_address(address: str) -> Any:
     return found[0] if len(found) == 1 else None
 
 
+def staff_named(name: str) -> Any:
+    """The one active member of staff with this username, or else with this address; or None."""
+    users = get_user_model()._default_manager
+    by_name = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
+    by_address = user_with_address(folded(name))
+    found = by_name or by_address
+    return found if found is not None and getattr(found, "is_staff", False) else None
+
+
 def address_is_proven(user: Any, address: str) -> bool:
     """Whether nobody doubts that the (folded) address is the user's.
 

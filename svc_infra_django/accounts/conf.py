@@ -87,6 +87,10 @@ class AccountsSettings(Section):
     fresh_factor_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=60 * MINUTE)
     """How long after a login the factors count as fresh, for changes to the factors themselves."""
 
+    staff_second_factor: bool = True
+    """Staff and superusers get no tokens, and no page of `SecondFactorAdminSite`, without a second factor.
+    Who has none is made to add one while logging in."""
+
     totp_issuer: str = Field("svc-infra-django", min_length=1)
     """The name that an authenticator app shows beside the account."""
 

@@ -30,6 +30,14 @@ class UserLoggedIn(BaseModel):
     client_address: str
 
 
+class AdminEntered(BaseModel):
+    """A member of staff logged in to the admin."""
+
+    user_id: str
+    amr: list[str]
+    client_address: str
+
+
 class LoginFailed(BaseModel):
     """A password was wrong, or the account cannot log in. The account is named by a keyed digest."""
 
@@ -103,6 +111,7 @@ class RecoveryCodeUsed(BaseModel):
 USER_SIGNED_UP = EventType("user.signed_up", UserSignedUp)
 EMAIL_VERIFIED = EventType("user.email_verified", EmailVerified)
 USER_LOGGED_IN = EventType("user.logged_in", UserLoggedIn)
+ADMIN_ENTERED = EventType("admin.entered", AdminEntered)
 LOGIN_FAILED = EventType("login.failed", LoginFailed)
 LOGIN_STOPPED = EventType("login.stopped", LoginStopped)
 SESSION_ENDED = EventType("session.ended", SessionEnded)

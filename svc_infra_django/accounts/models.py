@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from secrets import token_bytes
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from django_otp.models import Device, ThrottlingMixin
 
 from ..rows import id_field, tenant_field
 from ..sealing import seal, unseal
+from .conf import settings
 from .querysets import AuthSessionQuerySet, MFAChallengeQuerySet, RecoveryCodeQuerySet, RefreshTokenQuerySet
 from .signing import has_password_state
 from .totp import KEY_BYTES, matching_step, step_at
@@ -20,6 +22,12 @@ from .totp import KEY_BYTES, matching_step, step_at
 
 def _owner() -> models.ForeignKey[Any, Any]:
     return models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+
+
+def lacks_factor(user: Any, methods: Collection[str]) -> bool:
+    """Whether the user is staff, who must prove two factors, and `methods` (RFC 8176) are one."""
+    is_staff = getattr(user, "is_staff", False) or getattr(user, "is_superuser", False)
+    return settings.staff_second_factor and is_staff and "mfa" not in methods
 
 
 class AuthSession(models.Model):
@@ -90,13 +98,14 @@ class AuthSession(models.Model):
         return tuple(self.amr.split())
 
     def is_good(self, *, now: datetime) -> bool:
-        """Whether the session still speaks for its user: alive, user active, password unchanged."""
+        """Whether the session still speaks for its user: alive, user active, password and factors right."""
         return (
             self.revoked_at is None
             and self.expires_at > now
             and self.idle_expires_at > now
             and self.owner.is_active
             and has_password_state(self.owner, self.password_state)
+            and not lacks_factor(self.owner, self.methods)
         )
 
 

@@ -42,8 +42,16 @@ class TokensOut(ninja.Schema):
 
 class SecondStepOut(ninja.Schema):
     mfa_required: Literal[True] = True
+    mfa_enrolment_required: bool = Field(
+        description="You have no device and must add one: `POST auth/mfa/enrol`, not `auth/mfa/verify`."
+    )
     mfa_token: str = Field(repr=False, description="For `POST auth/mfa/verify` and nothing else; good once.")
     expires_in: int
+
+
+class BeginEnrolmentIn(Schema):
+    mfa_token: Token = Field(repr=False)
+    name: Name = "Authenticator app"
 
 
 class SignupIn(Schema):
@@ -135,12 +143,17 @@ class BeginTOTPIn(FreshFactorIn):
 class EnrolmentOut(ninja.Schema):
     secret: str = Field(repr=False, description="The key in base 32. Shown this once.")
     url: str = Field(repr=False, description="`otpauth://` URL for a QR code. Shown this once.")
+    qr_svg: str = Field(repr=False, description="That QR code, as one `<svg>` element. Shown this once.")
 
 
 class RecoveryCodesOut(ninja.Schema):
     recovery_codes: list[str] = Field(
         repr=False, description="Each is good once. Shown this once; empty if you have some already."
     )
+
+
+class EnrolledOut(TokensOut, RecoveryCodesOut):
+    pass
 
 
 class DeviceOut(ninja.Schema):

@@ -8,6 +8,7 @@ from base64 import b32encode
 from datetime import datetime
 from urllib.parse import quote, urlencode
 
+import segno
 from django_otp.oath import hotp
 
 PERIOD = 30
@@ -44,6 +45,11 @@ def enrolment_url(key: bytes, *, issuer: str, account: str) -> str:
         {"secret": shown(key), "issuer": issuer, "digits": DIGITS, "period": PERIOD}, quote_via=quote
     )
     return f"otpauth://totp/{quote(label)}?{query}"
+
+
+def qr_svg(url: str) -> str:
+    """The URL as a QR code, for a page to show as it is: one `<svg>` element without scripts or styles."""
+    return str(segno.make_qr(url, error="m").svg_inline(scale=4, light="#fff", omitsize=False))
 
 
 def shown(key: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
@@ -23,6 +24,10 @@ from .errors import AmbiguousCredentials, CsrfFailed
 
 PROVED_SESSION_KEY = "svc_infra_django.proved_factor"
 """Where a session notes the user and the device that it was begun with."""
+
+
+LOGIN_SESSION_KEY = "svc_infra_django.login"
+"""Where a login notes how (`amr`, RFC 8176) and when (`auth_time`, seconds) the session was begun."""
 
 
 class ApiRequest(HttpRequest):
@@ -75,10 +80,24 @@ class SessionAuthenticator(Authenticator):
         if user is None or not user.is_authenticated:
             return None
         _enforce_csrf(request)
-        if not _has_proved_every_factor(request, user):
-            raise SecondFactorMissing(headers={"WWW-Authenticate": challenges()})
-        key = request.session.session_key or ""
-        return Principal(user, method="session", credential_id=sha256(key.encode()).hexdigest()[:16])
+        return session_principal(request, user)
+
+
+def session_principal(request: HttpRequest, user: Any) -> Principal:
+    """Who is behind the browser's session, and how they proved it. Raises SecondFactorMissing."""
+    if not _has_proved_every_factor(request, user):
+        raise SecondFactorMissing(headers={"WWW-Authenticate": challenges()})
+    key = request.session.session_key or ""
+    login = request.session.get(LOGIN_SESSION_KEY) or {}
+    amr = login.get("amr") or (["otp", "mfa"] if DEVICE_ID_SESSION_KEY in request.session else [])
+    at = login.get("auth_time")
+    return Principal(
+        user,
+        method="session",
+        credential_id=sha256(key.encode()).hexdigest()[:16],
+        amr=tuple(amr),
+        auth_time=datetime.fromtimestamp(at, UTC) if at else None,
+    )
 
 
 class Authentication:
@@ -114,7 +133,11 @@ def active_authenticators() -> list[Authenticator]:
     """One of each class in the settings, or of each that an installed app brings and the session."""
     if settings.authenticators is not None:
         return [import_string(path)() for path in settings.authenticators]
-    return [*(cls() for _, cls in declared("authenticators")), SessionAuthenticator()]
+    found: list[Authenticator] = [cls() for _, cls in declared("authenticators")]
+    if not any(isinstance(each, SessionAuthenticator) for each in found):
+        found.append(SessionAuthenticator())
+    # A browser sends its session with every request, so any other credential was meant.
+    return sorted(found, key=lambda each: isinstance(each, SessionAuthenticator))
 
 
 def _forget_authenticators(*, setting: str, **_: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from time import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -76,9 +77,10 @@ def run_jobs(db: None) -> Callable[..., int]:
 def api_client(db: None) -> Callable[..., JsonClient]:
     """Make a client that sends and accepts JSON: `api_client(user).post("/api/orders", {"sku": "tea"})`.
 
-    `api_client()` is nobody, `api_client(user)` has the user's session, and
+    `api_client()` is nobody, `api_client(user)` has the user's session, begun with two factors, and
     `api_client(user, scopes={"orders.view_order"})` an API key with these scopes.
     """
+    from ..api.authentication import LOGIN_SESSION_KEY
     from .client import JsonClient
 
     def make(user: Any = None, *, scopes: Iterable[str] | None = None, tenant: str = "") -> JsonClient:
@@ -90,6 +92,9 @@ def api_client(db: None) -> Callable[..., JsonClient]:
             client.defaults["HTTP_X_API_KEY"] = key
         elif user is not None:
             client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+            session = client.session
+            session[LOGIN_SESSION_KEY] = {"amr": ["pwd", "otp", "mfa"], "auth_time": int(time())}
+            session.save()
         return client
 
     return make

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from django.apps import apps
 
 from svc_infra_django.accounts.checks import check_deployment, check_installed, check_links
 
@@ -48,7 +49,7 @@ def safe(settings: Any, svc_settings: Any) -> Any:
     settings.AUTH_PASSWORD_VALIDATORS = [
         {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"}
     ]
-    svc_settings(accounts={"issuer": "https://shop.example.com"})
+    svc_settings(accounts={"issuer": "https://shop.example.com", "staff_second_factor": True})
     return settings
 
 
@@ -79,3 +80,9 @@ def test_the_default_issuer_and_plain_links_are_named(safe: Any, svc_settings: A
     )
 
     assert ids(check_deployment(None)) == ["W002", "W005"]
+
+
+def test_rule_46_a_deployed_admin_without_the_second_step_is_named(safe: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(apps.get_app_config("admin"), "default_site", "django.contrib.admin.sites.AdminSite")
+
+    assert ids(check_deployment(None)) == ["W007"]

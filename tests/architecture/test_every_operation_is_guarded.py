@@ -22,6 +22,8 @@ PUBLIC = {
     ("POST", "/api/auth/signup"),
     ("POST", "/api/auth/refresh"),
     ("POST", "/api/auth/mfa/verify"),
+    ("POST", "/api/auth/mfa/enrol"),
+    ("POST", "/api/auth/mfa/enrol/confirm"),
     ("POST", "/api/auth/email/verify"),
     ("POST", "/api/auth/password/reset"),
     ("POST", "/api/auth/password/reset/confirm"),

@@ -12,7 +12,14 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
 from ..conf import settings
-from ..errors import FreshFactorRequired, NoSecondFactor, NothingToConfirm, WrongCode, WrongPassword
+from ..errors import (
+    FreshFactorRequired,
+    InvalidMFAToken,
+    NoSecondFactor,
+    NothingToConfirm,
+    WrongCode,
+    WrongPassword,
+)
 from ..events import (
     MFA_DISABLED,
     MFA_ENABLED,
@@ -24,10 +31,10 @@ from ..events import (
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
 from ..models import AuthSession, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
 from ..tasks import send_notice
-from ..totp import enrolment_url, shown
+from ..totp import enrolment_url, qr_svg, shown
 from .logging_in import check_password
 from .throttling import forget, take_slot
-from .verifying_mfa import forget_codes, prove_factor, take_code_slot
+from .verifying_mfa import Proven, forget_codes, prove_factor, take_code_slot, use_challenge
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Enrolment:
     device: TOTPDevice
     secret: str = field(repr=False)
     url: str = field(repr=False)
+    qr_svg: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +92,40 @@ def prove_password(user: Any, password: str, *, now: datetime) -> None:
 @transaction.atomic
 def begin_totp(user: Any, *, name: str, now: datetime) -> Enrolment:
     """Make a device that neither demands nor satisfies anything until a code of it came back."""
-    device = TOTPDevice.begin(user, name=name, now=now)
+    return shown_enrolment(TOTPDevice.begin(user, name=name, now=now))
+
+
+@sensitive_variables()
+def shown_enrolment(device: TOTPDevice) -> Enrolment:
+    """What an authenticator app needs of a device that was just begun."""
     key = device.bin_key
-    url = enrolment_url(key, issuer=settings.totp_issuer, account=user.get_username())
-    return Enrolment(device=device, secret=shown(key), url=url)
+    url = enrolment_url(key, issuer=settings.totp_issuer, account=device.user.get_username())
+    return Enrolment(device=device, secret=shown(key), url=url, qr_svg=qr_svg(url))
+
+
+@sensitive_variables()
+def begin_enrolment(challenge: MFAChallenge, *, name: str, now: datetime) -> Enrolment:
+    """As `begin_totp`, for somebody who must have a device to finish logging in. Raises InvalidMFAToken."""
+    _demand_no_device(challenge)
+    return begin_totp(challenge.owner, name=name, now=now)
+
+
+@sensitive_variables()
+def finish_enrolment(challenge: MFAChallenge, code: str, *, now: datetime) -> tuple[Proven, list[str]]:
+    """Confirm the device and with it the login; the recovery codes come along.
+
+    Raises InvalidMFAToken, NothingToConfirm, WrongCode or TooManyAttempts.
+    """
+    _demand_no_device(challenge)
+    if not MFAChallenge.objects.try_once(challenge, limit=settings.mfa_challenge_attempts):
+        raise InvalidMFAToken()
+    confirmed = confirm_totp(Principal(challenge.owner, method="mfa"), code, now=now)
+    return use_challenge(challenge, confirmed.device, now=now), confirmed.recovery_codes
+
+
+def _demand_no_device(challenge: MFAChallenge) -> None:
+    if django_otp.user_has_device(challenge.owner):
+        raise InvalidMFAToken()
 
 
 def confirm_totp(principal: Principal, code: str, *, now: datetime) -> Confirmed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,12 +14,12 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 from django_otp import user_has_device
 
-from ..compat import address_is_proven, folded, user_with_address
+from ..compat import address_is_proven, email_of, folded, staff_named, user_with_address
 from ..conf import settings
 from ..errors import InvalidCredentials, TooManyAttempts
 from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
 from ..hashing import new_token, token_digest
-from ..models import AuthSession, MFAChallenge, Throttle
+from ..models import AuthSession, MFAChallenge, Throttle, lacks_factor
 from ..signing import password_state, password_states, subject_digest
 from ..tasks import send_signup_mail
 from .issuing_tokens import Client, Tokens, issue_tokens
@@ -34,6 +34,9 @@ class SecondStep:
 
     mfa_token: str = field(repr=False)
     expires_in: int
+    challenge: MFAChallenge
+    must_enrol: bool = False
+    """Staff without a device: add one with the token, instead of sending a code."""
 
 
 @sensitive_variables()
@@ -49,28 +52,50 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
     if user is not None and settings.email_verification and not address_is_proven(user, address):
         _mail_again(address, now=now)
         user = None
-    if user is None:
-        LOGIN_FAILED.emit(LoginFailed(account=subject_digest(address), client_address=client.address))
-        raise InvalidCredentials()
+    _demand(user, address, client=client)
     with transaction.atomic():
-        forget(Throttle.Scope.LOGIN, address)
-        give_back(Throttle.Scope.CLIENT, client.network)
+        _settle(address, client=client)
         return after_first_factor(user, amr=("pwd",), client=client, now=now)
+
+
+@sensitive_variables()
+def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> Any:
+    """The first step into the admin, by username or address: a SecondStep, or the user if it takes none.
+
+    Attempts count together with those of `log_in`. Raises InvalidCredentials, for whoever is not staff
+    too, or TooManyAttempts.
+    """
+    candidate = staff_named(name)
+    subject = (candidate is not None and folded(email_of(candidate))) or folded(name)
+    _take_slots(subject, client=client, now=now)
+    user = check_password(candidate, password)
+    _demand(user, subject, client=client)
+    with transaction.atomic():
+        _settle(subject, client=client)
+        return second_step(user, amr=("pwd",), now=now) or user
 
 
 def after_first_factor(
     user: Any, *, amr: Iterable[str], client: Client, now: datetime, tenant: str = ""
 ) -> Tokens | SecondStep:
-    """What any first factor leads to: tokens, or the second step if the user has a confirmed device.
+    """What any first factor leads to: tokens, or the second step.
 
     Raises InvalidCredentials if the user is disabled.
     """
     if not user.is_active:
         raise InvalidCredentials()
-    if not user_has_device(user):
-        return issue_tokens(user, amr=amr, client=client, now=now, tenant=tenant)
+    amr = tuple(amr)
+    step = second_step(user, amr=amr, now=now, tenant=tenant)
+    return step or issue_tokens(user, amr=amr, client=client, now=now, tenant=tenant)
+
+
+def second_step(user: Any, *, amr: Collection[str], now: datetime, tenant: str = "") -> SecondStep | None:
+    """What is still wanted of a user with a confirmed device, or of staff without one; else None."""
+    must_enrol = not user_has_device(user)
+    if must_enrol and not lacks_factor(user, amr):
+        return None
     token = new_token("mfa")
-    MFAChallenge.objects.create(
+    challenge = MFAChallenge.objects.create(
         owner=user,
         tenant=tenant,
         digest=token_digest(token),
@@ -79,7 +104,8 @@ def after_first_factor(
         created_at=now,
         expires_at=now + timedelta(seconds=settings.mfa_challenge_seconds),
     )
-    return SecondStep(mfa_token=token, expires_in=settings.mfa_challenge_seconds)
+    seconds = settings.mfa_challenge_seconds
+    return SecondStep(mfa_token=token, expires_in=seconds, challenge=challenge, must_enrol=must_enrol)
 
 
 @sensitive_variables()
@@ -96,6 +122,18 @@ def check_password(candidate: Any, password: str) -> Any:
         return None
     _carry_over(user, before=candidate.password)
     return user if user.is_active else None
+
+
+def _demand(user: Any, subject: str, *, client: Client) -> None:
+    # In no transaction: what hears of the failure must not be undone by the refusal.
+    if user is None:
+        LOGIN_FAILED.emit(LoginFailed(account=subject_digest(subject), client_address=client.address))
+        raise InvalidCredentials()
+
+
+def _settle(subject: str, *, client: Client) -> None:
+    forget(Throttle.Scope.LOGIN, subject)
+    give_back(Throttle.Scope.CLIENT, client.network)
 
 
 def _mail_again(address: str, *, now: datetime) -> None:

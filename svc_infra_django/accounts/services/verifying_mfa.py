@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,43 +21,78 @@ from .issuing_tokens import Client, Tokens, issue_tokens
 from .throttling import forget, take_slot
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A user who has proved two factors, and by what."""
+
+    user: Any
+    amr: tuple[str, ...]
+    tenant: str
+    device: Any
+
+
 @sensitive_variables()
 def finish_login(mfa_token: str, code: str, *, client: Client, now: datetime) -> Tokens:
     """Turn the token of the first step and a code into a session.
 
     Raises InvalidMFAToken, WrongCode, or TooManyAttempts when the user's codes are stopped.
     """
-    challenges = MFAChallenge.objects
-    challenge = (
-        challenges.open(now=now).select_related("owner").filter(digest=token_digest(mfa_token)).first()
-    )
-    if challenge is None or not challenges.try_once(challenge, limit=settings.mfa_challenge_attempts):
-        raise InvalidMFAToken()
-    user = challenge.owner
-    if not user.is_active or not has_password_state(user, challenge.password_state):
-        raise InvalidMFAToken()
-    prove_factor(user, code, now=now)
-    with transaction.atomic():
-        if not challenges.use(challenge, now=now):
-            raise InvalidMFAToken()
-        amr = (*challenge.methods, "otp", "mfa")
-        return issue_tokens(user, amr=amr, client=client, now=now, tenant=challenge.tenant)
+    proven = finish_second_step(challenge_of(mfa_token, now=now), code, now=now)
+    return begin_session(proven, client=client, now=now)
+
+
+def begin_session(proven: Proven, *, client: Client, now: datetime) -> Tokens:
+    """Tokens for whoever has proved two factors."""
+    return issue_tokens(proven.user, amr=proven.amr, client=client, now=now, tenant=proven.tenant)
 
 
 @sensitive_variables()
-def prove_factor(user: Any, code: str, *, now: datetime) -> None:
-    """Use up a code of one of the user's confirmed devices, or a recovery code.
+def finish_second_step(challenge: MFAChallenge, code: str, *, now: datetime) -> Proven:
+    """Use up the challenge and a code. Raises as `finish_login`."""
+    if not MFAChallenge.objects.try_once(challenge, limit=settings.mfa_challenge_attempts):
+        raise InvalidMFAToken()
+    return use_challenge(challenge, prove_factor(challenge.owner, code, now=now), now=now)
+
+
+@sensitive_variables()
+def challenge_of(mfa_token: str, *, now: datetime) -> MFAChallenge:
+    """The login that waits for its second step. Raises InvalidMFAToken."""
+    return open_challenge(now=now, digest=token_digest(mfa_token))
+
+
+def open_challenge(*, now: datetime, **which: Any) -> MFAChallenge:
+    """As `challenge_of`, for who knows the challenge by another of its fields."""
+    challenge = MFAChallenge.objects.open(now=now).select_related("owner").filter(**which).first()
+    if challenge is None or not challenge.owner.is_active:
+        raise InvalidMFAToken()
+    if not has_password_state(challenge.owner, challenge.password_state):
+        raise InvalidMFAToken()
+    return challenge
+
+
+def use_challenge(challenge: MFAChallenge, device: Any, *, now: datetime) -> Proven:
+    """Finish the second step, which `device` has decided. Raises InvalidMFAToken for all callers but one."""
+    if not MFAChallenge.objects.use(challenge, now=now):
+        raise InvalidMFAToken()
+    amr = (*challenge.methods, "otp", "mfa")
+    return Proven(user=challenge.owner, amr=amr, tenant=challenge.tenant, device=device)
+
+
+@sensitive_variables()
+def prove_factor(user: Any, code: str, *, now: datetime) -> Any:
+    """Use up a code of one of the user's confirmed devices, or a recovery code; a device of theirs.
 
     The attempt is counted for the user before the code is looked at; a good code sets the count back.
     Raises WrongCode, TooManyAttempts, or NoSecondFactor.
     """
-    devices = [device.persistent_id for device in django_otp.devices_for_user(user)]
+    devices = list(django_otp.devices_for_user(user))
     if not devices:
         raise NoSecondFactor()
     take_code_slot(user, now=now)
-    if not (_burn_recovery_code(user, code, now=now) or _fits_a_device(user, code, devices)):
-        raise WrongCode()
+    burnt = _burn_recovery_code(user, code, now=now)
+    device = devices[0] if burnt else _fitting_device(user, code, devices)
     forget_codes(user)
+    return device
 
 
 def take_code_slot(user: Any, *, now: datetime) -> None:
@@ -75,15 +111,15 @@ def forget_codes(user: Any) -> None:
     forget(Throttle.Scope.MFA, str(user.pk))
 
 
-def _fits_a_device(user: Any, code: str, devices: list[str]) -> bool:
+def _fitting_device(user: Any, code: str, devices: list[Any]) -> Any:
     # Some devices read the code with int(), which takes blanks, signs and the digits of every script.
     if not (code.isascii() and code.isalnum()):
-        return False
+        raise WrongCode()
     for number, device in enumerate(devices):
-        if django_otp.verify_token(user, device, code) is not None:
-            _excuse(devices[:number])
-            return True
-    return False
+        if django_otp.verify_token(user, device.persistent_id, code) is not None:
+            _excuse([each.persistent_id for each in devices[:number]])
+            return device
+    raise WrongCode()
 
 
 def _excuse(devices: list[str]) -> None:

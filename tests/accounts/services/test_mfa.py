@@ -62,7 +62,7 @@ def test_a_confirmed_device_puts_a_second_step_before_the_tokens(user: Any, visi
     device, _ = enrol(user)
 
     first = visitor.login()
-    assert set(first.json()) == {"mfa_required", "mfa_token", "expires_in"}
+    assert set(first.json()) == {"mfa_required", "mfa_enrolment_required", "mfa_token", "expires_in"}
     assert first.json()["mfa_required"] is True
     assert first["Cache-Control"] == "no-store"
 
@@ -429,3 +429,56 @@ def test_bad_codes_are_refused_politely(user: Any, visitor: Any) -> None:
     for code in ("", "x" * 65, 123456, None, "12345\x00", "\ud800", ["1"], {"a": 1}):
         answer = visitor.post("mfa/verify", {"mfa_token": "mfa_x", "code": code}, token="")
         assert answer.status_code in {400, 422}, code
+
+
+@pytest.fixture
+def boss(make_user: Any, svc_settings: Any) -> Any:
+    svc_settings(accounts={"staff_second_factor": True})
+    return make_user("boss", is_staff=True)
+
+
+def test_rule_46_staff_get_no_tokens_without_a_factor(boss: Any, visitor: Any) -> None:
+    first = visitor.login("boss@example.com").json()
+    assert first["mfa_enrolment_required"] is True
+    token = first["mfa_token"]
+    assert visitor.get("me", token=token).status_code == 401
+    assert visitor.post("mfa/verify", {"mfa_token": token, "code": "000000"}, token="").status_code == 409
+
+    begun = visitor.post("mfa/enrol", {"mfa_token": token}, token="")
+    assert begun.status_code == 201
+    assert begun.json()["qr_svg"].startswith("<svg")
+    assert begun["Cache-Control"] == "no-store"
+    wrong = visitor.post("mfa/enrol/confirm", {"mfa_token": token, "code": "000000"}, token="")
+    assert wrong.status_code == 401
+    sent = {"mfa_token": token, "code": code_now(TOTPDevice.objects.get())}
+    done = visitor.post("mfa/enrol/confirm", sent, token="")
+
+    assert len(done.json()["recovery_codes"]) == 10
+    assert visitor.get("me", token=done.json()["access_token"]).json()["amr"] == ["pwd", "otp", "mfa"]
+    assert visitor.post("mfa/enrol", {"mfa_token": token}, token="").status_code == 401
+
+
+def test_rule_46_who_becomes_staff_must_log_in_anew(ada: Any, user: Any, svc_settings: Any) -> None:
+    svc_settings(accounts={"staff_second_factor": True})
+    assert ada.get("me").status_code == 200
+    type(user).objects.update(is_superuser=True)
+
+    assert ada.get("me").status_code == 401
+    assert ada.refresh().status_code == 401
+
+
+def test_whoever_has_a_device_cannot_enrol_with_the_token_of_a_login(boss: Any, visitor: Any) -> None:
+    enrol(boss)
+    token = visitor.login("boss@example.com").json()["mfa_token"]
+
+    assert visitor.post("mfa/enrol", {"mfa_token": token}, token="").status_code == 401
+    sent = {"mfa_token": token, "code": "000000"}
+    assert visitor.post("mfa/enrol/confirm", sent, token="").status_code == 401
+
+
+def test_the_qr_code_says_the_url(user: Any) -> None:
+    enrolment = begin_totp(user, name="phone", now=timezone.now())
+
+    assert enrolment.qr_svg.startswith("<svg") and enrolment.qr_svg.count("<") < 10
+    assert "script" not in enrolment.qr_svg
+    assert enrolment.secret not in repr(enrolment)
