@@ -78,7 +78,7 @@ def change_endpoint(request: Any, endpoint_id: UUID, body: EndpointChange) -> An
 )
 @not_delegated
 def delete_endpoint(request: Any, endpoint_id: UUID) -> Any:
-    _endpoint(request, endpoint_id).delete()
+    subscribing.delete_endpoint(_endpoint(request, endpoint_id))
     return Status(204, None)
 
 

@@ -28,6 +28,7 @@ from ..observability.metrics import metrics
 from ..sealing import unseal
 from . import events
 from .conf import settings
+from .errors import NoSigningKey
 from .models import Attempt, Delivery, Endpoint, SigningKey
 from .querysets import NIL, Settlement
 from .retries import delay, retry_after_seconds
@@ -42,6 +43,7 @@ STOP_SECONDS = 3.0
 SETTLE_TRIES = 10
 HEALTHY_WRITE_SECONDS = 60
 SWEEP_SECONDS = 5.0
+CLAIM_AGAIN_SECONDS = 1.0
 KNOWN_KEYS = 10_000
 
 CONTROL_HEADER = "webhook-delivery"
@@ -133,6 +135,8 @@ class Deliverer:
         self.keys: dict[str, bytes] = {}
         self.swept_at = float("-inf")
         self.empty_until = float("-inf")
+        self.claimed_at = float("-inf")
+        self.claims_after = float("-inf")
 
     def deliver(self, *, limit: int | None = None, stop: Event | None = None) -> int:
         """Claim and send until nothing is due, `limit` is reached or `stop` is set; attempts made.
@@ -147,7 +151,7 @@ class Deliverer:
             if stop is not None and stop.is_set() and stopped_at is None:
                 stopped_at = monotonic()
             if stopped_at is None and (limit is None or taken < limit):
-                taken += self.claim(limit=None if limit is None else limit - taken)
+                taken += self._claim_or_wait(limit=None if limit is None else limit - taken)
             if not self.under_way:
                 self.flush()
                 return taken
@@ -159,20 +163,38 @@ class Deliverer:
             if len(self.results) >= FLUSH_SIZE or monotonic() - self.results_since > FLUSH_SECONDS:
                 self.flush()
 
+    def _claim_or_wait(self, *, limit: int | None) -> int:
+        if monotonic() < self.claims_after:
+            return 0
+        try:
+            return self.claim(limit=limit)
+        except (DatabaseError, InterfaceError):
+            # What was sent has an answer, which must not be lost with the claim.
+            if not (self.under_way or self.results) or transaction.get_connection().in_atomic_block:
+                raise
+            logger.exception("nothing can be claimed yet", under_way=len(self.under_way))
+            connections.close_all()
+            self.claims_after = monotonic() + CLAIM_AGAIN_SECONDS
+            return 0
+
     def claim(self, *, limit: int | None) -> int:
         """Fill the free slots, first attempts before later ones, and begin to send."""
         free = settings.concurrency - len(self.under_way)
         wanted = free if limit is None else min(free, limit)
         moment = monotonic()
-        # A claim for every single slot that gets free would be a statement for every delivery.
-        if wanted < 1 or moment < self.empty_until or (free < settings.concurrency // 4 and limit is None):
+        # A claim for every single slot that gets free would be a statement for every delivery; waiting
+        # until many are free would let those that hang hold up the rest.
+        is_early = free < settings.concurrency // 4 and moment - self.claimed_at < FLUSH_SECONDS
+        if wanted < 1 or moment < self.empty_until or (is_early and limit is None):
             return 0
+        self.claimed_at = moment
         now = self.clock()
         if moment - self.swept_at > SWEEP_SECONDS:
             self.swept_at = moment
             if lost := Delivery.objects.release_expired(now=now):
                 logger.warning("leases ran out; due again", deliveries=lost)
                 metrics.increment("webhooks.lost", lost)
+            Delivery.objects.cancel_stranded(now=now)
 
         # A fifth of the slots is kept from the first attempts, so that retries cannot starve either.
         kept = min(wanted - 1, max(settings.concurrency // 5, 1))
@@ -247,7 +269,7 @@ class Deliverer:
         return pairs
 
     def _start(self, ids: Sequence[UUID], *, now: datetime) -> None:
-        claimed = load(ids)
+        claimed = load(ids, now=now)
         sealed = _signing_keys({one.endpoint_id for one in claimed}, now=now)
         for one in claimed:
             self.under_way[one.id] = one
@@ -269,7 +291,7 @@ class Deliverer:
         return self.keys[sealed]
 
 
-def load(ids: Iterable[UUID]) -> list[Claimed]:
+def load(ids: Iterable[UUID], *, now: datetime) -> list[Claimed]:
     """The claimed deliveries with their messages and endpoints, in one query."""
     rows = Delivery.objects.filter(pk__in=list(ids), state=Delivery.State.SENDING).values_list(
         "endpoint__retry_schedule", "endpoint__timeout_seconds", "endpoint__consecutive_failures",
@@ -277,12 +299,12 @@ def load(ids: Iterable[UUID]) -> list[Claimed]:
         "id", "epoch", "attempts", "attempts_before", "trigger", "due_at", "message__uid",
         "message__event_type", "message__context", "endpoint_id", "endpoint__url", "endpoint__sealed_headers",
     )  # fmt: skip
-    return [_claimed(row) for row in rows]
+    return [_claimed(row, now=now) for row in rows]
 
 
-def _claimed(row: tuple[Any, ...]) -> Claimed:
+def _claimed(row: tuple[Any, ...], *, now: datetime) -> Claimed:
     schedule, timeout, failures, last_success_at, body, *facts = row
-    recently = timezone.now() - timedelta(seconds=HEALTHY_WRITE_SECONDS)
+    recently = now - timedelta(seconds=HEALTHY_WRITE_SECONDS)
     # No request may outlive its lease.
     longest = max(settings.lease_seconds - 1, 1)
     return Claimed(
@@ -295,7 +317,13 @@ def _claimed(row: tuple[Any, ...]) -> Claimed:
 
 
 def prepare(claimed: Claimed, *, keys: Sequence[bytes], now: datetime) -> Request:
-    """The signed request of this attempt. Raises UnsealingFailed if the endpoint's headers cannot be read."""
+    """The signed request of this attempt.
+
+    Raises NoSigningKey rather than send what nobody can verify, and UnsealingFailed if the endpoint's
+    headers cannot be read.
+    """
+    if not keys:
+        raise NoSigningKey()
     timestamp = int(now.timestamp())
     headers = [
         ("Content-Type", "application/json"),
@@ -368,9 +396,7 @@ def settle(results: Sequence[tuple[Claimed, Outcome]], *, now: datetime) -> None
         for one, outcome, verdict in current
     )
     _update_health([(one, verdict) for one, _, verdict in current], now=now)
-    for one, _, verdict in current:
-        if verdict.state == Delivery.State.DEAD:
-            _announce_death(one, verdict, attempts=attempts[one.id])
+    _announce_deaths([(one, verdict, attempts[one.id]) for one, _, verdict in current])
     for one, outcome, verdict in judged:
         _report(one, outcome, verdict, is_late=one.id not in attempts)
 
@@ -421,24 +447,29 @@ def _follow_up(endpoint: Endpoint, verdicts: Sequence[Verdict], *, before: int, 
         return
     reason = next((verdict.disable_reason for verdict in verdicts if verdict.disable_reason), "")
     since = endpoint.first_failure_at
-    if not reason and since is not None and now - since >= timedelta(days=settings.disable_after_days):
+    is_failing = endpoint.consecutive_failures >= settings.failing_after
+    if not reason and is_failing and since and now - since >= timedelta(days=settings.disable_after_days):
         reason = f"Nothing succeeded for {settings.disable_after_days:g} days."
     if reason:
         close_endpoint(endpoint, reason=reason, now=now)
 
 
-def _announce_death(claimed: Claimed, verdict: Verdict, *, attempts: int) -> None:
-    payload = events.DeliveryDied(
-        delivery_id=claimed.id,
-        endpoint_id=claimed.endpoint_id,
-        message_uid=claimed.message_uid,
-        event_type=claimed.event_type,
-        attempts=attempts,
-        error=verdict.error,
-    )
-    endpoint = Endpoint.objects.select_related("owner").get(pk=claimed.endpoint_id)
-    with carrying(claimed.context):
-        _emit(events.DELIVERY_DEAD, payload, endpoint)
+def _announce_deaths(settled: Iterable[tuple[Claimed, Verdict, int]]) -> None:
+    dead = [each for each in settled if each[1].state == Delivery.State.DEAD]
+    if not dead:
+        return
+    endpoints = Endpoint.objects.select_related("owner").in_bulk({one.endpoint_id for one, *_ in dead})
+    for claimed, verdict, attempts in dead:
+        payload = events.DeliveryDied(
+            delivery_id=claimed.id,
+            endpoint_id=claimed.endpoint_id,
+            message_uid=claimed.message_uid,
+            event_type=claimed.event_type,
+            attempts=attempts,
+            error=verdict.error,
+        )
+        with carrying(claimed.context):
+            _emit(events.DELIVERY_DEAD, payload, endpoints[claimed.endpoint_id])
 
 
 def _emit(event: Any, payload: Any, endpoint: Endpoint) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ..errors import AuthenticationError, ConflictError, PermissionDeniedError, ValidationError
+from ..errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConflictError,
+    PermissionDeniedError,
+    ValidationError,
+)
 
 
 class VerificationError(AuthenticationError):
@@ -39,6 +45,12 @@ class TooManyEndpoints(ConflictError):
     """You have as many endpoints as you may; delete one first."""
 
     code = "webhooks.too_many_endpoints"
+
+
+class NoSigningKey(ConfigurationError):
+    """The endpoint has no signing key; rotate its secret."""
+
+    code = "webhooks.no_signing_key"
 
 
 class NotReplayable(ConflictError):

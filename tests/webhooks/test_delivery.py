@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.core import mail
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 from prometheus_client import REGISTRY
 
@@ -369,6 +369,27 @@ def test_both_secrets_sign_during_a_rotation_and_only_the_new_one_after(
     assert verify(after.body, after.headers, new, now=at.timestamp())
 
 
+def test_a_rotation_repeated_does_not_gather_old_secrets(endpoint: Endpoint, receiver: Receiver) -> None:
+    for _ in range(20):
+        rotate_secret(endpoint)
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert len(receiver.requests[0].headers["webhook-signature"].split()) == 5
+    assert endpoint.signing_keys.count() == 5
+
+
+def test_nothing_is_sent_that_nobody_can_verify(endpoint: Endpoint, receiver: Receiver) -> None:
+    endpoint.signing_keys.all().delete()
+    publish("order.placed", {})
+
+    deliver_due()
+
+    assert receiver.requests == []
+    assert Delivery.objects.get().last_error == "config"
+
+
 def test_the_endpoints_own_headers_are_sent_and_sealed(
     make_endpoint: Callable[..., Endpoint], receiver: Receiver
 ) -> None:
@@ -409,13 +430,80 @@ def test_long_failure_disables_and_a_success_begins_anew(
     assert ENDPOINT_DISABLED in kinds
 
 
+def test_a_quiet_endpoint_is_not_disabled_for_two_failures_that_lie_far_apart(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
+    receiver.answers(500)
+    publish("order.placed", {})
+    deliver_due()
+
+    deliver_due(now=later(days=9))
+
+    endpoint.refresh_from_db()
+    assert (endpoint.consecutive_failures, endpoint.state) == (2, "enabled")
+
+
+def test_what_was_under_way_when_its_endpoint_was_disabled_is_not_left_waiting(
+    endpoint: Endpoint, receiver: Receiver
+) -> None:
+    publish("order.placed", {})
+    now = timezone.now()
+    (pair,) = claim_all(now=now)
+    (sent,) = load([pair[0]], now=now)
+    disable_endpoint(endpoint)
+
+    settle([(sent, Outcome(sent, status=500))], now=now + timedelta(seconds=1))
+
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempts) == ("cancelled", 1)
+    assert delivery.settled_at == now + timedelta(seconds=1)
+
+
+def test_what_was_published_in_the_moment_of_disabling_is_cancelled(endpoint: Endpoint) -> None:
+    publish("order.placed", {})
+    Endpoint.objects.update(state="disabled", disabled_at=timezone.now())
+
+    assert deliver_due() == 0
+
+    assert Delivery.objects.get().state == "cancelled"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_cannot_be_asked_loses_no_answer_that_is_under_way(
+    make_endpoint: Callable[..., Endpoint], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_endpoint(path="/slow")
+    receiver.delay = 0.3
+    publish("order.placed", {})
+    deliverer = Deliverer()
+    claims = []
+
+    def claim(**fields: Any) -> int:
+        claims.append(fields)
+        if len(claims) == 1:
+            return Deliverer.claim(deliverer, **fields)
+        raise OperationalError("the server went away")
+
+    monkeypatch.setattr(deliverer, "claim", claim)
+
+    assert deliverer.deliver() == 1
+
+    assert len(receiver.requests) == 1
+    assert Delivery.objects.get().state == "succeeded"
+    assert len(claims) == 2
+    deliverer.claims_after = float("-inf")
+    with pytest.raises(OperationalError):
+        deliverer.deliver()
+    deliverer.close()
+
+
 def test_a_claim_that_was_lost_is_due_again_and_its_late_result_changes_nothing(
     endpoint: Endpoint, receiver: Receiver
 ) -> None:
     publish("order.placed", {})
     now = timezone.now()
     (pair,) = claim_all(now=now)
-    (lost,) = load([pair[0]])
+    (lost,) = load([pair[0]], now=now)
 
     assert deliver_due(now=now) == 0
     assert deliver_due(now=now + timedelta(seconds=91)) == 1
@@ -430,7 +518,7 @@ def test_a_claim_that_another_deliverer_holds_is_fenced_off(endpoint: Endpoint) 
     publish("order.placed", {})
     now = timezone.now()
     (pair,) = claim_all(now=now)
-    (mine,) = load([pair[0]])
+    (mine,) = load([pair[0]], now=now)
     Delivery.objects.release_expired(now=now + timedelta(seconds=91))
     claim_all(now=now + timedelta(seconds=91), lane=1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -24,11 +25,12 @@ from ...observability.metrics import metrics
 from ...rows import TENANT_LENGTH
 from ..conf import settings
 from ..errors import BadEventType, BadPayload, EndpointNotEnabled
-from ..models import EVENT_TYPE_LENGTH, Delivery, Endpoint, Message
+from ..models import EVENT_TYPE_LENGTH, Delivery, Endpoint, Message, wants
 
 NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 KEY_LENGTH = 255
 TEST_EVENT = "webhooks.test"
+UNDECLARED = "undeclared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,10 @@ def publish_many(publications: Iterable[Publication]) -> list[Message]:
         fresh = [message for message in messages if message.pk in new]
         _fan_out(fresh, now=now)
     for message in fresh:
-        metrics.increment("webhooks.published", type=message.event_type)
-    return messages if len(fresh) == len(messages) else [_first(message, new) for message in messages]
+        # Callers of the API name types as they like, and every name would be a time series for ever.
+        kind = message.event_type if message.event_type in catalog else UNDECLARED
+        metrics.increment("webhooks.published", type=kind)
+    return messages if len(fresh) == len(messages) else _with_first(messages, new)
 
 
 apublish = sync_to_async(publish)
@@ -116,6 +120,9 @@ def _message(publication: Publication, *, now: datetime) -> Message:
     _check_text("tenant", publication.tenant, TENANT_LENGTH)
     if publication.idempotency_key is not None:
         _check_text("idempotency_key", publication.idempotency_key, KEY_LENGTH)
+    deliver_at = publication.deliver_at or now
+    if timezone.is_naive(deliver_at):
+        raise ValidationError.at("/body/deliver_at", "A moment with its time zone.")
     pk = uuid7()
     return Message(
         pk=pk,
@@ -128,7 +135,8 @@ def _message(publication: Publication, *, now: datetime) -> Message:
         idempotency_digest=_idempotency_digest(publication),
         context=carried(),
         occurred_at=now,
-        deliver_at=publication.deliver_at or now,
+        # Not before now: what is due longest is sent first, and nobody may push in.
+        deliver_at=max(deliver_at, now),
         created_at=now,
     )
 
@@ -142,9 +150,9 @@ def _idempotency_digest(publication: Publication) -> str | None:
 
 def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
     """The bytes that are sent, written once (Standard Webhooks, "Webhook payload")."""
-    if event_type in catalog and not isinstance(data, pydantic.BaseModel):
+    if event_type in catalog and not isinstance(data, catalog[event_type].payload):
         try:
-            catalog[event_type].payload.model_validate(data)
+            catalog[event_type].payload.model_validate(data, from_attributes=False)
         except pydantic.ValidationError as error:
             places = ", ".join(".".join(map(str, problem["loc"])) or "data" for problem in error.errors())
             raise BadPayload(f"The data does not fit {event_type}: {places}.") from None
@@ -164,27 +172,27 @@ def _check_text(name: str, text: Any, length: int) -> None:
 
 
 def _fan_out(messages: Sequence[Message], *, now: datetime) -> None:
-    rows: list[tuple[UUID, UUID, UUID, datetime]] = []
-    for (tenant, owner_id), together in _by_audience(messages).items():
-        listening = Endpoint.objects.listening(tenant=tenant, owner_id=owner_id).only("id", "event_types")
-        endpoints = list(listening.order_by())
-        for message in together:
-            rows += [
-                (uuid7(), message.pk, endpoint.pk, message.deliver_at)
-                for endpoint in endpoints
-                if endpoint.wants(message.event_type)
-            ]
+    if not messages:
+        return
+    listening = Endpoint.objects.listening(
+        tenants={message.tenant for message in messages},
+        owner_ids={message.owner_id for message in messages} - {None},
+    )
+    listeners: dict[tuple[str, Any], list[tuple[UUID, list[str]]]] = defaultdict(list)
+    for pk, tenant, owner_id, patterns in listening.values_list("id", "tenant", "owner_id", "event_types"):
+        listeners[tenant, owner_id].append((pk, patterns))
+    rows = [
+        (uuid7(), message.pk, endpoint, message.deliver_at)
+        for message in messages
+        for owner_id in dict.fromkeys((None, message.owner_id))
+        for endpoint, patterns in listeners[message.tenant, owner_id]
+        if wants(patterns, message.event_type)
+    ]
     Delivery.objects.insert_for(rows, trigger=Delivery.Trigger.PUBLISH, now=now)
 
 
-def _by_audience(messages: Sequence[Message]) -> Mapping[tuple[str, Any], list[Message]]:
-    found: dict[tuple[str, Any], list[Message]] = {}
-    for message in messages:
-        found.setdefault((message.tenant, message.owner_id), []).append(message)
-    return found
-
-
-def _first(message: Message, new: set[UUID]) -> Message:
-    if message.pk in new:
-        return message
-    return Message.objects.get(idempotency_digest=message.idempotency_digest)
+def _with_first(messages: Sequence[Message], new: set[UUID]) -> list[Message]:
+    """The messages, those whose key was taken replaced by the one that took it."""
+    taken = [message.idempotency_digest for message in messages if message.pk not in new]
+    first = {message.idempotency_digest: message for message in Message.objects.having_key_of(taken)}
+    return [message if message.pk in new else first[message.idempotency_digest] for message in messages]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
 from ...errors import FieldProblem
@@ -23,6 +23,8 @@ PATTERN = re.compile(r"([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*")
 MAX_PATTERNS = 100
 MAX_RETRIES = 20
 MAX_DELAY_SECONDS = 604_800
+MAX_OLD_KEYS = 4
+DELETE_TRIES = 5
 
 CHANGEABLE = frozenset(
     ("url", "description", "event_types", "headers", "timeout_seconds", "retry_schedule", "owner", "tenant")
@@ -83,8 +85,26 @@ def rotate_secret(endpoint: Endpoint, *, grace_hours: float | None = None) -> st
     hours = settings.secret_grace_hours if grace_hours is None else grace_hours
     locked = _locked(endpoint)
     locked.signing_keys.filter(expires_at=None).update(expires_at=now + timedelta(hours=hours))
-    locked.signing_keys.filter(expires_at__lte=now).delete()
+    # Every key signs every request, so a grace that is renewed again and again must not gather them.
+    kept = locked.signing_keys.filter(expires_at__gt=now)[:MAX_OLD_KEYS]
+    locked.signing_keys.exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()
     return add_key(endpoint)
+
+
+def delete_endpoint(endpoint: Endpoint) -> None:
+    """Delete an endpoint with its deliveries and attempts.
+
+    A result may be written or a message published for it in the same moment; then it is done again.
+    """
+    for attempt in range(1, DELETE_TRIES + 1):
+        try:
+            with transaction.atomic():
+                Endpoint.objects.filter(pk=endpoint.pk).delete()
+        except (IntegrityError, OperationalError):
+            if attempt == DELETE_TRIES or transaction.get_connection().in_atomic_block:
+                raise
+        else:
+            return
 
 
 @transaction.atomic

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from threading import Barrier, Thread
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, connections, transaction
 from django.utils import timezone
+from prometheus_client import REGISTRY
 from pydantic import BaseModel
 
 from svc_infra_django.errors import ValidationError
@@ -154,6 +155,42 @@ def test_nobody_can_take_the_key_of_another(
     assert Message.objects.filter(owner=None, idempotency_key="order-17").count() == 3
 
 
+@pytest.mark.parametrize("others", [0, 30])
+def test_a_batch_for_many_owners_costs_as_much_as_one_for_one(
+    make_endpoint: Callable[..., Endpoint],
+    make_user: Any,
+    django_assert_num_queries: Any,
+    others: int,
+) -> None:
+    owners = [make_user(f"owner{n}") for n in range(others + 1)]
+    for owner in owners:
+        make_endpoint(owner=owner)
+    make_endpoint()
+    entries = [Publication("order.placed", {}, owner=owner) for owner in owners]
+
+    with transaction.atomic(), django_assert_num_queries(3):
+        publish_many(entries)
+
+    assert Delivery.objects.count() == 2 * len(owners)
+
+
+def test_taken_keys_are_found_in_one_statement(endpoint: Endpoint, django_assert_num_queries: Any) -> None:
+    entries = [Publication("order.placed", {"n": n}, idempotency_key=str(n % 10)) for n in range(20)]
+    first = publish_many(entries[:10])
+
+    with transaction.atomic(), django_assert_num_queries(2):
+        again = publish_many(entries)
+
+    assert [message.pk for message in again] == [message.pk for message in first] * 2
+    assert Delivery.objects.count() == 10
+
+
+def test_thousands_are_published_at_once(endpoint: Endpoint) -> None:
+    assert len(publish_many([Publication("order.placed", {})] * 3_000)) == 3_000
+
+    assert Delivery.objects.count() == 3_000
+
+
 def test_a_key_twice_in_one_batch_is_one_message(endpoint: Endpoint) -> None:
     one, other = publish_many([Publication("order.placed", {"n": n}, idempotency_key="k") for n in (1, 2)])
 
@@ -219,6 +256,15 @@ def test_data_must_fit_a_declared_type(endpoint: Endpoint, painted: Any) -> None
     assert Delivery.objects.count() == 2
 
 
+def test_a_model_of_another_type_does_not_fit_either(db: None, painted: Any) -> None:
+    class Repainted(BaseModel):
+        coat: int
+
+    with pytest.raises(BadPayload):
+        publish("fence.painted", Repainted(coat=2))
+    assert not Message.objects.exists()
+
+
 def test_an_outward_event_becomes_a_message(
     make_endpoint: Callable[..., Endpoint], user: Any, painted: Any
 ) -> None:
@@ -243,6 +289,27 @@ def test_a_message_can_wait_for_its_hour(endpoint: Endpoint) -> None:
 
     assert deliver_due() == 0
     assert deliver_due(now=timezone.now() + timedelta(hours=2)) == 1
+
+
+def test_nobody_pushes_in_with_an_hour_that_is_past(endpoint: Endpoint) -> None:
+    before = timezone.now()
+
+    message = publish("order.placed", {}, deliver_at=before - timedelta(days=9))
+
+    assert message.deliver_at >= before
+
+
+def test_an_hour_without_its_time_zone_is_refused(db: None) -> None:
+    with pytest.raises(ValidationError):
+        publish("order.placed", {}, deliver_at=datetime(2030, 1, 1))
+
+
+def test_names_that_callers_make_up_are_no_time_series_each(endpoint: Endpoint) -> None:
+    publish("made.up.by_somebody", {})
+
+    labels = {"type": "made.up.by_somebody"}
+    assert REGISTRY.get_sample_value("webhooks_published_total", labels) is None
+    assert REGISTRY.get_sample_value("webhooks_published_total", {"type": "undeclared"})
 
 
 def test_a_test_message_goes_to_one_endpoint_only(
