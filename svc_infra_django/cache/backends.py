@@ -311,6 +311,10 @@ class Cache:
         """The value, or `default` if there is none or the cache is out."""
         return self._tried(lambda backend: backend.get(key, default), default)
 
+    def get_shared(self, key: str, default: Any = None) -> Any:
+        """As `get`, from the cache that all processes share, past the memory of this one."""
+        return self._tried(lambda backend: shared(backend).get(key, default), default)
+
     async def aget(self, key: str, default: Any = None) -> Any:
         """As `get`."""
         return await self._atried(lambda backend: backend.aget(key, default), default)
@@ -405,6 +409,11 @@ class Cache:
         self._asks_again_at = monotonic() + settings.pause_seconds
         metrics.increment("cache.outages", alias=settings.alias)
         logger.warning("the cache does not answer", alias=settings.alias, error=type(error).__name__)
+
+
+def shared(backend: BaseCache) -> BaseCache:
+    """What is beneath the near memory of a LayeredCache; any other cache is itself what is shared."""
+    return backend._l2 if isinstance(backend, LayeredCache) else backend
 
 
 def outages() -> tuple[type[Exception], ...]:

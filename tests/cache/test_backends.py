@@ -345,3 +345,20 @@ def test_the_server_dies_and_nobody_gets_an_error(own_redis: Any, caplog: pytest
     with pytest.raises(CacheUnavailable):
         cache.add("k", 1)
     assert "the cache does not answer" in caplog.text
+
+
+def test_the_shared_value_is_read_past_what_this_process_remembers(behind: Any) -> None:
+    cache.set("k", "old")
+    assert cache.get("k") == "old"
+    behind().set("k", "new")
+
+    assert (cache.get("k"), cache.get_shared("k"), cache.get_shared("none", 7)) == ("old", "new", 7)
+
+
+def test_a_cache_without_layers_is_its_own_shared_one(settings: Any) -> None:
+    settings.CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "x"}
+    }
+    cache.set("k", "v")
+
+    assert cache.get_shared("k") == "v"
