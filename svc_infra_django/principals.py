@@ -51,6 +51,11 @@ class Principal:
     acan = sync_to_async(can)
 
     @property
+    def acr(self) -> str:
+        """How well the user was authenticated: `mfa` by two factors, `sfa` by one."""
+        return "mfa" if "mfa" in self.amr else "sfa"
+
+    @property
     def is_delegated(self) -> bool:
         """True for keys and other credentials that act for a user without being the user."""
         return self.method == "api_key"

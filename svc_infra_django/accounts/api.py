@@ -14,6 +14,7 @@ from django.utils import timezone
 from ninja import Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated
+from ..api.authentication import LOGIN_SESSION_KEY
 from ..observability.middleware import client_address
 from .models import AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
@@ -52,6 +53,7 @@ from .services.enrolling_mfa import (
     finish_enrolment,
     replace_recovery_codes,
     require_fresh_factor,
+    step_up,
 )
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
@@ -217,6 +219,17 @@ def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeI
     if request.principal.method == "session":
         django_otp.login(request, confirmed.device)
     return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+
+
+@router.post("step-up", response={204: None})
+@not_delegated
+def prove_anew(request: ApiRequest, body: FreshFactorIn) -> Any:
+    """Prove anew who you are, in this session. After it, refresh: the next access token says so."""
+    now = timezone.now()
+    amr = step_up(request.principal, password=body.password, code=body.code, now=now)
+    if request.principal.method == "session":
+        request.session[LOGIN_SESSION_KEY] = {"amr": list(amr), "auth_time": int(now.timestamp())}
+    return Status(204, None)
 
 
 @router.get("mfa/devices", response=DevicesOut)

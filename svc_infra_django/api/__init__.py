@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .factory import mount_installed_apps as mount_installed_apps
     from .guards import not_delegated as not_delegated
     from .guards import requires as requires
+    from .guards import requires_step_up as requires_step_up
     from .pagination import PageQuery as PageQuery
     from .pagination import apaginated as apaginated
     from .pagination import paginated as paginated
@@ -41,5 +42,6 @@ __getattr__, __dir__, __all__ = lazy(
         "not_delegated": ".guards",
         "paginated": ".pagination",
         "requires": ".guards",
+        "requires_step_up": ".guards",
     },
 )

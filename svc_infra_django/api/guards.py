@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from functools import wraps
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest
+from django.utils import timezone
 from ninja.operation import Operation
 from ninja.signature.utils import get_typed_signature
 from ninja.utils import contribute_operation_callback
@@ -46,6 +48,40 @@ def requires(permission: str, *, delegated: bool = True) -> Callable[[ViewT], Vi
 def not_delegated(view: ViewT) -> ViewT:
     """Refuse API keys: only the user in person may call the operation. Raises DelegationRefused."""
     return _guard(_refuse_delegated, "Not with an API key.")(view)
+
+
+class StepUpRequired(AuthenticationError):
+    """Prove anew who you are: `max_age` says how lately, `acr_values` how well."""
+
+    code = "step_up_required"
+
+    def __init__(self, *, max_age: int, acr: str | None) -> None:
+        # RFC 9470, section 3
+        challenge = f'Bearer error="insufficient_user_authentication", max_age="{max_age}"'
+        if acr is not None:
+            challenge += f', acr_values="{acr}"'
+        super().__init__(headers={"WWW-Authenticate": challenge}, max_age=max_age, acr_values=acr)
+
+
+def requires_step_up(*, max_age: int = 600, acr: str | None = None) -> Callable[[ViewT], ViewT]:
+    """Let only somebody call the operation who proved who they are at most `max_age` seconds ago.
+
+    With `acr="mfa"` they must have done so by two factors. Raises StepUpRequired, a 401 by RFC 9470;
+    API keys are refused, for they prove nobody. Write it below the router's decorator. Raises ValueError
+    for an `acr` that nobody can reach.
+    """
+    if acr not in (None, "sfa", "mfa"):
+        raise ValueError(f'acr is "mfa" or "sfa", not {acr!r}.')
+
+    def check(principal: Principal) -> None:
+        _refuse_delegated(principal)
+        age = None if principal.auth_time is None else timezone.now() - principal.auth_time
+        is_fresh = age is not None and age <= timedelta(seconds=max_age)
+        if not is_fresh or (acr == "mfa" and principal.acr != "mfa"):
+            raise StepUpRequired(max_age=max_age, acr=acr)
+
+    factors = "two factors" if acr == "mfa" else "a factor"
+    return _guard(check, f"Needs {factors} proved within {max_age} seconds (RFC 9470). Not with an API key.")
 
 
 def _refuse_delegated(principal: Principal) -> None:

@@ -38,6 +38,7 @@ OF_ONES_OWN = {
     ("POST", "/api/auth/logout-all"),
     ("POST", "/api/auth/password/change"),
     ("GET", "/api/auth/mfa/devices"),
+    ("POST", "/api/auth/step-up"),
     ("POST", "/api/auth/mfa/totp"),
     ("POST", "/api/auth/mfa/totp/confirm"),
     ("POST", "/api/auth/mfa/recovery-codes"),

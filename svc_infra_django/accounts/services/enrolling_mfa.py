@@ -64,14 +64,45 @@ def require_fresh_factor(
     With a second factor only a code counts (or a login by code in the last minutes); without one the
     password does. Raises FreshFactorRequired, WrongCode, WrongPassword or TooManyAttempts.
     """
-    user = principal.user
-    has_device = django_otp.user_has_device(user)
-    if has_device and code is not None:
-        prove_factor(user, code, now=now)
-    elif not has_device and password is not None:
-        prove_password(user, password, now=now)
-    elif not _is_fresh(principal, now=now) or (has_device and "mfa" not in principal.amr):
+    has_device = django_otp.user_has_device(principal.user)
+    if prove_again(principal.user, password=password, code=code, now=now):
+        return
+    if not _is_fresh(principal, now=now) or (has_device and "mfa" not in principal.amr):
         raise FreshFactorRequired(max_age=settings.fresh_factor_seconds)
+
+
+@sensitive_variables()
+def prove_again(user: Any, *, password: str | None, code: str | None, now: datetime) -> tuple[str, ...]:
+    """What a user who is logged in proves anew (RFC 8176): the code, or without a device the password.
+
+    Empty if what would count was not sent. Raises WrongCode, WrongPassword or TooManyAttempts.
+    """
+    if django_otp.user_has_device(user):
+        if code is None:
+            return ()
+        prove_factor(user, code, now=now)
+        return ("otp", "mfa")
+    if password is None:
+        return ()
+    prove_password(user, password, now=now)
+    return ("pwd",)
+
+
+@sensitive_variables()
+def step_up(
+    principal: Principal, *, password: str | None, code: str | None, now: datetime
+) -> tuple[str, ...]:
+    """Prove anew who one is, for the session that the principal came with; its methods from now on.
+
+    Raises FreshFactorRequired if what would count was not sent, WrongCode, WrongPassword or
+    TooManyAttempts.
+    """
+    proved = prove_again(principal.user, password=password, code=code, now=now)
+    if not proved:
+        raise FreshFactorRequired(max_age=settings.fresh_factor_seconds)
+    amr = tuple(dict.fromkeys((*principal.amr, *proved)))
+    AuthSession.objects.of_principal(principal).update(amr=" ".join(amr), auth_time=now)
+    return amr
 
 
 @sensitive_variables()
