@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 SectionT = TypeVar("SectionT", bound="Section")
 
 _loaded: dict[type[Section], Section] = {}
+_lazy: list[_LazySection] = []
 
 
 class BadSettings(ConfigurationError):
@@ -65,13 +66,16 @@ def mistakes(section: str, error: ValidationError) -> list[str]:
 
 
 class _LazySection:
-    __slots__ = ("_cls",)
+    """Keeps the values as attributes of its own, so that reading one costs no call, until they change."""
 
     def __init__(self, cls: type[Section]) -> None:
-        object.__setattr__(self, "_cls", cls)
+        vars(self)["_cls"] = cls
+        _lazy.append(self)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(load(self._cls), name)
+        section = load(self._cls)
+        vars(self).update(vars(section))
+        return getattr(section, name)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         # It would hide the setting for the rest of the process, whatever SVC_INFRA says.
@@ -86,6 +90,9 @@ class _LazySection:
 def _forget(*, setting: str, **_: Any) -> None:
     if setting == "SVC_INFRA":
         _loaded.clear()
+        for lazy in _lazy:
+            for name in vars(lazy).keys() - {"_cls"}:
+                del vars(lazy)[name]
 
 
 setting_changed.connect(_forget, dispatch_uid="svc_infra_django.config.sections")

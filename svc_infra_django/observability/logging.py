@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, cast
 
 import orjson
@@ -12,10 +15,14 @@ import structlog
 from structlog.contextvars import get_contextvars
 from structlog.typing import EventDict, WrappedLogger
 
-from .redaction import redact
+from .redaction import redacted
 
 # Attributes of a LogRecord that `extra` may not overwrite; a key of that name gets an underscore.
-RESERVED = (frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}) - {"exc_info", "stack_info"}
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+RESERVED = STANDARD - {"exc_info", "stack_info"}
+
+# What every line has; a value of that name in `extra` gets an underscore.
+ALWAYS = frozenset({"timestamp", "level", "logger", "event"})
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -48,30 +55,16 @@ def logging_config(
     """
     if format == "auto":
         format = "console" if sys.stderr.isatty() else "json"
-    renderer: Any = structlog.processors.JSONRenderer(_json)
+    renderer: Any = _json
     if format == "console":
         # Rich tracebacks print local variables, secrets and all.
-        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    before = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        renderer = partial(console, None, "")
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
-            "svc": {
-                "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": before,
-                "processors": [
-                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    structlog.processors.format_exc_info,
-                    redact,
-                    renderer,
-                ],
-            }
+            "svc": {"()": LineFormatter, "renderer": renderer},
         },
         "filters": {
             "svc_context": {"()": ContextFilter},
@@ -101,6 +94,33 @@ def logging_config(
     }
 
 
+class LineFormatter(logging.Formatter):
+    """A record as one line: what it says, what is bound, what `extra` adds; nothing secret."""
+
+    def __init__(self, renderer: Callable[[EventDict], str]) -> None:
+        super().__init__()
+        self.renderer = renderer
+
+    def format(self, record: logging.LogRecord) -> str:
+        said: dict[str, Any] = {"event": record.getMessage()}
+        for name, value in vars(record).items():
+            if name not in STANDARD:
+                said[f"{name}_" if name in ALWAYS else name] = value
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            said["stack"] = self.formatStack(record.stack_info)
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
+        return self.renderer(
+            {
+                "timestamp": when.replace("+00:00", "Z"),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                **redacted(said),
+            }
+        )
+
+
 class ContextFilter(logging.Filter):
     """Puts the request id and what else is bound on every record, for any handler and formatter.
 
@@ -108,12 +128,11 @@ class ContextFilter(logging.Filter):
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        context = get_contextvars()
-        if request_id := getattr(getattr(record, "request", None), "request_id", None):
-            context.setdefault("request_id", request_id)
-        for name, value in context.items():
-            if not hasattr(record, name):
-                setattr(record, name, value)
+        attributes = vars(record)
+        for name, value in get_contextvars().items():
+            attributes.setdefault(name, value)
+        if request_id := getattr(attributes.get("request"), "request_id", None):
+            attributes.setdefault("request_id", request_id)
         return True
 
 
@@ -124,9 +143,9 @@ def _merge_extra(logger: WrappedLogger, name: str, event: EventDict) -> EventDic
     return event
 
 
-def _json(event: EventDict, default: Any = str, **_: Any) -> str:
+def _json(event: EventDict) -> str:
     try:
-        return orjson.dumps(event, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError:
         # Lone surrogates and very large numbers, which a caller can send to make a line disappear.
         return json.dumps(event, default=str, skipkeys=True)

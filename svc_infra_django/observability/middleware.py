@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
 from contextvars import copy_context
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from logging import INFO, getLogger
 from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
@@ -17,7 +18,6 @@ from django.utils.decorators import sync_and_async_middleware
 
 from .conf import settings
 from .context import accepted_request_id, bound, isolated, new_trace, parsed_traceparent
-from .logging import get_logger
 from .metrics import metrics
 from .redaction import REDACTED, is_secret_name
 from .tracing import active_trace
@@ -27,7 +27,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 LONGEST_PATH = 1000
 
-access_logger = get_logger("svc_infra_django.access")
+access_logger = getLogger("svc_infra_django.access")
 
 
 @sync_and_async_middleware
@@ -79,16 +79,16 @@ class _Exchange:
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
-        trace = active_trace() or parsed_traceparent(request.headers.get("traceparent")) or new_trace()
-        request_id = accepted_request_id(request.headers.get("X-Request-ID")) or trace["trace_id"]
+        trace = active_trace() or parsed_traceparent(request.META.get("HTTP_TRACEPARENT")) or new_trace()
+        request_id = accepted_request_id(request.META.get("HTTP_X_REQUEST_ID")) or trace["trace_id"]
         self.context = {"request_id": request_id, **trace}
         request.request_id = request_id  # type: ignore[attr-defined]
         self.method = request.method if request.method in METHODS else "other"
 
     def __enter__(self) -> _Exchange:
         self.started = perf_counter()
-        self.stack = ExitStack()
-        self.stack.enter_context(isolated(**self.context))
+        self.isolation = isolated(**self.context)
+        self.isolation.__enter__()
         metrics.adjust("http.requests_in_flight", 1, method=self.method)
         return self
 
@@ -102,7 +102,7 @@ class _Exchange:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self.stack:
+        try:
             seconds = perf_counter() - self.started
             metrics.adjust("http.requests_in_flight", -1, method=self.method)
             # Django makes a response of every Exception; what comes here cancels the request.
@@ -111,6 +111,8 @@ class _Exchange:
             metrics.increment("http.requests", method=self.method, route=route, status=status)
             metrics.observe("http.request_duration", seconds, method=self.method, route=route)
             self._log(status, route, seconds)
+        finally:
+            self.isolation.__exit__(kind, error, trace)
 
     def _route(self) -> str:
         match = self.request.resolver_match
@@ -119,17 +121,20 @@ class _Exchange:
     def _log(self, status: int, route: str, seconds: float) -> None:
         if not settings.access_log or (status < 400 and self.request.path_info in settings.quiet_paths):
             return
+        if not access_logger.isEnabledFor(INFO):
+            return
         principal = getattr(self.request, "principal", None)
-        access_logger.info(
-            "request",
-            method=self.method,
-            path=self._path(),
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 1),
-            client=client_address(self.request),
-            **({"user_id": str(principal.user.pk), "credential": principal.method} if principal else {}),
-        )
+        line = {
+            "method": self.method,
+            "path": self._path(),
+            "route": route,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+            "client": client_address(self.request),
+        }
+        if principal is not None:
+            line |= {"user_id": str(principal.user.pk), "credential": principal.method}
+        access_logger.info("request", extra=line)
 
     def _path(self) -> str:
         """The path without what its route calls a token or a key, as in a link to reset a password."""
@@ -183,7 +188,7 @@ def client_address(request: HttpRequest) -> str:
     peer = _address(request.META.get("REMOTE_ADDR", ""))
     if peer is None or not _is_trusted(peer):
         return str(peer or "")
-    for hop in reversed(request.headers.get("X-Forwarded-For", "").split(",")):
+    for hop in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
         address = _address(hop.strip())
         if address is None:
             break
@@ -197,6 +202,7 @@ def _is_trusted(address: IPv4Address | IPv6Address) -> bool:
     return any(address in network for network in settings.trusted_proxies)
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """The address in `text`, which may name a port too: `192.0.2.1:80`, `[2001:db8::1]:80`."""
     if text.startswith("["):

@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
-import structlog
 from django.apps import apps
 from django.contrib import admin
 from django.core import mail
@@ -23,6 +22,7 @@ from django_otp import DEVICE_ID_SESSION_KEY
 
 from svc_infra_django.accounts.totp import code_of, step_at
 from svc_infra_django.observability import logger, logging_config
+from svc_infra_django.observability.logging import LineFormatter
 from svc_infra_django.webhooks import publish
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.services.subscribing import create_endpoint, rotate_secret
@@ -58,11 +58,7 @@ def lines() -> Iterator[tuple[io.StringIO, Records]]:
     formatter = logging_config(format="json")["formatters"]["svc"]
     written, records = io.StringIO(), Records()
     handler = logging.StreamHandler(written)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=formatter["foreign_pre_chain"], processors=formatter["processors"]
-        )
-    )
+    handler.setFormatter(LineFormatter(formatter["renderer"]))
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.DEBUG)

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import structlog
 from django.test import RequestFactory
 
 from svc_infra_django.observability import logging_config
 from svc_infra_django.observability.context import isolated
-from svc_infra_django.observability.logging import get_logger
+from svc_infra_django.observability.logging import LineFormatter, get_logger
 
 SECRET = "hunter2-hunter2"
 
@@ -32,9 +31,7 @@ def written(format: str) -> Iterator[Callable[[], str]]:
     formatter = config["formatters"]["svc"]
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        **{name: value for name, value in formatter.items() if name != "()"}
-    ))  # fmt: skip
+    handler.setFormatter(LineFormatter(formatter["renderer"]))
     handler.addFilter(config["filters"]["svc_context"]["()"]())
     logger = logging.getLogger("tests.logging")
     logger.addHandler(handler)
@@ -187,6 +184,15 @@ def test_the_whole_config_is_accepted_and_says_everything_once() -> None:
 def test_auto_is_json_when_nobody_looks(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
 
-    processors = logging_config()["formatters"]["svc"]["processors"]
+    renderer = logging_config()["formatters"]["svc"]["renderer"]
 
-    assert isinstance(processors[-1], structlog.processors.JSONRenderer)
+    assert json.loads(renderer({"event": "placed"})) == {"event": "placed"}
+
+
+@only_json
+def test_a_value_named_like_a_part_of_every_line_is_kept_beside_it(lines) -> None:
+    foreign.info("placed", extra={"event": "order.placed", "level": 7})
+
+    (line,) = lines()
+    assert (line["event"], line["event_"]) == ("placed", "order.placed")
+    assert (line["level"], line["level_"]) == ("info", 7)

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from svc_infra_django.config import Secret
-from svc_infra_django.observability.redaction import REDACTED, is_secret_name, redacted, redacted_text
+from svc_infra_django.observability.redaction import (
+    REDACTED,
+    SHAPES,
+    _without_secret,
+    is_secret_name,
+    redacted,
+    redacted_text,
+)
 
 SECRET = "hunter2-hunter2"
 
@@ -232,3 +239,12 @@ def test_no_text_takes_long(attack: str) -> None:
     redacted_text(attack)
 
     assert time.process_time() - started < 1
+
+
+WORDS = ["eyJhbGciOi", "EYJhbGciOi", "whsec_", "bearer ", "Basic\t", "password", "token", "svc_sk_live_"]
+MARKS = ["=", ":", ".", "'", "://", "@", "a" * 38]
+
+
+@given(st.lists(st.one_of(st.sampled_from(WORDS + MARKS), st.text(max_size=12))).map("".join))
+def test_a_text_that_looks_harmless_at_first_sight_is(text) -> None:
+    assert redacted_text(text) == SHAPES.sub(_without_secret, text)
