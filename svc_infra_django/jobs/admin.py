@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
@@ -14,11 +14,13 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from ..admin import MachineRowAdmin
 from ..errors import SvcInfraError, ValidationError
 from .conf import settings
+from .cron import timezone_named
+from .errors import BadSchedule
 from .models import Job, JobAttempt, Queue, Schedule, Worker
 from .services import scheduling
 from .services.operating import cancel, pause, resume, retry_dead
@@ -227,7 +229,7 @@ class ScheduleForm(ModelForm):
                 scheduling.check_schedule(written, now=timezone.now())
             except ValidationError as error:
                 for problem in error.errors:
-                    field = problem.pointer.strip("/")
+                    field = problem.pointer.rpartition("/")[2]
                     self.add_error(field if field in self.fields else NON_FIELD_ERRORS, problem.message)
         return cleaned
 
@@ -235,7 +237,7 @@ class ScheduleForm(ModelForm):
 @admin.register(Schedule)
 class ScheduleAdmin(ScheduleAdminBase):
     form = ScheduleForm
-    list_display = ("key", "task", "times", "enabled", "source", "next_fire_at", "last_fire_at")
+    list_display = ("key", "task", "times", "enabled", "source", "next_fire_at", "last_fire_at", "error")
     list_filter = ("enabled", "source")
     search_fields = ("key",)
     show_full_result_count = False
@@ -247,11 +249,15 @@ class ScheduleAdmin(ScheduleAdminBase):
         "cron",
         "every_seconds",
         "tz",
+        ("catch_up", "window_seconds", "max_catch_up"),
         "enabled",
         "source",
-        "next_fire_at",
+        "shown_upcoming",
+        "last_fire_at",
+        "declared_at",
+        "error",
     )
-    readonly_fields = ("source", "next_fire_at")
+    readonly_fields = ("source", "shown_upcoming", "last_fire_at", "declared_at", "error")
     actions = ("enable", "disable", "fire")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> tuple[str, ...]:
@@ -263,6 +269,12 @@ class ScheduleAdmin(ScheduleAdminBase):
         is_written_here = obj is None or obj.source == Schedule.Source.ADMIN
         return is_written_here and super().has_delete_permission(request, obj)
 
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        # Deleting in bulk would not ask about each.
+        actions = super().get_actions(request)
+        actions.pop("delete_selected", None)
+        return actions
+
     def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
         scheduling.write_schedule(obj, now=timezone.now())
 
@@ -271,6 +283,13 @@ class ScheduleAdmin(ScheduleAdminBase):
         if schedule.cron:
             return f"{schedule.cron} ({schedule.tz})"
         return f"every {timedelta(seconds=schedule.every_seconds or 0)}"
+
+    @admin.display(description="next runs")
+    def shown_upcoming(self, schedule: Schedule) -> str:
+        try:
+            return format_html_join("", "{}<br>", [[at] for at in _both_clocks(schedule)]) or "-"
+        except BadSchedule:
+            return "-"
 
     @admin.action(description="Enable", permissions=["change"])
     def enable(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
@@ -284,7 +303,18 @@ class ScheduleAdmin(ScheduleAdminBase):
 
     @admin.action(description="Fire now", permissions=["change"])
     def fire(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
-        _act(self, request, queryset, scheduling.fire_now, "fired")
+        now = timezone.now()
+        _act(self, request, queryset, lambda row: scheduling.fire_now(row, now=now), "fired")
+
+
+def _both_clocks(schedule: Schedule) -> Iterator[str]:
+    """Its next times by its own clock, and by that of the one who looks where the two differ."""
+    for at in schedule.upcoming():
+        own = at.astimezone(timezone_named(schedule.tz))
+        here = timezone.localtime(at)
+        text = f"{own:%a %Y-%m-%d %H:%M:%S} {own.tzname()}"
+        differs = own.utcoffset() != here.utcoffset()
+        yield f"{text} = {here:%Y-%m-%d %H:%M:%S} {here.tzname()}" if differs else text
 
 
 def _act(

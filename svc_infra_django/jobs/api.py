@@ -5,12 +5,23 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from ninja import Query, Router
+from django.utils import timezone
+from ninja import Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, paginated, requires
 from .errors import JobNotFound
 from .models import Job, Queue, Schedule
-from .schemas import JobDetail, JobOut, QueueOut, ScheduleOut, StateName
+from .schemas import (
+    JobDetail,
+    JobOut,
+    QueueOut,
+    ScheduleChange,
+    ScheduleDetail,
+    ScheduleIn,
+    ScheduleOut,
+    StateName,
+)
+from .services import scheduling
 from .services.operating import cancel, pause, queue_named, resume, retry_dead
 
 router = Router(tags=["jobs"])
@@ -61,6 +72,47 @@ def resume_queue(request: ApiRequest, name: str) -> Queue:
 def list_schedules(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
     """What runs by itself, and when it will next."""
     return paginated(Schedule.objects.all(), page, order=("key",))
+
+
+@router.post("/schedules", response={201: ScheduleDetail})
+@requires("svc_jobs.add_schedule")
+def add_schedule(request: ApiRequest, body: ScheduleIn) -> Any:
+    """Run a task by itself from now on."""
+    made = Schedule(**body.model_dump())
+    scheduling.write_schedule(made, now=timezone.now())
+    return Status(201, made)
+
+
+@router.get("/schedules/{uuid:schedule_id}", response=ScheduleDetail)
+@requires("svc_jobs.view_schedule")
+def get_schedule(request: ApiRequest, schedule_id: UUID) -> Schedule:
+    """One schedule with its next times."""
+    return scheduling.schedule_at(schedule_id)
+
+
+@router.patch("/schedules/{uuid:schedule_id}", response=ScheduleDetail)
+@requires("svc_jobs.change_schedule")
+def change_schedule(request: ApiRequest, schedule_id: UUID, body: ScheduleChange) -> Schedule:
+    """Change a schedule. One of the code belongs to its editor from then on."""
+    schedule = scheduling.schedule_at(schedule_id)
+    scheduling.change_schedule(schedule, now=timezone.now(), **body.model_dump(exclude_unset=True))
+    return schedule
+
+
+@router.delete("/schedules/{uuid:schedule_id}", response={204: None})
+@requires("svc_jobs.delete_schedule")
+def delete_schedule(request: ApiRequest, schedule_id: UUID) -> Any:
+    """Delete a schedule that is not as the code has it."""
+    scheduling.remove_schedule(scheduling.schedule_at(schedule_id))
+    return Status(204, None)
+
+
+@router.post("/schedules/{uuid:schedule_id}/fire", response={201: JobOut})
+@requires("svc_jobs.change_schedule")
+def fire_schedule(request: ApiRequest, schedule_id: UUID) -> Any:
+    """Make the schedule's job at once, beside its times."""
+    result = scheduling.fire_now(scheduling.schedule_at(schedule_id), now=timezone.now())
+    return Status(201, Job.objects.get(pk=result.id))
 
 
 @router.get("/{uuid:job_id}", response=JobDetail)

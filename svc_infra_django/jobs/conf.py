@@ -36,6 +36,12 @@ class JobsSettings(Section):
     schedule_seconds: PositiveFloat = 1.0
     """The longest pause between two looks for periodic schedules that fell due."""
 
+    schedule_grace_seconds: PositiveFloat = 60.0
+    """A schedule that fires so much too late has not missed its time yet."""
+
+    undeclared_schedule_hours: PositiveFloat = 24.0
+    """A schedule of the code that no worker has had in its code for so long is deleted."""
+
     max_crashes: PositiveInt = 3
     """A job whose worker died under it so many times is poison: it is failed, not tried again."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction, signature
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from django.utils.module_loading import autodiscover_modules, import_string
 
@@ -23,13 +23,18 @@ from .cron import interval_of, next_cron, timezone_named
 from .errors import BadTask, UnknownTask
 from .retries import Backoff, RetryOn, exponential
 
+CatchUp: TypeAlias = Literal["skip", "once", "all"]
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+MOST_CAUGHT_UP = 1000
+"""The missed times that one schedule may make up for at once: their jobs are one transaction."""
 
 registry: dict[str, JobTask] = {}
 """Every function decorated with `@task`, by its dotted path."""
 
 periods: dict[str, Period] = {}
-"""Every `@periodic` declaration, by the path of its task."""
+"""Every `@periodic` declaration by its key, which is the path of its task unless another one is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in
     job_id: str = ""
     attempt_number: int = 0
     is_lost: Callable[[], bool] = field(default=lambda: False, compare=False, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def attempt(self) -> int:
@@ -130,6 +136,12 @@ class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in
         return self.job_id
 
     @property
+    def fire_at(self) -> datetime | None:
+        """The time of the schedule that this job was made for, however late it was; None without one."""
+        written = self.headers.get("fire_at")
+        return datetime.fromisoformat(written) if written else None
+
+    @property
     def cancelled(self) -> bool:
         """True once the job was cancelled or taken from this worker: stop, nobody waits for the result."""
         return self.is_lost()
@@ -137,13 +149,19 @@ class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """How often a `@periodic` task runs: a cron expression in a time zone, or an interval."""
+    """How often a `@periodic` task runs: a cron expression in a time zone, or an interval.
+
+    See `periodic` for what each of them means.
+    """
 
     task: JobTask
     cron: str = ""
     tz: str = "UTC"
     every: timedelta | None = None
     enabled: bool = True
+    catch_up: CatchUp = "once"
+    window: timedelta | None = None
+    max_catch_up: int = 24
 
 
 @overload
@@ -213,18 +231,34 @@ def task(
 
 
 def periodic(
-    *, cron: str = "", tz: str = "UTC", every: timedelta | float | None = None, enabled: bool = True
+    cron: str = "",
+    *,
+    every: timedelta | float | None = None,
+    tz: str = "UTC",
+    key: str = "",
+    enabled: bool = True,
+    catch_up: CatchUp = "once",
+    window: timedelta | float | None = None,
+    max_catch_up: int = 24,
 ) -> Callable[[JobTask], JobTask]:
-    """Run the task below by itself: `every` so many seconds, or by a five-field `cron` expression in `tz`.
+    """Run the task below by itself: by a five-field `cron` expression in `tz`, or `every` so many seconds.
 
-    The task is enqueued without arguments. Whatever was missed while nobody was there to schedule it is
-    made up for by one job. Raises BadSchedule for a time that never comes, BadTask if the declaration is
-    not one of the two.
+    The task is enqueued without arguments. `key` names the schedule; without it, it has the path of the
+    task. `enabled` is how it starts; staff may switch it.
+
+    `catch_up` says what becomes of the times that are missed while nobody is there to schedule them: `skip`
+    drops them, `once` makes up for all of them by one job, `all` makes a job for each, at most
+    `max_catch_up` of them, the latest. Times longer past than `window` (seconds) are dropped in any case.
+
+    Raises BadSchedule for times that never come, BadTask for what is no declaration.
     """
     if bool(cron) == (every is not None):
-        raise BadTask("@periodic takes either cron= or every=.")
-    seconds = every.total_seconds() if isinstance(every, timedelta) else every
-    interval = None if seconds is None else interval_of(seconds)
+        raise BadTask("@periodic takes either a cron expression or every=.")
+    if catch_up not in get_args(CatchUp) or not 1 <= max_catch_up <= MOST_CAUGHT_UP:
+        raise BadTask(
+            f"@periodic takes catch_up= of {get_args(CatchUp)} and max_catch_up= up to {MOST_CAUGHT_UP}."
+        )
+    interval = None if every is None else interval_of(_seconds(every))
     timezone_named(tz)
     if cron:
         next_cron(cron, zone=tz, after=datetime.now().astimezone())
@@ -232,14 +266,30 @@ def periodic(
     def declare(made: JobTask) -> JobTask:
         if not isinstance(made, JobTask):
             raise BadTask("@periodic stands above @task.")
+        name = key or made.module_path
+        if name in periods and periods[name].task.module_path != made.module_path:
+            raise BadTask(f"Two schedules have the key {name!r}.")
         try:
             signature(made.func).bind(*([None] if made.takes_context else []))
         except TypeError as error:
             raise BadTask(f"{made.module_path} is enqueued without arguments: {error}.") from None
-        periods[made.module_path] = Period(made, cron=cron, tz=tz, every=interval, enabled=enabled)
+        periods[name] = Period(
+            made,
+            cron=cron,
+            tz=tz,
+            every=interval,
+            enabled=enabled,
+            catch_up=catch_up,
+            window=None if window is None else interval_of(_seconds(window)),
+            max_catch_up=max_catch_up,
+        )
         return made
 
     return declare
+
+
+def _seconds(span: timedelta | float) -> float:
+    return span.total_seconds() if isinstance(span, timedelta) else span
 
 
 def discover() -> None:

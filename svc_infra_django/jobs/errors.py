@@ -66,6 +66,18 @@ class QueueNotFound(NotFoundError):
     code = "jobs.queue_not_found"
 
 
+class ScheduleNotFound(NotFoundError):
+    """There is no such schedule."""
+
+    code = "jobs.schedule_not_found"
+
+
+class ScheduleOfTheCode(ConflictError):
+    """This schedule is written in the code: a worker that starts would write it again. Disable it instead."""
+
+    code = "jobs.schedule_of_the_code"
+
+
 class JobNotRetryable(ConflictError):
     """Only a job that failed or was cancelled can be retried."""
 

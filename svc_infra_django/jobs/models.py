@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any, ClassVar
 
@@ -13,8 +13,9 @@ from django.db.models.functions import Now
 
 from ..observability.redaction import redacted
 from ..rows import TENANT_LENGTH, id_field
-from .cron import next_cron, next_interval
+from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
 from .decorators import parameter_names
+from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
 
@@ -112,10 +113,7 @@ class Job(models.Model):
 
     def shown_arguments(self) -> dict[str, Any]:
         """The arguments for people to see: those that are named like secrets are redacted."""
-        args, kwargs = self.args.get("args", []), self.args.get("kwargs", {})
-        names = parameter_names(self.task)
-        named = zip_longest(names[: len(args)], args, fillvalue="")
-        return {"args": [_shown(name, value) for name, value in named], "kwargs": _shown("", kwargs)}
+        return _shown_arguments(self.task, self.args)
 
     def shown_result(self) -> Any:
         """The return value for people to see, redacted likewise."""
@@ -193,6 +191,11 @@ class Schedule(models.Model):
         CODE = "code", "@periodic in the code"
         ADMIN = "admin", "written here"
 
+    class CatchUp(models.TextChoices):
+        SKIP = "skip", "drop them"
+        ONCE = "once", "make up for all by one job"
+        ALL = "all", "make a job for each"
+
     id = id_field()
     key = models.CharField(max_length=255, unique=True)
     task = models.CharField(max_length=255)
@@ -203,10 +206,25 @@ class Schedule(models.Model):
     )
     every_seconds = models.FloatField(null=True, blank=True)
     tz = models.CharField("time zone", max_length=64, default="UTC")
+    catch_up = models.CharField(
+        max_length=4, choices=CatchUp.choices, default=CatchUp.ONCE, help_text="What becomes of missed times."
+    )
+    window_seconds = models.FloatField(
+        null=True, blank=True, help_text="Times that are longer past are not made up for; empty for no end."
+    )
+    max_catch_up = models.PositiveSmallIntegerField(
+        default=24, help_text="At most so many missed times at once, the latest."
+    )
     enabled = models.BooleanField(default=True)
     source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)
     next_fire_at = models.DateTimeField(editable=False)
     last_fire_at = models.DateTimeField(null=True, editable=False)
+    declared_at = models.DateTimeField(
+        null=True, editable=False, help_text="When a worker last had this schedule in its code."
+    )
+    error = models.CharField(
+        max_length=255, blank=True, default="", editable=False, help_text="Why it did not fire when due."
+    )
 
     objects = ScheduleQuerySet.as_manager()
 
@@ -216,6 +234,10 @@ class Schedule(models.Model):
             models.CheckConstraint(
                 condition=Q(cron="", every_seconds__gt=0) | (~Q(cron="") & Q(every_seconds__isnull=True)),
                 name="svc_jobs_schedule_cron_or_every",
+            ),
+            models.CheckConstraint(
+                condition=Q(catch_up__in=("skip", "once", "all"), max_catch_up__gte=1),
+                name="svc_jobs_schedule_catch_up",
             ),
         ]
         indexes = [models.Index("next_fire_at", condition=Q(enabled=True), name="svc_jobs_schedule_due")]
@@ -227,11 +249,41 @@ class Schedule(models.Model):
         """When to fire after `now`, having fired at `last`. Raises BadSchedule if never."""
         if self.cron:
             return next_cron(self.cron, zone=self.tz, after=now)
-        return next_interval(timedelta(seconds=self.every_seconds or 0), last=last, now=now)
+        return next_interval(interval_of(self.every_seconds or 0), last=last, now=now)
+
+    def past(self, *, until: datetime, limit: int) -> list[datetime]:
+        """Its last `limit` times from the one it waits for to `until`, the oldest first."""
+        first = self.next_fire_at
+        if first > until:
+            return []
+        if self.cron:
+            return last_crons(self.cron, zone=self.tz, first=first, until=until, limit=limit)
+        return last_intervals(interval_of(self.every_seconds or 0), first=first, until=until, limit=limit)
+
+    def upcoming(self, count: int = 5) -> list[datetime]:
+        """The next times, from the one it waits for; fewer if there are no more."""
+        times = [self.next_fire_at] if self.enabled and self.next_fire_at else []
+        while times and len(times) < count:
+            try:
+                times.append(self.following(last=times[-1], now=times[-1]))
+            except BadSchedule:
+                break
+        return times
+
+    def shown_arguments(self) -> dict[str, Any]:
+        """The arguments for people to see, redacted as a job's are."""
+        return _shown_arguments(self.task, self.args)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments of the job."""
         return self.args.get("args", []), self.args.get("kwargs", {})
+
+
+def _shown_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    args, kwargs = arguments.get("args", []), arguments.get("kwargs", {})
+    names = parameter_names(task)
+    named = zip_longest(names[: len(args)], args, fillvalue="")
+    return {"args": [_shown(name, value) for name, value in named], "kwargs": _shown("", kwargs)}
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -159,6 +159,7 @@ class Attempt:
                 job_id=str(self.job.pk),
                 attempt_number=self.job.attempt,
                 is_lost=self.is_lost,
+                headers=self.job.headers,
             )
             self.args = [context, *self.args]
         fell_due_at = max(self.job.created_at, self.job.run_at or self.job.created_at)

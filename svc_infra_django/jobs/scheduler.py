@@ -1,19 +1,19 @@
 """The periodic schedules: which are due, and the jobs they make.
 
-Any number of schedulers may run. Whoever moves `next_fire_at` inserts the job, in one transaction.
+Any number of schedulers may run. Whoever moves `next_fire_at` inserts the jobs, in one transaction.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
 from django.db.models import Q
-from django.utils import timezone
 
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
+from .conf import settings
 from .decorators import JobTask, Period, periods, task_at
 from .models import Schedule
 from .turn import database, immediate
@@ -26,44 +26,61 @@ FIRED_AT_ONCE = 100
 def sync_schedules(*, now: datetime) -> None:
     """Bring the table to what the code declares with `@periodic`.
 
-    A schedule that was edited in the admin belongs to the admin from then on; one whose declaration
-    is gone is deleted.
+    A schedule that was edited in the admin belongs to the admin from then on.
     """
     schedules = Schedule.objects.using(database())
     with immediate(database()):
         known = {row.key: row for row in schedules.select_for_update()}
         for key, period in periods.items():
             _sync(known.get(key), key, period, now=now)
-        schedules.filter(source=Schedule.Source.CODE).exclude(key__in=list(periods)).delete()
+    keep_schedules(now=now)
+
+
+def keep_schedules(*, now: datetime) -> None:
+    """Say which schedules this code declares, and delete those that no code has declared for long.
+
+    Not at once: while releases change, processes of both write the table.
+    """
+    of_code = Schedule.objects.using(database()).filter(source=Schedule.Source.CODE)
+    of_code.filter(key__in=list(periods)).update(declared_at=now)
+    too_old = now - timedelta(hours=settings.undeclared_schedule_hours)
+    of_code.exclude(key__in=list(periods)).filter(Q(declared_at=None) | Q(declared_at__lt=too_old)).delete()
 
 
 def _sync(row: Schedule | None, key: str, period: Period, *, now: datetime) -> None:
     declared = {
-        "task": key,
+        "task": period.task.module_path,
         "cron": period.cron,
         "every_seconds": period.every.total_seconds() if period.every else None,
         "tz": period.tz,
+        "catch_up": period.catch_up,
+        "window_seconds": period.window.total_seconds() if period.window else None,
+        "max_catch_up": period.max_catch_up,
     }
     if row is None:
         fresh = Schedule(key=key, source=Schedule.Source.CODE, enabled=period.enabled, **declared)
         fresh.next_fire_at = fresh.following(last=now, now=now)
         # Another worker may be at the same.
         Schedule.objects.using(database()).bulk_create([fresh], ignore_conflicts=True)
-    elif row.source == Schedule.Source.CODE and any(
-        getattr(row, name) != value for name, value in declared.items()
-    ):
-        for name, value in declared.items():
-            setattr(row, name, value)
+        return
+    changed = [name for name, value in declared.items() if getattr(row, name) != value]
+    if row.source != Schedule.Source.CODE or not changed:
+        return
+    for name, value in declared.items():
+        setattr(row, name, value)
+    if {"cron", "every_seconds", "tz"} & set(changed):
         row.next_fire_at = row.following(last=now, now=now)
-        row.save(update_fields=[*declared, "next_fire_at"], using=database())
+    row.save(update_fields=[*declared, "next_fire_at"], using=database())
 
 
 def fire_due(*, now: datetime) -> int:
-    """Make a job for each schedule that is due at `now`. Returns how many fired here.
+    """Make the jobs of the schedules that are due at `now`. Returns how many schedules fired here.
 
-    However long a schedule was due, it fires once and moves on to its next time after `now`.
+    A schedule of the code fires only where the code declares it: an old release that still runs does not
+    guess at the tasks of the new one, nor the new one at what it has dropped.
     """
     due = Schedule.objects.using(database()).due(now=now)
+    due = due.exclude(Q(source=Schedule.Source.CODE) & ~Q(key__in=list(periods)))
     fired, rest = 0, due
     while batch := list(rest[:FIRED_AT_ONCE]):
         fired += sum(_fire(schedule, now=now) for schedule in batch)
@@ -74,31 +91,63 @@ def fire_due(*, now: datetime) -> int:
     return fired
 
 
-def fire_now(schedule: Schedule) -> Any:
+def fire_now(schedule: Schedule, *, now: datetime) -> Any:
     """Make the schedule's job at once, beside its times. Returns the TaskResult."""
-    return _enqueue(schedule, fire_at=timezone.now())
+    return _enqueue(schedule, fire_at=now)
+
+
+def fire_times(schedule: Schedule, *, now: datetime) -> list[datetime]:
+    """The times up to `now` for which a job is due, by the schedule's policy for what it missed."""
+    limit = schedule.max_catch_up if schedule.catch_up == Schedule.CatchUp.ALL else 1
+    grace = settings.schedule_grace_seconds
+    if schedule.catch_up == Schedule.CatchUp.SKIP:
+        window: float | None = grace
+    else:
+        window = schedule.window_seconds and max(schedule.window_seconds, grace)
+    times = schedule.past(until=now, limit=limit)
+    return [at for at in times if window is None or (now - at).total_seconds() <= window]
 
 
 def _fire(schedule: Schedule, *, now: datetime) -> bool:
-    fire_at = schedule.next_fire_at
     try:
         with immediate(database()):
-            moved = (
-                Schedule.objects.using(database())
-                .filter(pk=schedule.pk, enabled=True, next_fire_at=fire_at)
-                .update(next_fire_at=schedule.following(last=fire_at, now=now), last_fire_at=now)
-            )
-            if moved:
-                _enqueue(schedule, fire_at=fire_at)
+            # Read again, as it is now: somebody else may have moved or changed it, or be at it.
+            waiting = Schedule.objects.using(database()).select_for_update(skip_locked=True)
+            row = waiting.filter(pk=schedule.pk, enabled=True, next_fire_at=schedule.next_fire_at).first()
+            if row is None:
+                return False
+            times = fire_times(row, now=now)
+            for fire_at in times:
+                _enqueue(row, fire_at=fire_at)
+            row.next_fire_at = row.following(last=row.next_fire_at, now=now)
+            row.last_fire_at = now if times else row.last_fire_at
+            row.error = ""
+            row.save(update_fields=["next_fire_at", "last_fire_at", "error"], using=database())
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:  # frontier: one broken schedule must not hold up the others
-        logger.error("schedule did not fire", schedule=schedule.key, error=repr(error))
-        metrics.increment("jobs.schedule_errors", schedule=schedule.key)
+        _note_failure(schedule, error)
         return False
-    if moved:
-        metrics.observe("jobs.schedule_lag", max(0.0, (now - fire_at).total_seconds()), schedule=schedule.key)
-    return bool(moved)
+    if times:
+        lag = (now - times[-1]).total_seconds()
+        metrics.observe("jobs.schedule_lag", max(0.0, lag), schedule=schedule.key)
+        metrics.increment("jobs.schedule_fired", len(times), schedule=schedule.key)
+    else:
+        logger.info(
+            "missed times of a schedule were dropped",
+            schedule=schedule.key,
+            since=schedule.next_fire_at.isoformat(),
+        )
+    return bool(times)
+
+
+def _note_failure(schedule: Schedule, error: Exception) -> None:
+    """Keep the reason where people see it; tell the log once, not at every look."""
+    metrics.increment("jobs.schedule_errors", schedule=schedule.key)
+    text = repr(error)[:255]
+    rows = Schedule.objects.using(database()).filter(pk=schedule.pk)
+    if rows.exclude(error=text).update(error=text):
+        logger.error("schedule did not fire", schedule=schedule.key, error=text)
 
 
 def _enqueue(schedule: Schedule, *, fire_at: datetime) -> Any:

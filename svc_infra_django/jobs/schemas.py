@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from ..api.schemas import Schema
+from ..api.schemas import Schema, Text
 
 StateName = Literal["ready", "running", "succeeded", "failed", "cancelled", "scheduled", "blocked"]
 
@@ -73,15 +73,67 @@ class QueueOut(Schema):
     scheduled: int
 
 
+CatchUpName = Literal["skip", "once", "all"]
+
+
+class ArgumentsIn(Schema):
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class ScheduleFields(Schema):
+    """What a schedule is made of; of a cron expression and an interval, exactly one."""
+
+    task: Annotated[str, Text(max_length=255)]
+    args: ArgumentsIn = ArgumentsIn()
+    queue: Annotated[str, Text(max_length=64)] = Field("", description="Empty for the task's own.")
+    cron: Annotated[str, Text(max_length=255)] = Field("", description="Five fields, as in crontab(5).")
+    every_seconds: float | None = None
+    tz: Annotated[str, Text(max_length=64)] = Field("UTC", description="A name of the IANA database.")
+    catch_up: CatchUpName = Field("once", description="What becomes of missed times.")
+    window_seconds: float | None = Field(None, description="Times that are longer past are not made up for.")
+    max_catch_up: int = Field(24, description="At most so many missed times at once.")
+    enabled: bool = True
+
+
+class ScheduleIn(ScheduleFields):
+    key: Annotated[str, Text(min_length=1, max_length=255)]
+
+
+class ScheduleChange(ScheduleFields):
+    """What is left out stays as it is."""
+
+    task: Annotated[str, Text(max_length=255)] = ""
+
+
 class ScheduleOut(Schema):
     id: UUID
     key: str
     task: str
+    arguments: dict[str, Any] = Field(description="Redacted as those of jobs are.")
     queue: str
     cron: str
     every_seconds: float | None
     tz: str
+    catch_up: CatchUpName
+    window_seconds: float | None
+    max_catch_up: int
     enabled: bool
     source: Literal["code", "admin"]
     next_fire_at: datetime
     last_fire_at: datetime | None
+    error: str = Field(description="Why it did not fire when it was due last.")
+
+    @staticmethod
+    def resolve_arguments(schedule: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = schedule.shown_arguments()
+        return shown
+
+
+class ScheduleDetail(ScheduleOut):
+    upcoming: list[datetime] = Field(description="The next five times.")
+
+    @staticmethod
+    def resolve_upcoming(schedule: Any) -> list[datetime]:
+        times: list[datetime] = schedule.upcoming()
+        return times

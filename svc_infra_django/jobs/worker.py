@@ -37,7 +37,7 @@ from .decorators import discover, queue_names, task_at
 from .errors import UnknownTask
 from .models import Job, Queue, Worker
 from .runner import arun, broken, run
-from .scheduler import fire_due, sync_schedules
+from .scheduler import fire_due, keep_schedules, sync_schedules
 from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
@@ -45,6 +45,7 @@ logger = get_logger("svc_infra_django.jobs")
 BUSY_POLL_SECONDS = 0.01
 DEPTH_SECONDS = 15.0
 QUEUES_SECONDS = 2.0
+KEEP_SCHEDULES_SECONDS = 600.0
 LAST_WRITE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 2.0
 
@@ -438,9 +439,15 @@ class JobWorker:
     def _schedule(self) -> None:
         """Fire the periodic schedules that are due."""
         self._until_it_works(lambda: sync_schedules(now=turn.database_now()))
+        kept_at = monotonic()
 
         def once() -> float:
-            fire_due(now=turn.database_now())
+            nonlocal kept_at
+            now = turn.database_now()
+            fire_due(now=now)
+            if monotonic() - kept_at > KEEP_SCHEDULES_SECONDS:
+                keep_schedules(now=now)
+                kept_at = monotonic()
             return settings.schedule_seconds
 
         self._repeat(once)

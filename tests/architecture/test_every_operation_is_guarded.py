@@ -84,6 +84,7 @@ BODIES = {
     "/api/auth/mfa/disable": {"code": "000000"},
     "/api/auth/mfa/totp/confirm": {"code": "000000"},
     "/api/auth/password/change": {"current_password": "wrong", "password": "another long enough one 8"},
+    "/api/jobs/schedules": {"key": "mine", "task": "tests.jobs.work.hourly", "every_seconds": 60},
     "/api/rbac/assignments": {"role": str(uuid4()), "user": "1"},
     "/api/rbac/roles": {"name": "clerk", "permissions": []},
     "/api/webhooks/endpoints": {"url": "https://receiver.example/hook"},

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,7 +34,8 @@ def act(client: Client, model: str, action: str, *keys: Any) -> Any:
 def schedule_form(**fields: Any) -> dict[str, Any]:
     return {
         "key": "mine", "task": "tests.jobs.work.add", "args": '{"args": [1]}', "queue": "",
-        "cron": "*/5 * * * *", "every_seconds": "", "tz": "Europe/London", "enabled": "on", **fields,
+        "cron": "*/5 * * * *", "every_seconds": "", "tz": "Europe/London", "enabled": "on",
+        "catch_up": "once", "window_seconds": "", "max_catch_up": "24", **fields,
     }  # fmt: skip
 
 
@@ -157,6 +158,10 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
         ("args", "[1]", "kwargs"),
         ("args", '{"args": 1}', "kwargs"),
         ("queue", "mial", "No task declares"),
+        ("window_seconds", "-1", "More than 0"),
+        ("max_catch_up", "0", "Between 1 and 1000"),
+        ("max_catch_up", "99999", "Between 1 and 1000"),
+        ("catch_up", "odd", "not one of the available choices"),
         ("args", "[" * 100_000, "nested too deeply"),
         ("args", '{"args": ["\\u0000"]}', "NUL"),
     ],
@@ -177,12 +182,37 @@ def test_a_schedule_of_the_code_that_was_edited_is_the_admins(admin: Client) -> 
 
     page = admin.get(f"{BASE}/schedule/{row.pk}/change/")
     assert page.status_code == 200
-    data = {"args": "{}", "queue": "", "cron": "", "every_seconds": "60", "tz": "UTC", "enabled": "on"}
+    data = schedule_form(args="{}", cron="", every_seconds="60", tz="UTC")
     assert admin.post(f"{BASE}/schedule/{row.pk}/change/", data).status_code == 302
     sync_schedules(now=timezone.now())
 
     row.refresh_from_db()
     assert (row.source, row.every_seconds) == ("admin", 60)
+
+
+def test_the_next_runs_are_shown_by_both_clocks(admin: Client) -> None:
+    row = Schedule.objects.create(
+        key="s", task="tests.jobs.work.hourly", cron="30 2 * * *", tz="America/New_York", error="it broke",
+        next_fire_at=datetime(2026, 3, 7, 7, 30, tzinfo=UTC),
+    )  # fmt: skip
+
+    page = admin.get(f"{BASE}/schedule/{row.pk}/change/").content.decode()
+
+    assert "Sat 2026-03-07 02:30:00 EST = 2026-03-07 01:30:00 CST" in page
+    assert "Sun 2026-03-08 03:00:00 EDT" in page
+    assert "it broke" in page
+
+
+@pytest.mark.parametrize("fields", [{"tz": "Mars/Olympus"}, {"cron": "", "every_seconds": "1e300"}])
+def test_a_bad_change_is_refused_and_shown_again(admin: Client, fields: dict[str, str]) -> None:
+    row = Schedule.objects.create(
+        key="s", task="tests.jobs.work.add", cron="* * * * *", next_fire_at=timezone.now()
+    )
+
+    answer = admin.post(f"{BASE}/schedule/{row.pk}/change/", schedule_form(**fields))
+
+    assert answer.status_code == 200
+    assert "Please correct the error" in answer.content.decode()
 
 
 def test_schedules_are_switched_off_and_on_and_fired(admin: Client) -> None:

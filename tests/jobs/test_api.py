@@ -16,14 +16,17 @@ from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
 
-URL = "/api/jobs"
+URL, JSON = "/api/jobs", "application/json"
+WRITTEN = {"/schedules": {"key": "k", "task": "t"}}
 MISSING = "019ab39e-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
 def operator(user: Any) -> Client:
     user.user_permissions.add(
-        *Permission.objects.filter(content_type__app_label="svc_jobs", codename__regex="^(view|change)_")
+        *Permission.objects.filter(
+            content_type__app_label="svc_jobs", codename__regex="^(view|change|add|delete)_"
+        )
     )
     client = Client()
     client.force_login(user)
@@ -43,8 +46,13 @@ def test_a_stranger_is_told_which_permission_is_missing(stranger: Any) -> None:
         ("post", "/queues/default/pause", "change_queue"),
         ("post", "/queues/default/resume", "change_queue"),
         ("get", "/schedules", "view_schedule"),
+        ("get", f"/schedules/{MISSING}", "view_schedule"),
+        ("post", "/schedules", "add_schedule"),
+        ("patch", f"/schedules/{MISSING}", "change_schedule"),
+        ("delete", f"/schedules/{MISSING}", "delete_schedule"),
+        ("post", f"/schedules/{MISSING}/fire", "change_schedule"),
     ):
-        answer = getattr(client, method)(URL + path)
+        answer = getattr(client, method)(URL + path, data=WRITTEN.get(path, {}), content_type=JSON)
         assert (answer.status_code, answer.json()["permission"]) == (403, f"svc_jobs.{permission}")
 
 
@@ -174,3 +182,97 @@ def test_lists_ask_as_much_for_fifty_rows_as_for_one(operator: Client, path: str
     fill(49)
     assert Job.objects.count() == 50
     assert queries() == one
+
+
+def write(client: Client, method: str, path: str = "", **body: Any) -> Any:
+    return getattr(client, method)(f"{URL}/schedules{path}", data=body, content_type=JSON)
+
+
+@pytest.fixture
+def written(operator: Client) -> dict[str, Any]:
+    answer = write(
+        operator, "post", key="mine", task="tests.jobs.work.add", args={"args": [1]}, cron="*/5 * * * *"
+    )
+    assert answer.status_code == 201
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def test_a_schedule_is_written_looked_at_changed_and_deleted(
+    operator: Client, written: dict[str, Any]
+) -> None:
+    assert (written["source"], written["arguments"]["args"], len(written["upcoming"])) == ("admin", [1], 5)
+    path = f"/{written['id']}"
+
+    changed = write(operator, "patch", path, cron="", every_seconds=60, catch_up="all", window_seconds=3600)
+    assert changed.json()["every_seconds"] == 60
+    looked_at = operator.get(f"{URL}/schedules{path}").json()
+    assert (looked_at["catch_up"], looked_at["args" if "args" in looked_at else "cron"]) == ("all", "")
+
+    assert operator.delete(f"{URL}/schedules{path}").status_code == 204
+    gone = operator.get(f"{URL}/schedules{path}")
+    assert (gone.status_code, gone.json()["code"]) == (404, "jobs.schedule_not_found")
+
+
+def test_a_schedule_is_fired_by_hand(operator: Client, written: dict[str, Any]) -> None:
+    answer = write(operator, "post", f"/{written['id']}/fire")
+
+    assert (answer.status_code, answer.json()["task"]) == (201, "tests.jobs.work.add")
+    assert Schedule.objects.get().last_fire_at is None
+
+
+def test_a_schedule_that_is_broken_can_be_switched_off(operator: Client, written: dict[str, Any]) -> None:
+    Schedule.objects.update(task="no.such")
+
+    assert write(operator, "patch", f"/{written['id']}", enabled=False).json()["enabled"] is False
+    assert write(operator, "patch", f"/{written['id']}", tz="UTC").status_code == 422
+    assert operator.get(f"{URL}/schedules/{written['id']}").json()["upcoming"] == []
+
+
+def test_a_schedule_of_the_code_is_disabled_not_deleted(operator: Client) -> None:
+    row = Schedule.objects.create(
+        key="a", task="tests.jobs.work.hourly", every_seconds=5, next_fire_at=timezone.now(), source="code"
+    )
+
+    answer = operator.delete(f"{URL}/schedules/{row.pk}")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "jobs.schedule_of_the_code")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"cron": "0 0 31 2 *"}, "/body/cron"),
+        ({"cron": "* * *"}, "/body/cron"),
+        ({"cron": "* * * * *", "every_seconds": 5}, "/body/cron"),
+        ({}, "/body/cron"),
+        ({"every_seconds": 0.001}, "/body/every_seconds"),
+        ({"every_seconds": "inf"}, "/body/every_seconds"),
+        ({"cron": "* * * * *", "tz": "Mars/Olympus"}, "/body/tz"),
+        ({"cron": "* * * * *", "task": "no.such"}, "/body/task"),
+        ({"cron": "* * * * *", "task": "os.system"}, "/body/task"),
+        ({"cron": "* * * * *", "args": {"args": ["x"] * 9}}, "/body/args"),
+        ({"cron": "* * * * *", "args": {"args": ["a\x00"]}}, "/body/args/args/0"),
+        ({"cron": "* * * * *", "args": {"args": ["x" * 1_000_000]}}, "/body/args"),
+        ({"cron": "* * * * *", "args": []}, "/body/args"),
+        ({"cron": "* * * * *", "queue": "mial"}, "/body/queue"),
+        ({"cron": "* * * * *", "catch_up": "never"}, "/body/catch_up"),
+        ({"cron": "* * * * *", "window_seconds": 0}, "/body/window_seconds"),
+        ({"cron": "* * * * *", "max_catch_up": 10**9}, "/body/max_catch_up"),
+        ({"cron": "* * * * *", "key": ""}, "/body/key"),
+        ({"cron": "* * * * *", "key": "taken"}, "/body/key"),
+        ({"cron": "* * * * *", "key": "a\x00b"}, "/body/key"),
+        ({"cron": "* * * * *", "odd": 1}, "/body/odd"),
+    ],
+)
+def test_a_schedule_that_could_never_fire_is_refused(
+    operator: Client, body: dict[str, Any], pointer: str
+) -> None:
+    Schedule.objects.create(key="taken", task="x", every_seconds=5, next_fire_at=timezone.now())
+
+    usual = {"key": "new", "task": "tests.jobs.work.add", "args": {"args": [1]}}
+    answer = write(operator, "post", **{**usual, **body})
+
+    assert answer.status_code == 422
+    assert pointer in [error["pointer"] for error in answer.json()["errors"]], answer.json()
+    assert Schedule.objects.count() == 1

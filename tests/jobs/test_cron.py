@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from svc_infra_django.jobs.cron import next_cron, next_interval
+from svc_infra_django.jobs.cron import last_crons, last_intervals, next_cron, next_interval
 from svc_infra_django.jobs.errors import BadSchedule
 
 NEW_YORK, LONDON, LORD_HOWE = "America/New_York", "Europe/London", "Australia/Lord_Howe"
@@ -29,6 +29,70 @@ def test_a_fixed_time_in_the_gap_fires_at_the_first_instant_after_it() -> None:
         "2026-03-08T03:00-04:00",
         "2026-03-09T02:30-04:00",
     ]
+
+
+def test_where_midnight_is_missing_a_daily_time_fires_at_the_first_instant_of_the_day() -> None:
+    assert fires("0 0 * * *", "America/Sao_Paulo", "2018-11-02T12:00", 3) == [
+        "2018-11-03T00:00-03:00",
+        "2018-11-04T01:00-02:00",
+        "2018-11-05T00:00-02:00",
+    ]
+
+
+def test_where_midnight_comes_twice_a_daily_time_fires_the_first_time() -> None:
+    assert fires("30 23 * * *", "America/Sao_Paulo", "2018-02-16T12:00", 3) == [
+        "2018-02-16T23:30-02:00",
+        "2018-02-17T23:30-02:00",
+        "2018-02-18T23:30-03:00",
+    ]
+
+
+def test_half_an_hour_of_change_moves_a_fixed_time_no_further_than_it_must() -> None:
+    assert fires("15 2 * * *", LORD_HOWE, "2026-10-03T12:00", 2) == [
+        "2026-10-04T02:30+11:00",
+        "2026-10-05T02:15+11:00",
+    ]
+    assert fires("45 1 * * *", LORD_HOWE, "2026-04-04T12:00", 2) == [
+        "2026-04-05T01:45+11:00",
+        "2026-04-06T01:45+10:30",
+    ]
+
+
+def test_a_zone_without_changes_and_off_the_hour() -> None:
+    assert fires("30 2 * * *", "Asia/Kolkata", "2026-03-07T12:00", 1) == ["2026-03-08T02:30+05:30"]
+
+
+@pytest.mark.parametrize(
+    ("zone", "start"),
+    [(NEW_YORK, "2026-03-08T00:30"), (NEW_YORK, "2026-11-01T00:30"), (LONDON, "2026-10-25T00:30")],
+)
+def test_every_hour_is_every_hour_that_passes(zone: str, start: str) -> None:
+    at = datetime.fromisoformat(start).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+    at = next_cron("0 * * * *", zone=zone, after=at)
+
+    for _ in range(6):
+        following = next_cron("0 * * * *", zone=zone, after=at)
+        assert following - at == timedelta(hours=1)
+        at = following
+
+
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ("0 0 L * *", "2026-01-31"),
+        ("0 0 29 2 *", "2028-02-29"),
+        ("0 0 * FEB SUN", "2026-02-01"),
+        ("0 0 * 2 0", "2026-02-01"),
+        ("0 0 * 2 7", "2026-02-01"),
+        ("0 0 1-5/2 2 *", "2026-02-01"),
+        ("0 0 13 * FRI", "2026-01-02"),
+        ("@monthly", "2026-02-01"),
+    ],
+)
+def test_what_crontabs_say(expression: str, found: str) -> None:
+    after = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+
+    assert f"{next_cron(expression, zone='UTC', after=after):%Y-%m-%d}" == found
 
 
 def test_two_fixed_times_in_the_gap_make_one_fire() -> None:
@@ -92,7 +156,7 @@ def test_what_never_comes_is_refused(expression: str) -> None:
     with pytest.raises(BadSchedule) as caught:
         next_cron(expression, zone="UTC", after=datetime(2026, 1, 1, tzinfo=UTC))
 
-    assert caught.value.errors[0].pointer == "/cron"
+    assert caught.value.errors[0].pointer == "/body/cron"
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "\x00"])
@@ -163,3 +227,40 @@ def test_an_interval_of_nothing_is_refused() -> None:
 
     with pytest.raises(BadSchedule):
         next_interval(timedelta(0), last=now, now=now)
+
+
+@given_settings(max_examples=60, deadline=None)
+@given(
+    instants,
+    st.sampled_from([NEW_YORK, LONDON, LORD_HOWE, "UTC"]),
+    minutes,
+    hours,
+    st.integers(1, 400),
+    st.integers(1, 8),
+)
+def test_the_last_times_are_what_a_walk_from_the_first_finds(
+    after: datetime, zone: str, minute: str, hour: str, span: int, limit: int
+) -> None:
+    expression, until = f"{minute} {hour} * * *", after + timedelta(hours=span)
+    first = next_cron(expression, zone=zone, after=after)
+
+    walked, at = [], first
+    while at <= until:
+        walked.append(at)
+        at = next_cron(expression, zone=zone, after=at)
+
+    if walked:
+        assert last_crons(expression, zone=zone, first=first, until=until, limit=limit) == walked[-limit:]
+
+
+@given(instants, st.floats(0.1, 1e5), st.floats(0, 1e6), st.integers(1, 50))
+def test_the_last_intervals_end_before_the_next_one(
+    first: datetime, every: float, span: float, limit: int
+) -> None:
+    step, until = timedelta(seconds=every), first + timedelta(seconds=span)
+
+    found = last_intervals(step, first=first, until=until, limit=limit)
+
+    assert 1 <= len(found) <= limit
+    assert found[-1] <= until < found[-1] + step
+    assert found[0] == first or len(found) == limit

@@ -55,6 +55,11 @@ def record(path: str, word: str = "ran") -> None:
 
 
 @task(takes_context=True)
+def note_fire_at(context: TaskContext, path: str) -> None:
+    note(path, context.fire_at.isoformat() if context.fire_at else "None")
+
+
+@task(takes_context=True)
 def record_pid(context: TaskContext, path: str) -> None:
     note(path, f"{context.idempotency_key} {context.attempt} {os.getpid()}")
 
