@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.utils.functional import SimpleLazyObject, empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,47 @@ class Principal:
     def is_delegated(self) -> bool:
         """True for keys and other credentials that act for a user without being the user."""
         return self.method == "api_key"
+
+
+if TYPE_CHECKING:
+    _Lazy = SimpleLazyObject[Any]
+else:
+    # Generic for the type checker only.
+    _Lazy = SimpleLazyObject
+
+
+class LazyUser(_Lazy):
+    """A user who is read from the database when more is asked than the key and whether they are active.
+
+    Whoever makes one has made sure a moment ago that the user is there and active.
+    """
+
+    def __init__(self, pk: Any, read: Callable[[], Any]) -> None:
+        super().__init__(read)
+        self.__dict__["_pk"] = pk
+
+    @property
+    def pk(self) -> Any:
+        return self._pk if self._wrapped is empty else self._wrapped.pk
+
+    @property
+    def is_active(self) -> bool:
+        return True if self._wrapped is empty else self._wrapped.is_active
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True if self._wrapped is empty else self._wrapped.is_authenticated
+
+    @property
+    def is_anonymous(self) -> bool:
+        return False if self._wrapped is empty else self._wrapped.is_anonymous
+
+
+def loaded(user: Any) -> Any:
+    """The user, read now if it was not yet: for code on an event loop, which could not read it later."""
+    if isinstance(user, LazyUser) and user._wrapped is empty:
+        user._setup()
+    return user
 
 
 PATTERN = re.compile(r"\*|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)*\.(\*|[A-Za-z0-9_-]+)")

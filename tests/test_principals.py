@@ -6,7 +6,7 @@ from django.contrib.auth.models import AnonymousUser, Permission
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svc_infra_django.principals import Principal, covered
+from svc_infra_django.principals import LazyUser, Principal, covered, loaded
 
 VIEW = "auth.view_group"
 
@@ -101,3 +101,37 @@ def test_a_star_is_no_piece_of_a_word(pattern: str) -> None:
 def test_one_string_is_not_a_collection_of_patterns() -> None:
     with pytest.raises(TypeError):
         covered("orders.add_order", "svc.*")
+
+
+def test_a_lazy_user_is_read_when_more_is_asked_than_the_key(user, django_assert_num_queries) -> None:
+    lazy = LazyUser(user.pk, lambda: type(user).objects.get(pk=user.pk))
+
+    with django_assert_num_queries(0):
+        assert (lazy.pk, lazy.is_active, lazy.is_authenticated, lazy.is_anonymous) == (
+            user.pk,
+            True,
+            True,
+            False,
+        )
+    with django_assert_num_queries(1):
+        assert lazy.username == "ada"
+        assert isinstance(lazy, type(user))
+        assert lazy == user
+
+
+def test_what_is_set_on_a_lazy_user_is_set_on_the_user(user) -> None:
+    lazy = LazyUser(user.pk, lambda: type(user).objects.get(pk=user.pk))
+    lazy.is_active = False
+    lazy.save()
+
+    assert lazy.is_active is False
+    assert not type(user).objects.get(pk=user.pk).is_active
+
+
+def test_a_user_is_loaded_once(user, django_assert_num_queries) -> None:
+    lazy = LazyUser(user.pk, lambda: type(user).objects.get(pk=user.pk))
+
+    with django_assert_num_queries(1):
+        assert loaded(lazy) is lazy
+        assert loaded(lazy).username == "ada"
+    assert loaded(user) is user

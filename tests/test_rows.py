@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from django.contrib.auth.models import AnonymousUser
-from django.db import models
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import connection, models
 
 from svc_infra_django import rows
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.principals import Principal
+from svc_infra_django.rows import PreparedLookup
 
 
 class Parcel(models.Model):
@@ -86,3 +88,30 @@ def test_processes_that_fork_make_different_ids(processes: int) -> None:
     for _ in pipes:
         os.wait()
     assert len(made) == processes * 100
+
+
+def test_a_prepared_lookup_gives_what_the_queryset_gives(user, django_assert_num_queries) -> None:
+    columns = [field.attname for field in User._meta.concrete_fields]
+    lookup = PreparedLookup(lambda: User.objects.values_list(*columns))
+    expected = User.objects.values_list(*columns).get(pk=user.pk)
+
+    for _ in range(2):
+        with django_assert_num_queries(1):
+            assert lookup.get(user.pk, using="default") == expected
+    assert lookup.get(user.pk + 1, using="default") is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_prepared_lookup_serves_every_thread(make_user) -> None:
+    user = make_user("ada")
+    lookup = PreparedLookup(lambda: User.objects.values_list("pk", "date_joined"))
+    expected = (user.pk, User.objects.get(pk=user.pk).date_joined)
+
+    def asked(_: int) -> object:
+        try:
+            return lookup.get(user.pk, using="default")
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(asked, range(12))) == {expected}

@@ -26,6 +26,10 @@ class AccountsSettings(Section):
     token_leeway_seconds: int = Field(10, ge=0, le=60)
     """How far the clocks of two machines may differ when times in a token are checked."""
 
+    revocation_seconds: float = Field(2, ge=0, le=60)
+    """How long a process may take an access token for good after its session ended, its user was disabled
+    or the password changed. 0 asks the database on every request."""
+
     session_seconds: int = Field(30 * DAY, ge=MINUTE)
     """The absolute end of a session, counted from its login. Refreshing never moves it."""
 

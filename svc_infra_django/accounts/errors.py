@@ -7,6 +7,7 @@ from ..errors import (
     ConflictError,
     PermissionDeniedError,
     RateLimitedError,
+    UnavailableError,
     ValidationError,
 )
 
@@ -26,6 +27,12 @@ class InvalidAccessToken(AuthenticationError):
     def __init__(self) -> None:
         # RFC 6750, section 3.1
         super().__init__(headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+class SessionsUnreadable(UnavailableError):
+    """Whether this login still stands cannot be found out now; try again."""
+
+    code = "accounts.sessions_unreadable"
 
 
 class InvalidRefreshToken(AuthenticationError):

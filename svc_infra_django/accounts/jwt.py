@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import jwt
+from django.core.signals import setting_changed
 from jwt.exceptions import InvalidTokenError
 from rest_framework_simplejwt import tokens
 from rest_framework_simplejwt.backends import TokenBackend
@@ -18,6 +24,10 @@ ALGORITHM = "HS256"
 TYPE = "at+jwt"
 MAX_LENGTH = 4096
 REQUIRED = ("exp", "iat", "jti", "sub", "iss", "aud", "sid")
+CLAIMS_LIMIT = 20_000
+
+# RFC 7515, section 2: no padding. Lenient decoders would take many spellings of one token.
+COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 class InvalidJWT(Exception):
@@ -80,14 +90,76 @@ class AccessToken(tokens.AccessToken):
         return timedelta(seconds=settings.access_token_seconds)
 
     def get_token_backend(self) -> KeyRing:
-        return KeyRing()
+        return key_ring()
 
-    @classmethod
-    def opened(cls, token: str) -> AccessToken:
-        """Verify `token`. Raises InvalidJWT, whatever is wrong with it."""
-        if len(token) > MAX_LENGTH or not token.isascii():
-            raise InvalidJWT
-        try:
-            return cls(token)  # type: ignore[arg-type]  # simplejwt's hint names its own class, its code takes text
-        except (TokenError, ArithmeticError, TypeError, ValueError):
-            raise InvalidJWT from None
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a verified token says: whose it is, of which session, until when."""
+
+    subject: str
+    session_id: UUID
+    expires_at: int
+
+
+def opened(token: str, *, now: datetime) -> Claims:
+    """Verify `token`. Raises InvalidJWT, whatever is wrong with it.
+
+    The claims of a good token are remembered under a digest of the whole of it, until it expires: its
+    signature is checked once in each process.
+    """
+    if len(token) > MAX_LENGTH or not COMPACT.fullmatch(token):
+        raise InvalidJWT
+    digest = sha256(token.encode()).digest()
+    claims = _verified.get(digest)
+    if claims is None:
+        claims = _verify(token)
+        _verified.put(digest, claims)
+    if claims.expires_at <= now.timestamp() - settings.token_leeway_seconds:
+        raise InvalidJWT
+    return claims
+
+
+def _verify(token: str) -> Claims:
+    try:
+        # simplejwt's hint names its own class, its code takes text.
+        claims = AccessToken(token)  # type: ignore[arg-type]
+        return Claims(str(claims["sub"]), UUID(claims["sid"]), int(claims["exp"]))
+    except (TokenError, ArithmeticError, AttributeError, TypeError, ValueError):
+        raise InvalidJWT from None
+
+
+@cache
+def key_ring() -> KeyRing:
+    """The ring of the present settings, prepared once."""
+    return KeyRing()
+
+
+class _Verified:
+    """Claims by the digest of their token, in two generations: the older goes when the younger is full."""
+
+    def __init__(self) -> None:
+        self._young: dict[bytes, Claims] = {}
+        self._old: dict[bytes, Claims] = {}
+
+    def get(self, digest: bytes) -> Claims | None:
+        return self._young.get(digest) or self._old.get(digest)
+
+    def put(self, digest: bytes, claims: Claims) -> None:
+        if len(self._young) >= CLAIMS_LIMIT // 2:
+            self._old, self._young = self._young, {}
+        self._young[digest] = claims
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+
+
+_verified = _Verified()
+
+
+def _forget_keys(**_: Any) -> None:
+    key_ring.cache_clear()
+    _verified.clear()
+
+
+setting_changed.connect(_forget_keys, dispatch_uid="svc_infra_django.accounts.jwt")

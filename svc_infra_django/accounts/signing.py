@@ -6,6 +6,7 @@ Of a key in a mail nothing is stored. Using it changes the state, so it cannot b
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -72,10 +73,17 @@ def password_states(user: Any) -> list[str]:
 
 def has_password_state(user: Any, state: str) -> bool:
     """Whether the user's password is still what it was when `state` was taken."""
-    return any(hmac.compare_digest(known, state) for known in password_states(user))
+    return any(
+        hmac.compare_digest(known, state)
+        for known in _states("accounts.password_state", user.pk, user.password)
+    )
 
 
 def keyed_states(purpose: str, *parts: object) -> list[str]:
     """Keyed digests of `parts`, one under each of the keys for `purpose`, the present one first."""
+    return list(_states(purpose, *parts))
+
+
+def _states(purpose: str, *parts: object) -> Iterator[str]:
     message = "\x00".join(str(part) for part in parts).encode("utf-8", "replace")
-    return [hmac.new(key, message, sha256).hexdigest() for key in derived_keys(purpose)]
+    return (hmac.digest(key, message, "sha256").hex() for key in derived_keys(purpose))

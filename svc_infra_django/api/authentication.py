@@ -8,6 +8,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
+from asgiref.sync import iscoroutinefunction
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
@@ -18,7 +19,7 @@ from django_otp.models import Device
 
 from ..app_config import declared
 from ..errors import AuthenticationError
-from ..principals import Principal
+from ..principals import Principal, loaded
 from .conf import settings
 from .errors import AmbiguousCredentials, CsrfFailed
 
@@ -111,6 +112,9 @@ class Authentication:
         principal = identified(request)
         if principal is None:
             raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
+        view = getattr(request.resolver_match, "func", None)
+        if iscoroutinefunction(view):
+            loaded(principal.user)
         return principal
 
 

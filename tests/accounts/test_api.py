@@ -8,6 +8,7 @@ from django.test import Client
 from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.plugins.otp_static.models import StaticDevice
 
+from svc_infra_django.accounts import issue_tokens
 from svc_infra_django.accounts.models import AuthSession
 from svc_infra_django.apikeys import issue_key
 from tests.conftest import PASSWORD
@@ -233,6 +234,17 @@ def test_an_asynchronous_caller_is_served_the_same(make_user: Any, async_client:
         return int((await async_client.get("/api/auth/me", headers=headers)).status_code)
 
     assert async_to_sync(visit)() == 200
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.urls("tests.accounts.asynchronous")
+def test_an_asynchronous_operation_has_its_user_at_hand(make_user: Any, async_client: Any) -> None:
+    token = issue_tokens(make_user("ada"), amr=("pwd",)).access_token
+
+    async def ask() -> Any:
+        return (await async_client.get("/api/name", headers={"Authorization": f"Bearer {token}"})).json()
+
+    assert [async_to_sync(ask)() for _ in range(2)] == [{"name": "ada"}] * 2
 
 
 def test_no_log_line_holds_a_password_or_a_token(user: Any, visitor: Any, caplog: Any) -> None:

@@ -18,6 +18,7 @@ from ..models import AuthSession
 from ..querysets import AuthSessionQuerySet
 from ..signing import RESET, bad_key, demand_state, password_state, reset_state, subject_of
 from ..tasks import send_notice, send_reset_mail
+from .ending_sessions import revoke_sessions
 from .enrolling_mfa import prove_password
 from .issuing_tokens import Client
 from .signing_up import demand_good_password, prove, take_mail_slots
@@ -81,6 +82,6 @@ def _set(user: Any, password: str) -> None:
 
 
 def _announce(user: Any, *, ended: AuthSessionQuerySet, by_reset: bool, now: datetime) -> None:
-    ended.revoke(now=now, reason=AuthSession.Reason.PASSWORD)
+    revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.PASSWORD, now=now)
     send_notice.enqueue(str(user.pk), "password_changed")
     PASSWORD_CHANGED.emit(PasswordChanged(user_id=str(user.pk), by_reset=by_reset), owner=user)

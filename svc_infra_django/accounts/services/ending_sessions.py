@@ -9,12 +9,15 @@ from django.db import transaction
 
 from ..events import SESSION_ENDED, SESSIONS_ENDED, SessionEnded, SessionsEnded
 from ..models import AuthSession
+from ..querysets import AuthSessionQuerySet
+from .remembering_sessions import forget_sessions
 
 
 @transaction.atomic
 def end_session(session: AuthSession, *, reason: AuthSession.Reason, now: datetime) -> None:
     """End the session; one that is over already stays as it was."""
-    if AuthSession.objects.filter(pk=session.pk).revoke(now=now, reason=reason):
+    mine = AuthSession.objects.filter(pk=session.pk)
+    if revoke_sessions(mine, user_id=session.owner_id, reason=reason, now=now):
         payload = SessionEnded(user_id=str(session.owner_id), session_id=session.pk)
         SESSION_ENDED.emit(payload, owner=session.owner, tenant=session.tenant)
 
@@ -22,6 +25,13 @@ def end_session(session: AuthSession, *, reason: AuthSession.Reason, now: dateti
 @transaction.atomic
 def end_all_sessions(user: Any, *, reason: AuthSession.Reason, now: datetime) -> int:
     """End every session of the user in every tenant; how many there were."""
-    count = AuthSession.objects.of_user(user).revoke(now=now, reason=reason)
+    count = revoke_sessions(AuthSession.objects.of_user(user), user_id=user.pk, reason=reason, now=now)
     SESSIONS_ENDED.emit(SessionsEnded(user_id=str(user.pk), count=count), owner=user)
+    return count
+
+
+def revoke_sessions(sessions: AuthSessionQuerySet, *, user_id: Any, reason: str, now: datetime) -> int:
+    """End those of the user's sessions that are not ended yet, in every process; how many that were."""
+    count = sessions.revoke(now=now, reason=reason)
+    forget_sessions(user_id)
     return count

@@ -32,6 +32,7 @@ from ..hashing import new_recovery_code, plain_recovery_code, token_digest
 from ..models import AuthSession, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
 from ..tasks import send_notice
 from ..totp import enrolment_url, qr_svg, shown
+from .ending_sessions import revoke_sessions
 from .logging_in import check_password
 from .throttling import forget, take_slot
 from .verifying_mfa import Proven, forget_codes, prove_factor, take_code_slot, use_challenge
@@ -179,7 +180,8 @@ def confirm_totp(principal: Principal, code: str, *, now: datetime) -> Confirmed
     with transaction.atomic():
         forget_codes(user)
         TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
-        AuthSession.objects.others(principal).revoke(now=now, reason=AuthSession.Reason.MFA)
+        others = AuthSession.objects.others(principal)
+        revoke_sessions(others, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
         send_notice.enqueue(str(user.pk), "mfa_enabled")
         MFA_ENABLED.emit(MFAEnabled(user_id=str(user.pk), device=device.name), owner=user)
@@ -210,7 +212,8 @@ def disable_mfa(principal: Principal, code: str, *, now: datetime) -> None:
             device.delete()
         RecoveryCode.objects.filter(owner=user).delete()
         MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
-        AuthSession.objects.others(principal).revoke(now=now, reason=AuthSession.Reason.MFA)
+        others = AuthSession.objects.others(principal)
+        revoke_sessions(others, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
         send_notice.enqueue(str(user.pk), "mfa_disabled")
         MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 

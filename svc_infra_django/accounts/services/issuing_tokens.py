@@ -23,6 +23,7 @@ from ..jwt import AccessToken
 from ..models import AuthSession, RefreshToken
 from ..signing import password_state
 from ..tasks import send_notice
+from .ending_sessions import revoke_sessions
 
 IPV6_PREFIX = 64
 
@@ -145,7 +146,8 @@ def _end_if_reused(digest: str, *, client: Client, now: datetime) -> None:
     if reused is None:
         return
     session = reused.session
-    if AuthSession.objects.filter(pk=session.pk).revoke(now=now, reason=AuthSession.Reason.REUSE):
+    family = AuthSession.objects.filter(pk=session.pk)
+    if revoke_sessions(family, user_id=session.owner_id, reason=AuthSession.Reason.REUSE, now=now):
         logger.warning("refresh token reused", session_id=str(session.pk), user_id=str(session.owner_id))
         payload = SessionReuseDetected(
             user_id=str(session.owner_id), session_id=session.pk, client_address=client.address

@@ -218,3 +218,43 @@ def test_tokens_of_another_kind_are_not_access_tokens(ada: Any, user: Any) -> No
     _, key = issue_key(owner=user, name="a key")
     for other in (ada.tokens["refresh_token"], key):
         assert ada.get("me", token=other).status_code == 401
+
+
+def test_verified_claims_hold_no_token_and_belong_to_the_whole_of_it(token: str) -> None:
+    from svc_infra_django.accounts import jwt as access
+
+    assert not is_refused(token)
+    kept = {**access._verified._young, **access._verified._old}
+    assert kept
+    assert token not in repr(kept)
+    assert token.rpartition(".")[2] not in repr(kept)
+
+    head, payload, signature = token.split(".")
+    changed = "A" if signature[0] != "A" else "B"
+    assert is_refused(f"{head}.{payload}.{changed}{signature[1:]}")
+    assert is_refused(token + "=")
+    assert is_refused(f"{token}.")
+
+
+def test_the_memory_of_verified_claims_is_bounded(monkeypatch: Any) -> None:
+    from svc_infra_django.accounts import jwt as access
+
+    monkeypatch.setattr(access, "CLAIMS_LIMIT", 20)
+    small = access._Verified()
+    claims = access.Claims("7", uuid4(), 1)
+    for number in range(100):
+        small.put(bytes([number]), claims)
+
+    known = [number for number in range(100) if small.get(bytes([number]))]
+    assert 10 <= len(known) <= 20
+    assert known == list(range(100 - len(known), 100))
+
+
+def test_a_refused_token_is_not_remembered(token: str) -> None:
+    from svc_infra_django.accounts import jwt as access
+
+    before = len(access._verified._young)
+    for number in range(10):
+        assert is_refused(signed({**claims_of(token), "aud": f"another {number}"}))
+
+    assert len(access._verified._young) <= before
