@@ -14,14 +14,8 @@ from ...principals import LazyUser, Principal
 from ...rows import PreparedLookup
 from ..errors import InvalidAccessToken, SessionsUnreadable
 from ..jwt import Claims, InvalidJWT, opened
-from ..models import AuthSession
-from ..signing import has_password_state
+from ..models import AuthSession, lacks_factor
 from .remembering_sessions import SessionState, memory
-
-SESSION_COLUMNS = (
-    *("revoked_at", "expires_at", "idle_expires_at", "password_state"),
-    *("tenant", "amr", "auth_time"),
-)
 
 
 @sensitive_variables()
@@ -39,7 +33,7 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
         raise InvalidAccessToken() from None
     state = memory.recall(claims.subject, claims.session_id)
     if state is not None and state.ends_at > now:
-        user: Any = LazyUser(state.user_id, partial(_read_user, state.user_id))
+        user: Any = LazyUser(state.user_id, partial(_read_user, state))
     else:
         state, user = _read(claims, now=now)
     return Principal(
@@ -55,32 +49,29 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
 def _read(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
     """Session and user in one query, from the database that is written to: a copy may lag behind."""
     ticket = memory.ticket(claims.subject)
-    row = _found(_sessions, claims.session_id, router.db_for_write(AuthSession))
-    revoked_at, expires_at, idle_expires_at, password, tenant, amr, auth_time = row[: len(SESSION_COLUMNS)]
-    user = _made(row[len(SESSION_COLUMNS) :])
-    if (
-        revoked_at is not None
-        or min(expires_at, idle_expires_at) <= now
-        or str(user.pk) != claims.subject
-        or not user.is_active
-        or not has_password_state(user, password)
-    ):
+    row = _found(_sessions, claims.session_id, AuthSession)
+    width = len(_columns(AuthSession))
+    session, user = _made(AuthSession, row[:width]), _made(get_user_model(), row[width:])
+    session.owner = user
+    if str(user.pk) != claims.subject or not session.is_good(now=now):
         raise InvalidAccessToken()
-    state = SessionState(user.pk, tenant, tuple(amr.split()), auth_time, min(expires_at, idle_expires_at))
+    # The idle end is never later than the absolute one.
+    state = SessionState(user.pk, session.tenant, session.methods, session.auth_time, session.idle_expires_at)
     memory.keep(claims.subject, claims.session_id, state, ticket)
     return state, user
 
 
-def _read_user(user_id: Any) -> Any:
-    user = _made(_found(_users, user_id, router.db_for_write(get_user_model())))
-    if not user.is_active:
+def _read_user(state: SessionState) -> Any:
+    model = get_user_model()
+    user = _made(model, _found(_users, state.user_id, model))
+    if not user.is_active or lacks_factor(user, state.amr):
         raise InvalidAccessToken()
     return user
 
 
-def _found(lookup: PreparedLookup, key: Any, using: str) -> tuple[Any, ...]:
+def _found(lookup: PreparedLookup, key: Any, model: type[models.Model]) -> tuple[Any, ...]:
     try:
-        row = lookup.get(key, using=using)
+        row = lookup.get(key, using=router.db_for_write(model))
     except (OperationalError, InterfaceError) as error:
         raise SessionsUnreadable() from error
     if row is None:
@@ -88,22 +79,22 @@ def _found(lookup: PreparedLookup, key: Any, using: str) -> tuple[Any, ...]:
     return row
 
 
-def _made(row: tuple[Any, ...]) -> Any:
-    model = get_user_model()
-    return model.from_db(router.db_for_write(model), _user_columns(), row)
+def _made(model: type[models.Model], row: tuple[Any, ...]) -> Any:
+    return model.from_db(router.db_for_write(model), _columns(model), row)
 
 
-def _user_columns() -> list[str]:
-    return [field.attname for field in get_user_model()._meta.concrete_fields]
+def _columns(model: type[models.Model]) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields]
 
 
 def _all_sessions() -> models.QuerySet[Any, tuple[Any, ...]]:
-    owners = (f"owner__{column}" for column in _user_columns())
-    return AuthSession.objects.values_list(*SESSION_COLUMNS, *owners)
+    owners = (f"owner__{column}" for column in _columns(get_user_model()))
+    return AuthSession.objects.values_list(*_columns(AuthSession), *owners)
 
 
 def _all_users() -> models.QuerySet[Any, tuple[Any, ...]]:
-    return get_user_model()._base_manager.values_list(*_user_columns())
+    model = get_user_model()
+    return model._base_manager.values_list(*_columns(model))
 
 
 _sessions = PreparedLookup(_all_sessions)

@@ -461,7 +461,8 @@ def test_rule_46_staff_get_no_tokens_without_a_factor(boss: Any, visitor: Any) -
 def test_rule_46_who_becomes_staff_must_log_in_anew(ada: Any, user: Any, svc_settings: Any) -> None:
     svc_settings(accounts={"staff_second_factor": True})
     assert ada.get("me").status_code == 200
-    type(user).objects.update(is_superuser=True)
+    user.is_superuser = True
+    user.save()
 
     assert ada.get("me").status_code == 401
     assert ada.refresh().status_code == 401
