@@ -37,13 +37,15 @@ def isolated(**values: Any) -> Iterator[None]:
     A server's thread goes on to the next request, so each request starts from nothing.
     """
     before = get_contextvars()
-    clear_contextvars()
+    if before:
+        clear_contextvars()
     bind_contextvars(**values)
     try:
         yield
     finally:
         clear_contextvars()
-        bind_contextvars(**before)
+        if before:
+            bind_contextvars(**before)
 
 
 def current() -> dict[str, Any]:
@@ -76,7 +78,7 @@ def accepted_request_id(offered: str | None) -> str | None:
 
 def parsed_traceparent(header: str | None) -> dict[str, str] | None:
     """Trace id and flags of a `traceparent` (W3C Trace Context, section 3.2), or None if malformed."""
-    match = TRACEPARENT.fullmatch(header or "")
+    match = TRACEPARENT.fullmatch(header) if header else None
     return {"trace_id": match[1], "trace_flags": match[2]} if match else None
 
 

@@ -55,17 +55,18 @@ def redacted(value: Any, *, depth: int = 0) -> Any:
         return value
     if depth >= DEEPEST:
         return "..."
+    if isinstance(value, Mapping):
+        return {key: _named(key, inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, HttpRequest):
         # Its repr holds the query string, where links carry their tokens.
         return f"{value.method} {value.path}"
     if isinstance(value, Secret):
         return repr(value)
     if isinstance(value, BaseModel):
-        value = dict(value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
-    if isinstance(value, Mapping):
-        return {key: _named(key, inner, depth + 1) for key, inner in value.items()}
+        return redacted(dict(value), depth=depth)
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = {field.name: getattr(value, field.name) for field in fields(value) if field.repr}
+        return redacted(shown, depth=depth)
     if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, bytes)):
         # A header of a request, as servers hand them on.
         return [redacted(value[0], depth=depth + 1), _named(value[0], value[1], depth + 1)]
