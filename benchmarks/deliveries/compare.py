@@ -21,6 +21,7 @@ from benchmarks.harness import compare as measured
 
 DJANGO = ("django>=5.2,<6.1", "psycopg[binary]==3.3.9")
 OURS = Contender("ours", "benchmarks.deliveries.ours")
+SIGNATURES = Contender("signatures", "benchmarks.deliveries.signatures")
 RAW = Contender("raw", "benchmarks.deliveries.raw")
 PER_TASK = Contender(
     "per_task", "benchmarks.deliveries.per_task.run", (*DJANGO, "celery[redis]==5.7.0", "requests")
@@ -68,6 +69,16 @@ def compare() -> Iterator[Case]:
             ours=_measuring(OURS, "backlog", 10_000, **receiver),
             peer=lambda receiver=receiver: RAW.measure("10000", **receiver),  # type: ignore[misc]
             higher_is_better=True,
+        )
+    for what in ("sign", "verify"):
+        yield measured(
+            f"{what} 1 KiB",
+            unit="microseconds",
+            bar=round(1 / 1.2, 2),
+            peer_name="HMAC-SHA256 and base64 alone",
+            ours=lambda what=what: SIGNATURES.measure(what),  # type: ignore[misc]
+            peer=lambda: SIGNATURES.measure("bare"),
+            higher_is_better=False,
         )
     yield measured(
         "CPU of the worker",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from .services.publishing import publish_many as publish_many
     from .services.replaying import replay as replay
     from .services.subscribing import create_endpoint as create_endpoint
+    from .signing import new_private_key as new_private_key
+    from .signing import new_secret as new_secret
+    from .signing import public_key as public_key
     from .signing import sign as sign
     from .signing import verify as verify
     from .signing import verify_webhook_signature as verify_webhook_signature
@@ -25,6 +28,9 @@ __getattr__, __dir__, __all__ = lazy(
         "apublish": ".services.publishing",
         "apublish_many": ".services.publishing",
         "create_endpoint": ".services.subscribing",
+        "new_private_key": ".signing",
+        "new_secret": ".signing",
+        "public_key": ".signing",
         "publish": ".services.publishing",
         "publish_many": ".services.publishing",
         "replay": ".services.replaying",

@@ -9,13 +9,15 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db import models
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
-from .models import Attempt, Delivery, Endpoint, EventType, Message
+from .models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
 from .services import publishing, replaying, subscribing
 
 if TYPE_CHECKING:
@@ -90,10 +92,10 @@ class EndpointAdmin(UserPicker, ModelAdmin):
     show_full_result_count = False
     raw_id_fields = ["owner"]
     user_fields = ("owner",)
-    actions = ["rotate_secret", "pause", "enable", "disable", "send_test", "replay_dead"]
+    actions = ["rotate_secret", "sign_publicly", "pause", "enable", "disable", "send_test", "replay_dead"]
     shown = [
-        "state", "health", "reason", "disabled_at", "held_until", "first_failure_at", "last_success_at",
-        "last_failure_at", "has_headers", "created_at", "updated_at",
+        "public_keys", "state", "health", "reason", "disabled_at", "held_until", "first_failure_at",
+        "last_success_at", "last_failure_at", "has_headers", "created_at", "updated_at",
     ]  # fmt: skip
 
     @admin.display(description="health")
@@ -101,6 +103,12 @@ class EndpointAdmin(UserPicker, ModelAdmin):
         if endpoint.consecutive_failures:
             return f"{endpoint.consecutive_failures} failures in a row"
         return "well" if endpoint.last_success_at else "nothing sent yet"
+
+    @admin.display(description="public keys (v1a)")
+    def public_keys(self, endpoint: Endpoint) -> str:
+        keys = endpoint.signing_keys.filter(kind=SigningKey.Kind.ED25519)
+        lasting = keys.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+        return ", ".join(key.public_key for key in lasting) or "none: messages are signed with v1 alone"
 
     @admin.display(description="has headers of its own", boolean=True)
     def has_headers(self, endpoint: Endpoint) -> bool:
@@ -154,6 +162,10 @@ class EndpointAdmin(UserPicker, ModelAdmin):
         secret = subscribing.rotate_secret(chosen[0])
         self.log_change(request, chosen[0], "Secret rotated.")
         return self._show(request, chosen[0], secret)
+
+    @admin.action(description="Sign with v1a (Ed25519) too", permissions=["act"])
+    def sign_publicly(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
+        self._each(request, queryset, subscribing.sign_publicly, "Signs with v1a too.")
 
     @admin.action(description="Pause: keep what comes", permissions=["act"])
     def pause(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpResponse
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from ninja import Query, Router, Status
 
@@ -22,11 +23,13 @@ from .schemas import (
     EndpointChange,
     EndpointOut,
     EventTypeOut,
+    KeyOut,
     MessageDetail,
     MessageOut,
     NewEndpoint,
     NewEndpointOut,
     NewMessage,
+    PublicKeyOut,
     Replayed,
     Rotation,
 )
@@ -92,6 +95,28 @@ def rotate_secret(request: Any, response: HttpResponse, endpoint_id: UUID, body:
     endpoint = _endpoint(request, endpoint_id)
     secret = subscribing.rotate_secret(endpoint, grace_hours=body.grace_hours)
     return Status(201, _shown_once(response, endpoint, secret))
+
+
+@router.get(
+    "/endpoints/{uuid:endpoint_id}/keys",
+    response=list[KeyOut],
+    summary="The keys that sign for an endpoint, newest first; no secret among them",
+)
+@not_delegated
+def list_keys(request: Any, endpoint_id: UUID) -> Any:
+    return _endpoint(request, endpoint_id).signing_keys.filter(
+        Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+    )
+
+
+@router.post(
+    "/endpoints/{uuid:endpoint_id}/sign-publicly",
+    response=PublicKeyOut,
+    summary="Sign with v1a (Ed25519) too; answers with the public key",
+)
+@not_delegated
+def sign_publicly(request: Any, endpoint_id: UUID) -> Any:
+    return {"public_key": subscribing.sign_publicly(_endpoint(request, endpoint_id))}
 
 
 @router.post("/endpoints/{uuid:endpoint_id}/pause", response=EndpointOut, summary="Send nothing for now")

@@ -32,7 +32,7 @@ from .errors import NoSigningKey
 from .models import Attempt, Delivery, Endpoint, SigningKey
 from .querysets import NIL, Settlement
 from .retries import delay, retry_after_seconds
-from .signing import secret_key, sign
+from .signing import Key, secret_key, sign
 from .transport import Outcome, Request, Transport
 
 logger = get_logger("svc_infra_django.webhooks")
@@ -132,7 +132,7 @@ class Deliverer:
         self.under_way: dict[UUID, Claimed] = {}
         self.by_endpoint: Counter[UUID] = Counter()
         self.after = dict.fromkeys(Delivery.Lane.values, NIL)
-        self.keys: dict[str, bytes] = {}
+        self.keys: dict[str, Key] = {}
         self.swept_at = float("-inf")
         self.empty_until = float("-inf")
         self.claimed_at = float("-inf")
@@ -283,7 +283,7 @@ class Deliverer:
         # A row that was deleted between claim and load has no slot any more.
         self.by_endpoint = Counter(one.endpoint_id for one in self.under_way.values())
 
-    def _key(self, key_id: UUID, sealed: str) -> bytes:
+    def _key(self, key_id: UUID, sealed: str) -> Key:
         if sealed not in self.keys:
             if len(self.keys) >= KNOWN_KEYS:
                 self.keys.clear()
@@ -316,7 +316,7 @@ def _claimed(row: tuple[Any, ...], *, now: datetime) -> Claimed:
     )
 
 
-def prepare(claimed: Claimed, *, keys: Sequence[bytes], now: datetime) -> Request:
+def prepare(claimed: Claimed, *, keys: Sequence[Key], now: datetime) -> Request:
     """The signed request of this attempt.
 
     Raises NoSigningKey rather than send what nobody can verify, and UnsealingFailed if the endpoint's

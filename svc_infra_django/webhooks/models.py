@@ -15,6 +15,7 @@ from django.utils import timezone
 from ..rows import id_field, owner_field, tenant_field
 from ..sealing import seal, unseal
 from .querysets import DeliveryQuerySet, EndpointQuerySet, MessageQuerySet
+from .signing import public_key
 
 EVENT_TYPE_LENGTH = 128
 
@@ -172,6 +173,7 @@ class SigningKey(models.Model):
 
     class Kind(models.TextChoices):
         HMAC_SHA256 = "v1", "v1 (HMAC-SHA256)"
+        ED25519 = "v1a", "v1a (Ed25519)"
 
     id = id_field()
     endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, related_name="signing_keys")
@@ -183,7 +185,7 @@ class SigningKey(models.Model):
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [
-            models.CheckConstraint(condition=Q(kind__in=["v1"]), name="svc_webhooks_key_kind"),
+            models.CheckConstraint(condition=Q(kind__in=["v1", "v1a"]), name="svc_webhooks_key_kind"),
             models.UniqueConstraint(
                 "endpoint", "kind", name="svc_webhooks_one_lasting_key", condition=Q(expires_at__isnull=True)
             ),
@@ -194,12 +196,17 @@ class SigningKey(models.Model):
 
     @property
     def secret(self) -> str:
-        """The `whsec_…` secret, unsealed."""
+        """The `whsec_…` secret or the `whsk_…` private key, unsealed."""
         return unseal(self.sealed_secret, context=self.sealing_context)
 
     @secret.setter
     def secret(self, secret: str) -> None:
         self.sealed_secret = seal(secret, context=self.sealing_context)
+
+    @property
+    def public_key(self) -> str:
+        """The `whpk_…` key that the receiver of a v1a signature needs; empty for v1."""
+        return public_key(self.secret) if self.kind == self.Kind.ED25519 else ""
 
     @property
     def sealing_context(self) -> str:

@@ -99,6 +99,18 @@ class NewEndpointOut(Schema):
     secret: Annotated[str, Field(description="The signing secret. It is shown this once.")]
 
 
+class KeyOut(Schema):
+    id: UUID
+    kind: Annotated[Literal["v1", "v1a"], Field(description="HMAC-SHA256, or Ed25519.")]
+    public_key: Annotated[str, Field(description="What a receiver verifies v1a with; empty for v1.")]
+    created_at: datetime
+    expires_at: Annotated[datetime | None, Field(description="Null signs until it is replaced.")]
+
+
+class PublicKeyOut(Schema):
+    public_key: str
+
+
 class EventTypeOut(Schema):
     name: str
     description: str

@@ -1,31 +1,51 @@
-"""Signatures of Standard Webhooks 1.0, and the older form of one header over the body.
+"""Signatures of Standard Webhooks 1.0, v1 and v1a, and the older form of one header over the body.
 
 Plain functions of bytes. What is malformed is refused like what is forged: `verify` raises
 VerificationError and `verify_webhook_signature` returns False, neither ever anything else.
+
+Three kinds of keys, as the standard serializes them: `whsec_` is the secret of v1 that sender and receiver
+share, `whsk_` the sender's private key of v1a, `whpk_` the public key that goes with it and may be shown to
+anybody.
 """
 
 from __future__ import annotations
 
+import hmac
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
 from hmac import compare_digest, digest
 from secrets import token_bytes
 from time import time
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
 from .errors import VerificationError
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 -- the public prefix of a secret, not one
+PRIVATE_PREFIX = "whsk_"
+PUBLIC_PREFIX = "whpk_"
 TOLERANCE_SECONDS = 300
 
 MAX_SIGNATURES = 16
 MAX_HEADER_LENGTH = 4096
+KNOWN_KEYS = 4096
 
-ID = re.compile(r"[!-\-/-~]{1,256}")
-TIMESTAMP = re.compile(r"[0-9]{1,12}")
+ID_HEADER = "webhook-id"
+TIMESTAMP_HEADER = "webhook-timestamp"
+SIGNATURE_HEADER = "webhook-signature"
+
+# An id without a dot and a timestamp of digits, as they are signed: so there is one way to read them.
+SIGNED_HEAD = re.compile(r"[!-\-/-~]{1,256}\.[0-9]{1,12}\.")
 HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+Key = bytes | Ed25519PrivateKey
+"""What signs: the bytes of a v1 secret, or the private key of v1a."""
 
 
 def new_secret() -> str:
@@ -33,25 +53,43 @@ def new_secret() -> str:
     return SECRET_PREFIX + b64encode(token_bytes(32)).decode()
 
 
-def secret_key(secret: str) -> bytes:
-    """The key inside a `whsec_…` secret, with or without its prefix. Raises ValueError if there is none."""
-    text = secret.removeprefix(SECRET_PREFIX).rstrip("=")
-    try:
-        key = b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (Base64Error, ValueError):
-        raise ValueError("A webhook secret is `whsec_` and base64.") from None
-    if not key:
-        raise ValueError("A webhook secret is not empty.")
-    return key
+def new_private_key() -> str:
+    """A fresh `whsk_…` key for v1a (Ed25519, RFC 8032): the seed and the public key, 64 bytes."""
+    seed = token_bytes(32)
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    return PRIVATE_PREFIX + b64encode(seed + public).decode()
 
 
-def sign(body: bytes, *, message_id: str, timestamp: int, keys: Iterable[bytes]) -> str:
-    """The `webhook-signature` header: a `v1,` item for each key (Standard Webhooks, "Signature scheme").
+def public_key(private_key: str) -> str:
+    """The `whpk_…` key that verifies what this `whsk_…` key signs. Raises ValueError for anything else."""
+    key = secret_key(private_key)
+    if isinstance(key, bytes):
+        raise ValueError("A private key begins with `whsk_`.")
+    return PUBLIC_PREFIX + b64encode(key.public_key().public_bytes_raw()).decode()
 
-    `timestamp` is of the attempt, in whole unix seconds; several keys mean a rotation.
+
+def secret_key(secret: str) -> Key:
+    """The key inside a `whsec_…` secret, with or without its prefix, or inside a `whsk_…` private key.
+
+    Raises ValueError if there is none.
+    """
+    if secret.startswith(PRIVATE_PREFIX):
+        raw = _decoded(secret.removeprefix(PRIVATE_PREFIX))
+        key = Ed25519PrivateKey.from_private_bytes(raw[:32]) if len(raw) == 64 else None
+        if key is None or key.public_key().public_bytes_raw() != raw[32:]:
+            raise ValueError("A private key is `whsk_` and the base64 of its seed and its public key.")
+        return key
+    return _decoded(secret.removeprefix(SECRET_PREFIX))
+
+
+def sign(body: bytes, *, message_id: str, timestamp: int, keys: Iterable[Key]) -> str:
+    """The `webhook-signature` header: an item for each key (Standard Webhooks, "Signature scheme").
+
+    `v1,` and the HMAC-SHA256 for a secret, `v1a,` and the Ed25519 signature for a private key. `timestamp`
+    is of the attempt, in whole unix seconds; several keys of a kind mean a rotation.
     """
     content = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-    return " ".join(f"v1,{b64encode(digest(key, content, sha256)).decode()}" for key in keys)
+    return " ".join([_item(key, content) for key in keys])
 
 
 def verify(
@@ -65,30 +103,15 @@ def verify(
     """Check a received webhook and return its id, by which the receiver drops what it saw before.
 
     `headers` may be Django's `request.headers` or any mapping; names are compared without case.
-    `secrets` is one `whsec_…` or several. The timestamp may lie `tolerance` seconds from `now`
-    (unix seconds) on either side. Raises VerificationError.
+    `secrets` is one or several `whsec_…` secrets and `whpk_…` public keys; one right signature is enough.
+    A secret verifies v1 items only and a public key v1a items only. The timestamp may lie `tolerance`
+    seconds from `now` (unix seconds) on either side. Raises VerificationError.
     """
     try:
-        keys = [secret_key(secret) for secret in ((secrets,) if isinstance(secrets, str) else secrets)]
-        values = {str(name).lower(): str(value) for name, value in headers.items()}
-    except (ValueError, TypeError, AttributeError):
+        return _verified(body, headers, secrets, tolerance, time() if now is None else now)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        # A body that is no bytes, headers that are no mapping of text, a secret that is none.
         raise VerificationError() from None
-    if not isinstance(body, (bytes, bytearray, memoryview)):
-        raise VerificationError()
-
-    message_id = values.get("webhook-id", "")
-    timestamp = values.get("webhook-timestamp", "")
-    offered = values.get("webhook-signature", "")
-    if not ID.fullmatch(message_id) or not TIMESTAMP.fullmatch(timestamp) or len(offered) > MAX_HEADER_LENGTH:
-        raise VerificationError()
-    if abs((time() if now is None else now) - int(timestamp)) > tolerance:
-        raise VerificationError()
-
-    expected = sign(bytes(body), message_id=message_id, timestamp=int(timestamp), keys=keys).split()
-    items = offered.split(" ")[:MAX_SIGNATURES]
-    if not any(_same(item, own) for item in items for own in expected):
-        raise VerificationError()
-    return message_id
 
 
 def verify_webhook_signature(
@@ -121,6 +144,84 @@ def sign_simply(body: bytes, *, secret: str) -> str:
     return f"sha256={digest(secret.encode(), body, sha256).hex()}"
 
 
+def _verified(
+    body: bytes, headers: Mapping[str, str], secrets: str | Iterable[str], tolerance: int, now: float
+) -> str:
+    keys = [_verifying_key(secrets)] if isinstance(secrets, str) else [_verifying_key(one) for one in secrets]
+    find = headers.get
+    message_id, timestamp, offered = find(ID_HEADER), find(TIMESTAMP_HEADER), find(SIGNATURE_HEADER)
+    if message_id is None or timestamp is None or offered is None:
+        named = {name.lower(): value for name, value in headers.items()}
+        message_id, timestamp, offered = named[ID_HEADER], named[TIMESTAMP_HEADER], named[SIGNATURE_HEADER]
+
+    head = f"{message_id}.{timestamp}."
+    if not SIGNED_HEAD.fullmatch(head) or len(offered) > MAX_HEADER_LENGTH:
+        raise VerificationError()
+    if abs(now - int(timestamp)) > tolerance:
+        raise VerificationError()
+
+    content = head.encode() + body
+    items = offered.split(" ")[:MAX_SIGNATURES]
+    for key in keys:
+        if _is_signed(content, items, key):
+            return message_id
+    raise VerificationError()
+
+
+def _item(key: Key, content: bytes) -> str:
+    if isinstance(key, bytes):
+        state = _keyed(key).copy()
+        state.update(content)
+        return "v1," + b2a_base64(state.digest(), newline=False).decode()
+    return "v1a," + b2a_base64(key.sign(content), newline=False).decode()
+
+
+def _is_signed(content: bytes, items: Iterable[str], key: bytes | Ed25519PublicKey) -> bool:
+    if isinstance(key, bytes):
+        own = _item(key, content)
+        for item in items:  # noqa: SIM110 -- a generator takes as long as the HMAC
+            # compare_digest refuses text outside ASCII with a TypeError.
+            if item.isascii() and compare_digest(item, own):
+                return True
+        return False
+    return any(_is_signed_by(key, item, content) for item in items if item.startswith("v1a,"))
+
+
+def _is_signed_by(key: Ed25519PublicKey, item: str, content: bytes) -> bool:
+    try:
+        key.verify(b64decode(item.removeprefix("v1a,"), validate=True), content)
+    except (InvalidSignature, Base64Error, ValueError):
+        return False
+    return True
+
+
+@lru_cache(maxsize=KNOWN_KEYS)
+def _keyed(key: bytes) -> hmac.HMAC:
+    # Copying a keyed state is quicker than keying one for each message.
+    return hmac.new(key, digestmod="sha256")
+
+
+@lru_cache(maxsize=KNOWN_KEYS)
+def _verifying_key(secret: str) -> bytes | Ed25519PublicKey:
+    if secret.startswith(PUBLIC_PREFIX):
+        return Ed25519PublicKey.from_public_bytes(_decoded(secret.removeprefix(PUBLIC_PREFIX)))
+    key = secret_key(secret)
+    if not isinstance(key, bytes):
+        raise ValueError("A receiver verifies with the public key, `whpk_…`.")
+    return key
+
+
+def _decoded(text: str) -> bytes:
+    bare = text.rstrip("=")
+    try:
+        raw = b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (Base64Error, ValueError):
+        raise ValueError("A webhook key is a prefix and base64.") from None
+    if not raw:
+        raise ValueError("A webhook key is not empty.")
+    return raw
+
+
 def _simple(payload: bytes, signature: str | None, secrets: str | Iterable[str]) -> bool:
     if not isinstance(signature, str) or not isinstance(payload, (bytes, bytearray, memoryview)):
         return False
@@ -132,9 +233,4 @@ def _simple(payload: bytes, signature: str | None, secrets: str | Iterable[str])
         expected = [sign_simply(bytes(payload), secret=secret) for secret in candidates if secret]
     except (AttributeError, TypeError, UnicodeEncodeError):
         return False
-    return any(_same(f"sha256={offered.lower()}", own) for own in expected)
-
-
-def _same(offered: str, own: str) -> bool:
-    # compare_digest refuses text outside ASCII with a TypeError; bytes it always compares.
-    return compare_digest(offered.encode(errors="replace"), own.encode())
+    return any(compare_digest(f"sha256={offered.lower()}", own) for own in expected)

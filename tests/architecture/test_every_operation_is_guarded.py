@@ -57,6 +57,8 @@ OF_ONES_OWN = {
     ("PATCH", "/api/webhooks/endpoints/{endpoint_id}"),
     ("DELETE", "/api/webhooks/endpoints/{endpoint_id}"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/rotate-secret"),
+    ("GET", "/api/webhooks/endpoints/{endpoint_id}/keys"),
+    ("POST", "/api/webhooks/endpoints/{endpoint_id}/sign-publicly"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/pause"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/enable"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/disable"),

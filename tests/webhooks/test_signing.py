@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from svc_infra_django.webhooks import sign, verify, verify_webhook_signature
 from svc_infra_django.webhooks.errors import VerificationError
-from svc_infra_django.webhooks.signing import new_secret, secret_key, sign_simply
+from svc_infra_django.webhooks.signing import (
+    MAX_SIGNATURES,
+    new_private_key,
+    new_secret,
+    public_key,
+    secret_key,
+    sign_simply,
+)
 
 # The vector that the official libraries of Standard Webhooks share.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -24,6 +32,12 @@ HEADERS = {
 }
 RIGHT = HEADERS["webhook-signature"]
 WRONG = "v1," + b64encode(b"x" * 32).decode()
+
+# RFC 8032, section 7.1, TEST 1: the seed, and the public key that belongs to it.
+SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+PUBLIC = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
+PRIVATE_KEY = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2DXWpgBgrEKt9VL/tPJZAc6DuFy89qmIyWvAhpo9wdRGg=="
+PUBLIC_KEY = "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 
 anything = st.one_of(
     st.text(), st.text(alphabet="v1a,. =+/\x00é\ud800"), st.from_regex(r"v1,[A-Za-z0-9+/=]*")
@@ -87,7 +101,25 @@ def test_what_is_malformed_is_refused_like_what_is_forged(change: dict[str, str]
         verify(BODY, {**HEADERS, **change}, SECRET, now=NOW)
 
 
-@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "é", None, [], [None], 7, b"x"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "whsec_",
+        "whsec_!!!",
+        "é",
+        None,
+        [],
+        [None],
+        [[]],
+        7,
+        b"x",
+        PRIVATE_KEY,
+        "whpk_",
+        "whpk_AAAA",
+        "whsk_AAAA",
+    ],
+)
 def test_a_bad_secret_verifies_nothing(secret: Any) -> None:
     assert verify_webhook_signature(BODY, secret=secret, headers=HEADERS, now=NOW) is False
     assert verify_webhook_signature(BODY, "0" * 64, secret if secret != "é" else "") is False
@@ -145,3 +177,100 @@ def test_a_new_secret_is_32_random_bytes() -> None:
     assert first != second
     assert first.startswith("whsec_")
     assert len(secret_key(first)) == 32
+
+
+def headers_for(body: bytes, *keys: str) -> dict[str, str]:
+    signature = sign(body, message_id="msg_1", timestamp=NOW, keys=[secret_key(key) for key in keys])
+    return {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": signature}
+
+
+def test_the_keys_of_v1a_are_serialized_as_the_standard_says() -> None:
+    assert "whsk_" + b64encode(SEED + PUBLIC).decode() == PRIVATE_KEY
+    assert public_key(PRIVATE_KEY) == PUBLIC_KEY == "whpk_" + b64encode(PUBLIC).decode()
+    fresh = new_private_key()
+    assert fresh != new_private_key()
+    assert fresh.startswith("whsk_")
+    assert public_key(fresh).startswith("whpk_")
+
+
+def test_v1a_signs_the_same_content_with_ed25519() -> None:
+    headers = headers_for(BODY, PRIVATE_KEY)
+
+    scheme, _, signature = headers["webhook-signature"].partition(",")
+    content = b"msg_1." + str(NOW).encode() + b"." + BODY
+    Ed25519PublicKey.from_public_bytes(PUBLIC).verify(b64decode(signature), content)
+    assert (scheme, len(b64decode(signature))) == ("v1a", 64)
+    assert verify(BODY, headers, PUBLIC_KEY, now=NOW) == "msg_1"
+    assert not verify_webhook_signature(BODY + b" ", secret=PUBLIC_KEY, headers=headers, now=NOW)
+    assert not verify_webhook_signature(BODY, secret=public_key(new_private_key()), headers=headers, now=NOW)
+
+
+def test_both_schemes_in_one_header_serve_receivers_of_either_kind() -> None:
+    headers = headers_for(BODY, SECRET, PRIVATE_KEY)
+
+    assert headers["webhook-signature"].count(" ") == 1
+    assert verify(BODY, headers, SECRET, now=NOW)
+    assert verify(BODY, headers, PUBLIC_KEY, now=NOW)
+    assert verify(BODY, headers, [new_secret(), PUBLIC_KEY], now=NOW)
+
+
+def test_a_key_verifies_its_own_scheme_only() -> None:
+    # Whoever knows the public key must not be able to sign v1 with its bytes.
+    forged = hmac.new(PUBLIC, b"msg_1." + str(NOW).encode() + b"." + BODY, sha256).digest()
+    for scheme in ("v1", "v1a"):
+        headers = {**headers_for(BODY, SECRET), "webhook-signature": f"{scheme},{b64encode(forged).decode()}"}
+        assert not verify_webhook_signature(BODY, secret=PUBLIC_KEY, headers=headers, now=NOW)
+    swapped = headers_for(BODY, SECRET)
+    swapped["webhook-signature"] = swapped["webhook-signature"].replace("v1,", "v1a,")
+    assert not verify_webhook_signature(BODY, secret=SECRET, headers=swapped, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "changed", [PRIVATE_KEY[:-4] + "AA==", "whsk_" + b64encode(SEED).decode(), PUBLIC_KEY, SECRET]
+)
+def test_what_is_no_private_key_makes_no_public_one(changed: str) -> None:
+    with pytest.raises(ValueError):
+        public_key(changed)
+
+
+@given(value=anything)
+def test_no_header_makes_a_public_key_raise_anything_else(value: str) -> None:
+    headers = {**HEADERS, "webhook-signature": f"v1a,{value}"}
+
+    assert verify_webhook_signature(BODY, secret=PUBLIC_KEY, headers=headers, now=NOW) is False
+
+
+@given(body=st.binary(max_size=2000), stamp=st.integers(0, 10**11), flip=st.integers(0, 10**6))
+def test_v1a_of_any_body_verifies_and_one_changed_byte_does_not(body: bytes, stamp: int, flip: int) -> None:
+    signature = sign(body, message_id="msg_1", timestamp=stamp, keys=[secret_key(PRIVATE_KEY)])
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(stamp), "webhook-signature": signature}
+
+    assert verify(body, headers, PUBLIC_KEY, now=stamp) == "msg_1"
+    changed = bytearray(body or b"\0")
+    changed[flip % len(changed)] ^= 1
+    assert not verify_webhook_signature(bytes(changed), secret=PUBLIC_KEY, headers=headers, now=stamp)
+
+
+def test_a_body_may_be_any_kind_of_bytes() -> None:
+    for body in (bytearray(BODY), memoryview(BODY)):
+        assert verify(body, HEADERS, SECRET, now=NOW)
+    for text in (BODY.decode(), None, 7):
+        assert not verify_webhook_signature(text, secret=SECRET, headers=HEADERS, now=NOW)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "headers", [[], None, 7, {"webhook-id": 7}, {7: "x"}, {"webhook-signature": b"v1,x"}]
+)
+def test_what_are_no_headers_verify_nothing(headers: Any) -> None:
+    with pytest.raises(VerificationError):
+        verify(BODY, headers, SECRET, now=NOW)
+
+
+def test_only_so_many_signatures_are_looked_at() -> None:
+    first = " ".join([WRONG] * (MAX_SIGNATURES - 1) + [RIGHT])
+    too_late = " ".join([WRONG] * MAX_SIGNATURES + [RIGHT])
+
+    assert verify(BODY, {**HEADERS, "webhook-signature": first}, SECRET, now=NOW)
+    assert not verify_webhook_signature(
+        BODY, secret=SECRET, headers={**HEADERS, "webhook-signature": too_late}, now=NOW
+    )

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, OperationalError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from ...errors import FieldProblem
@@ -16,7 +17,7 @@ from ..conf import settings
 from ..delivery import close_endpoint
 from ..errors import BadEndpoint, TooManyEndpoints
 from ..models import EVENT_TYPE_LENGTH, Endpoint, SigningKey
-from ..signing import new_secret
+from ..signing import new_private_key, new_secret, public_key
 from ..transport import checked_headers, checked_url
 
 PATTERN = re.compile(r"([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*")
@@ -80,15 +81,34 @@ def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
 
 @transaction.atomic
 def rotate_secret(endpoint: Endpoint, *, grace_hours: float | None = None) -> str:
-    """A new secret; the old one signs beside it until the grace is over (by default the setting's)."""
+    """A new secret; the old one signs beside it until the grace is over (by default the setting's).
+
+    None that is older outlives this grace, so no grace at all ends whatever may have leaked. If the
+    endpoint has a v1a key, that is replaced too.
+    """
     now = timezone.now()
     hours = settings.secret_grace_hours if grace_hours is None else grace_hours
-    locked = _locked(endpoint)
-    locked.signing_keys.filter(expires_at=None).update(expires_at=now + timedelta(hours=hours))
-    # Every key signs every request, so a grace that is renewed again and again must not gather them.
-    kept = locked.signing_keys.filter(expires_at__gt=now)[:MAX_OLD_KEYS]
-    locked.signing_keys.exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()
+    until = now + timedelta(hours=hours)
+    keys = _locked(endpoint).signing_keys
+    has_public_key = keys.filter(expires_at=None, kind=SigningKey.Kind.ED25519).exists()
+    keys.filter(Q(expires_at=None) | Q(expires_at__gt=until)).update(expires_at=until)
+    for kind in SigningKey.Kind:
+        # Every key signs every request, so a grace that is renewed again and again must not gather them.
+        kept = keys.filter(kind=kind, expires_at__gt=now)[:MAX_OLD_KEYS]
+        keys.filter(kind=kind).exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()
+    if has_public_key:
+        add_key(endpoint, kind=SigningKey.Kind.ED25519)
     return add_key(endpoint)
+
+
+@transaction.atomic
+def sign_publicly(endpoint: Endpoint) -> str:
+    """Sign with v1a (Ed25519) beside v1 from now on; the `whpk_…` key that the receiver verifies with.
+
+    The receiver then holds nothing that could forge. Asking again gives the same key.
+    """
+    key = _locked(endpoint).signing_keys.filter(expires_at=None, kind=SigningKey.Kind.ED25519).first()
+    return key.public_key if key else public_key(add_key(endpoint, kind=SigningKey.Kind.ED25519))
 
 
 def delete_endpoint(endpoint: Endpoint) -> None:
@@ -134,10 +154,10 @@ def check_room(*, owner: Any, tenant: str) -> None:
         raise TooManyEndpoints()
 
 
-def add_key(endpoint: Endpoint) -> str:
-    """A signing key for an endpoint that has no lasting one; returns its secret."""
-    secret = new_secret()
-    key = SigningKey(endpoint=endpoint)
+def add_key(endpoint: Endpoint, *, kind: str = SigningKey.Kind.HMAC_SHA256) -> str:
+    """A signing key for an endpoint that has no lasting one of the kind; returns its secret."""
+    secret = new_secret() if kind == SigningKey.Kind.HMAC_SHA256 else new_private_key()
+    key = SigningKey(endpoint=endpoint, kind=kind)
     key.secret = secret
     key.save(force_insert=True)
     return secret
