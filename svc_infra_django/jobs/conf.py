@@ -30,6 +30,14 @@ class JobsSettings(Section):
     idle_poll_seconds: PositiveFloat = 0.25
     """The longest pause between two looks into an empty queue."""
 
+    listen: bool = True
+    """Be told of new jobs by PostgreSQL (LISTEN), over a connection of the worker's own. Not through a pooler
+    in transaction mode, such as pgbouncer: there, set it to False."""
+
+    prefetch_seconds: NonNegativeFloat = 0.02
+    """A worker holds as many jobs ahead as it runs in so many seconds, so that short jobs share a commit.
+    With 0 it holds none, and one that is killed counts an attempt only of the jobs that it ran."""
+
     stage_seconds: PositiveFloat = 0.25
     """The longest pause between two looks for scheduled jobs that fell due."""
 

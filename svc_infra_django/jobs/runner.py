@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import Context
 from copy import copy
 from ctypes import c_ulong, py_object, pythonapi
 from inspect import iscoroutinefunction
@@ -15,8 +16,9 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone
+from structlog.contextvars import bind_contextvars
 
-from ..observability.context import CARRIED, isolated
+from ..observability.context import CARRIED
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from ..observability.redaction import redacted_text
@@ -76,7 +78,8 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
         errors=[TaskError(exception_class_path=a.error, traceback=a.traceback) for a in earlier if a.error],
         worker_ids=workers,
     )
-    object.__setattr__(result, "_return_value", job.result)
+    if job.state == Job.State.SUCCEEDED:
+        object.__setattr__(result, "_return_value", job.result)
     return result
 
 
@@ -99,7 +102,13 @@ def _as_enqueued(task: AnyTask, job: Job) -> AnyTask:
 
 def run(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the attempt in this thread, an async body in a loop of its own. Never raises."""
-    with _context(job):
+    # A context of its own: the thread goes on to the next job, whatever this one binds and forgets.
+    return Context().run(_run, job, task, is_lost)
+
+
+def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool]) -> Outcome:
+    _bind(job)
+    with _span(job):
         attempt = Attempt(job, task, is_lost)
         try:
             attempt.begin(result_of(job, task))
@@ -113,8 +122,12 @@ def run(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False)
 
 
 async def arun(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run the attempt of an async body in the running loop. Raises CancelledError if the job is lost."""
-    with _context(job):
+    """Run the attempt of an async body in the running loop. Raises CancelledError if the job is lost.
+
+    Binds the job to the context, so it wants one of its own.
+    """
+    _bind(job)
+    with _span(job):
         attempt = Attempt(job, task, is_lost)
         try:
             attempt.begin(
@@ -218,16 +231,14 @@ VERDICTS = {
 }
 
 
-@contextmanager
-def _context(job: Job) -> Iterator[None]:
+def _bind(job: Job) -> None:
     headers = job.headers if isinstance(job.headers, dict) else {}
     carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)}
-    with (
-        # From nothing: the thread goes on to the next job, whatever this one binds and forgets.
-        isolated(**carried, job_id=str(job.pk), task=job.task, attempt=job.attempt),
-        span("job", **{"job.id": str(job.pk), "job.task": job.task, "job.attempt": job.attempt}),
-    ):
-        yield
+    bind_contextvars(**carried, job_id=str(job.pk), task=job.task, attempt=job.attempt)
+
+
+def _span(job: Job) -> AbstractContextManager[Any]:
+    return span("job", **{"job.id": str(job.pk), "job.task": job.task, "job.attempt": job.attempt})
 
 
 def _story(error: BaseException) -> str:

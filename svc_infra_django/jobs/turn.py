@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
+from django.db import Error as DatabaseFailure
 from django.db import connections, router, transaction
 from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
@@ -34,7 +36,12 @@ RESCUED_AT_ONCE = 200
 PRUNED_AT_ONCE = 5000
 CRASHED = path_of(JobCrashed)
 
+CHANNEL = "svc_jobs"
+NOTIFY_SECONDS = 0.01
+LISTEN_SECONDS = 0.5
+
 _listeners: set[Event] = set()
+_notified: dict[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,13 @@ def database_now() -> datetime:
         return moment
 
 
+def commits() -> int:
+    """A number that changes with every commit of another connection. SQLite only."""
+    with connections[database()].cursor() as cursor:
+        cursor.execute("PRAGMA data_version")
+        return int(cursor.fetchone()[0])
+
+
 def listen(event: Event) -> None:
     """Set `event` whenever this process commits new work."""
     _listeners.add(event)
@@ -101,10 +115,41 @@ def unlisten(event: Event) -> None:
     _listeners.discard(event)
 
 
-def wake() -> None:
-    """Wake the workers of this process."""
+def wake(queue: str = "") -> None:
+    """Wake the workers: those of this process, and on PostgreSQL, by NOTIFY, those of all others.
+
+    Call it after the commit. Inside a transaction NOTIFY takes a lock that all commits of the database wait
+    for. A worker that was woken looks again soon by itself, so one call in ten milliseconds is enough.
+    """
     for event in tuple(_listeners):
         event.set()
+    connection = connections[database()]
+    now = monotonic()
+    if connection.vendor != "postgresql" or now - _notified.get(queue, 0.0) < NOTIFY_SECONDS:
+        return
+    _notified[queue] = now
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, queue])
+    except DatabaseFailure as error:
+        # The work is committed, and workers look for it by themselves too.
+        logger.warning("workers could not be woken", error=repr(error))
+
+
+def notifications(stopping: Event) -> Iterator[str]:
+    """The queues that other processes tell of, over a connection of its own, until `stopping` is set.
+
+    An empty string stands for any queue, and comes first: what was told before is lost. Raises
+    psycopg.Error when the connection breaks. PostgreSQL only.
+    """
+    connection: Any = connections[database()]
+    parameters = {**connection.get_connection_params(), "autocommit": True}
+    with connection.Database.connect(**parameters) as listening:
+        listening.execute(f"LISTEN {CHANNEL}")
+        yield ""
+        while not stopping.is_set():
+            for told in listening.notifies(timeout=LISTEN_SECONDS, stop_after=1):
+                yield told.payload
 
 
 def take_turn(
@@ -125,27 +170,20 @@ def take_turn(
         outcome for outcome in outcomes if outcome.state == Job.State.SUCCEEDED and not outcome.is_settled
     ]
     rest = [outcome for outcome in outcomes if outcome.state != Job.State.SUCCEEDED]
-    if connections[alias].vendor != "postgresql":
+    if connections[alias].vendor == "postgresql":
+        if not rest:
+            # The common turn: one statement, so one commit.
+            return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
         with immediate(alias):
             _settle(rest)
-            _acknowledge(wins)
-            return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
-    if not rest and len(queues) <= 1 and room:
-        # The common turn: one statement, so one commit.
-        return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
+            return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
+    if not outcomes and not (room and Job.objects.using(alias).ready().exists()):
+        # An idle worker does not take the lock that all writers share.
+        return []
     with immediate(alias):
         _settle(rest)
-        claimed: list[Job] = []
-        for position, queue in enumerate(queues if room else ()):
-            acknowledged = wins if position == 0 else ()
-            claimed += _acknowledge_and_claim(
-                alias, acknowledged, worker, [queue], room - len(claimed), excluding
-            )
-            if len(claimed) >= room:
-                break
-        if wins and not (queues and room):
-            _acknowledge_and_claim(alias, wins, worker, [], 0, ())
-        return claimed
+        _acknowledge(alias, wins)
+        return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
 
 
 def settle_one(outcome: Outcome) -> bool:
@@ -166,30 +204,38 @@ def _end(outcome: Outcome) -> dict[str, Any]:
     return {"state": outcome.state, "finished_at": Now()} | ({"unique_key": None} if let_go else {})
 
 
-def _settle(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def _settle(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Write everything but success; returns the outcomes of jobs that had been taken away."""
-    lost = []
+    back = [outcome for outcome in outcomes if outcome.state == Job.State.READY]
+    lost = _hand_back(back) if back else []
     for outcome in outcomes:
         job = outcome.job
         failure = {"error": outcome.error, "traceback": outcome.traceback}
         if outcome.state == Job.State.READY:
-            changes: dict[str, Any] = {
-                "state": Job.State.READY,
-                "attempt": F("attempt") - 1,
-                "epoch": F("epoch") + 1,
-                "worker_id": None,
-            }
-        elif outcome.state == Job.State.SCHEDULED:
+            continue
+        if outcome.state == Job.State.SCHEDULED:
             run_at = Now() + timedelta(seconds=outcome.delay)
             changes = {"state": Job.State.SCHEDULED, "run_at": run_at, "worker_id": None, **failure}
         else:
             changes = {**_end(outcome), **failure}
         if not _owned(job).update(**changes):
             lost.append(outcome)
-        elif outcome.state != Job.State.READY:
+        else:
             _write_attempt(job, _ATTEMPT_OUTCOMES[outcome.state], outcome.ended_at, **failure)
     _report_lost(lost)
     return lost
+
+
+def _hand_back(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Make jobs ready again as if they had never been claimed; returns those that were taken away."""
+    epochs = {outcome.job.pk: outcome.job.epoch for outcome in outcomes}
+    jobs = Job.objects.using(database())
+    mine = jobs.running().filter(pk__in=list(epochs)).select_for_update()
+    kept = {pk for pk, epoch in mine.values_list("pk", "epoch") if epochs[pk] == epoch}
+    jobs.filter(pk__in=kept).update(
+        state=Job.State.READY, attempt=F("attempt") - 1, epoch=F("epoch") + 1, worker_id=None
+    )
+    return [outcome for outcome in outcomes if outcome.job.pk not in kept]
 
 
 _ATTEMPT_OUTCOMES = {
@@ -235,14 +281,48 @@ def _report_lost(outcomes: Sequence[Outcome]) -> None:
             )
 
 
-def _acknowledge(wins: Sequence[Outcome]) -> None:
-    lost = [
-        win
-        for win in wins
-        if not _owned(win.job).update(**_end(win), result=win.result, error="", traceback="")
-    ]
-    _report_lost(lost)
+def _acknowledge(alias: str, wins: Sequence[Outcome]) -> None:
+    """Write the successes, on SQLite: many times one prepared statement."""
+    if not wins:
+        return
+    connection = connections[alias]
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    key = Job._meta.pk
+    sql = f"""
+        UPDATE {_names(connection)["table"]} SET
+               state = 2, finished_at = %s, result = %s, error = '', traceback = '',
+               unique_key = CASE WHEN unique_until = 2 THEN NULL ELSE unique_key END
+        WHERE id = %s AND state = 1 AND epoch = %s
+    """  # noqa: S608 - table names only
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql,
+            [
+                (now, _as_json(win.result), key.get_db_prep_value(win.job.pk, connection), win.job.epoch)
+                for win in wins
+            ],
+        )
+        if cursor.rowcount == len(wins):
+            return
+    done = set(
+        Job.objects.using(alias).filter(pk__in=[win.job.pk for win in wins], state=Job.State.SUCCEEDED)
+        .values_list("pk", "epoch")
+    )  # fmt: skip
+    _report_lost([win for win in wins if (win.job.pk, win.job.epoch) not in done])
 
+
+def _as_json(result: Any) -> str | None:
+    return None if result is None else json.dumps(result)
+
+
+CLAIMED: tuple[str, ...] = tuple(
+    str(field.column)
+    for field in Job._meta.concrete_fields
+    if field.name not in ("result", "error", "traceback")
+)
+"""What a worker has to know of a job: all but how it ended."""
+_CLAIMED_NAMES = [field.attname for field in Job._meta.concrete_fields if field.column in CLAIMED]
+_JSON_PLACES = [CLAIMED.index("args"), CLAIMED.index("headers")]
 
 # The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
 # index.
@@ -250,10 +330,6 @@ _CLAIM_SET = """
 state = 1, epoch = {table}.epoch + 1, attempt = {table}.attempt + 1, attempted_at = {now},
 started_at = COALESCE({table}.started_at, {now}), worker_id = %s,
 unique_key = CASE WHEN {table}.unique_until = 1 THEN NULL ELSE {table}.unique_key END
-"""
-_CLAIMABLE = """
-state = 0 AND queue = %s
-AND NOT EXISTS (SELECT 1 FROM {queues} q WHERE q.name = %s AND q.paused_at IS NOT NULL)
 """
 
 
@@ -272,11 +348,13 @@ def _claim(
         known = f"AND task NOT IN ({', '.join(['%s'] * len(excluding))})" if excluding else ""
         sql = f"""
             UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
-            WHERE id IN (SELECT id FROM {names["table"]} WHERE {_CLAIMABLE.format(**names)} {known}
+            WHERE id IN (SELECT id FROM {names["table"]} WHERE state = 0 AND queue = %s {known}
+                         AND NOT EXISTS (SELECT 1 FROM {names["queues"]} q
+                                         WHERE q.name = %s AND q.paused_at IS NOT NULL)
                          ORDER BY priority DESC, id LIMIT %s)
-            RETURNING *
+            RETURNING {", ".join(CLAIMED)}
         """  # noqa: S608 - table names only
-        params = [now, now, worker_id, queue, queue, *excluding, room - len(claimed)]
+        params = [now, now, worker_id, queue, *excluding, queue, room - len(claimed)]
         claimed += _in_order(Job.objects.using(alias).raw(sql, params))
     return claimed
 
@@ -289,41 +367,77 @@ def _acknowledge_and_claim(
     room: int,
     excluding: Sequence[str],
 ) -> list[Job]:
-    names = _names(connections[alias])
-    queue = queues[0] if queues else ""
-    sql = f"""
-        WITH done AS (
-            UPDATE {names["table"]} j SET
-                   state = 2, finished_at = clock_timestamp(), result = d.result, error = '', traceback = '',
-                   unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
-            FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
-            WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
-            RETURNING j.id
-        ), pick AS MATERIALIZED (
-            SELECT id FROM {names["table"]} WHERE {_CLAIMABLE.format(**names)} AND task <> ALL(%s::text[])
-            ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+    acknowledge, acknowledged = _acknowledging(alias, wins) if wins else ("", [])
+    claim, claimed = _claiming(alias, worker, queues, room, excluding) if queues and room else ("", [])
+    if acknowledge and claim:
+        sql = f"""
+            WITH done AS ({acknowledge}), {claim}
+            SELECT took.*, done.id FROM took FULL JOIN done ON took.id = done.id
+        """  # noqa: S608 - made of constants
+    elif acknowledge:
+        sql = f"WITH done AS ({acknowledge}) SELECT {', '.join(['NULL'] * len(CLAIMED))}, done.id FROM done"  # noqa: S608
+    elif claim:
+        sql = f"WITH {claim} SELECT took.*, NULL FROM took"  # noqa: S608
+    else:
+        return []
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, [*acknowledged, *claimed])
+        rows = cursor.fetchall()
+    done = {row[-1] for row in rows}
+    if len(wins) > len(done - {None}):
+        _report_lost([win for win in wins if win.job.pk not in done])
+    return _in_order(_claimed_job(alias, row[:-1]) for row in rows if row[0] is not None)
+
+
+def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]:
+    sql = """
+        UPDATE {table} j SET
+               state = 2, finished_at = clock_timestamp(), result = d.result, error = '', traceback = '',
+               unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
+        FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
+        WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
+        RETURNING j.id
+    """
+    results = [_as_json(win.result) for win in wins]
+    params = [[win.job.pk for win in wins], [win.job.epoch for win in wins], results]
+    return sql.format(**_names(connections[alias])), params
+
+
+def _claiming(
+    alias: str, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
+) -> tuple[str, list[Any]]:
+    # MATERIALIZED: otherwise the planner may run the choice again and take more than there is room for.
+    # Queue by queue, as far as there is room: over several queues at once no index gives the order.
+    sql = """
+        pick AS MATERIALIZED (
+            SELECT p.id
+            FROM (SELECT u.name FROM unnest(%s::text[]) WITH ORDINALITY AS u(name, n)
+                  WHERE NOT EXISTS (SELECT 1 FROM {queues} q
+                                    WHERE q.name = u.name AND q.paused_at IS NOT NULL)
+                  ORDER BY u.n) AS open
+            CROSS JOIN LATERAL (
+                SELECT id FROM {table} WHERE state = 0 AND queue = open.name {known}
+                ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+            ) AS p
+            LIMIT %s
         ), took AS (
-            UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="clock_timestamp()")}
-            FROM pick WHERE {names["table"]}.id = pick.id
-            RETURNING {names["table"]}.*
+            UPDATE {table} SET {changes} FROM pick WHERE {table}.id = pick.id
+            RETURNING {columns}
         )
-        SELECT took.*, done.id AS done_id FROM took FULL JOIN done ON took.id = done.id
-    """  # noqa: S608 - table names only
-    results = [None if win.result is None else json.dumps(win.result) for win in wins]
-    params = [
-        [win.job.pk for win in wins],
-        [win.job.epoch for win in wins],
-        results,
-        queue,
-        queue,
-        list(excluding),
-        room,
-        worker,
-    ]
-    rows = list(Job.objects.using(alias).raw(sql, params))
-    done = {pk for row in rows if (pk := getattr(row, "done_id"))}  # noqa: B009 - a column of this query only
-    _report_lost([win for win in wins if win.job.pk not in done])
-    return _in_order(row for row in rows if row.pk)
+    """
+    names = _names(connections[alias])
+    columns = ", ".join(f"{names['table']}.{column}" for column in CLAIMED)
+    changes = _CLAIM_SET.format(**names, now="clock_timestamp()")
+    known = "AND task <> ALL(%s::text[])" if excluding else ""
+    params = [list(queues), *([list(excluding)] if excluding else []), room, room, worker]
+    return sql.format(**names, columns=columns, changes=changes, known=known), params
+
+
+def _claimed_job(alias: str, row: Sequence[Any]) -> Job:
+    values = list(row)
+    for place in _JSON_PLACES:
+        values[place] = json.loads(values[place])
+    return Job.from_db(alias, _CLAIMED_NAMES, values)
 
 
 def _in_order(jobs: Iterable[Job]) -> list[Job]:

@@ -7,18 +7,19 @@ import os
 import socket
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import iscoroutinefunction
 from queue import SimpleQueue
 from random import uniform
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from typing import ClassVar
 from uuid import UUID
 
+import psycopg
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import DataError, IntegrityError, close_old_connections, connections
 from django.db import Error as DatabaseFailure
@@ -43,6 +44,10 @@ from .turn import Outcome
 logger = get_logger("svc_infra_django.jobs")
 
 BUSY_POLL_SECONDS = 0.01
+MOST_AHEAD = 256
+HELD_SECONDS = 0.1
+MEAN_WEIGHT = 0.1
+CAREFUL_SECONDS = 1.0
 DEPTH_SECONDS = 15.0
 QUEUES_SECONDS = 2.0
 KEEP_SCHEDULES_SECONDS = 600.0
@@ -123,9 +128,15 @@ class JobWorker:
         self._finished: deque[tuple[Running, Outcome | None]] = deque()
         self._unwritten: list[Outcome] = []
         self._running: dict[tuple[UUID, int], Running] = {}
+        # Claimed, but without a slot yet; guarded with the count of free slots by the lock.
+        self._backlog: deque[tuple[Running, AnyTask]] = deque()
+        self._free = self.concurrency
+        self._lock = Lock()
+        self._mean_seconds = settings.prefetch_seconds
+        self._careful_until = float("-inf")
+        self._commits = 0
         self._unknown = UnknownTasks()
         self._threads = ThreadPool(self.concurrency)
-        self._loop = asyncio.new_event_loop()
         self._known_queues: list[str] = []
         self._queues_read_at = float("-inf")
         self._heard_at = monotonic()
@@ -140,13 +151,14 @@ class JobWorker:
     def run(self) -> None:
         discover()
         self._until_it_works(self._register)
+        self._loop = asyncio.new_event_loop()
         turn.listen(self._wake)
         threads = [
             self._start(self._beat, "heartbeat"),
             self._start(self._loop.run_forever, "async jobs"),
             *(
                 self._start(duty, duty.__name__.strip("_"))
-                for duty in (self._stage, self._tend, self._schedule)
+                for duty in (self._hear, self._stage, self._tend, self._schedule)
             ),
         ]
         services = self._start_services()
@@ -165,6 +177,8 @@ class JobWorker:
             for thread in (*services, *threads):
                 thread.join(timeout=5)
                 self.has_stragglers |= thread.is_alive()
+            if not self._loop.is_running():
+                self._loop.close()
             self._deregister()
             logger.info("worker stopped", worker=str(self.id))
 
@@ -188,13 +202,29 @@ class JobWorker:
                 self._wait_out(error, failures)
                 continue
             pause = BUSY_POLL_SECONDS if is_active else min(pause * 2, settings.idle_poll_seconds)
-            if not self._finished:
-                self._wake.wait(pause)
+            if not self._finished and self._wait(min(pause, HELD_SECONDS) if self._backlog else pause):
+                # What is committed right after the first of many woke us tells nobody.
+                pause = BUSY_POLL_SECONDS
+
+    def _wait(self, pause: float) -> bool:
+        """Sleep until there may be something to do, but no longer than `pause`; whether it was shorter."""
+        if connections[turn.database()].vendor != "sqlite":
+            return self._wake.wait(pause)
+        # A database in a file cannot tell us. It counts the commits of others, and to ask costs microseconds.
+        deadline = monotonic() + pause
+        while (left := deadline - monotonic()) > 0:
+            if self._wake.wait(min(left, BUSY_POLL_SECONDS)):
+                return True
+            seen, self._commits = self._commits, turn.commits()
+            if seen != self._commits:
+                return True
+        return False
 
     def _turn(self) -> bool:
         """Write what finished, start what is ready; whether there was anything to do."""
         self._collect()
-        room = 0 if self._is_closed() else self.concurrency - len(self._running)
+        self._give_back_what_waits()
+        room = 0 if self._is_closed() else self.concurrency + self._ahead() - len(self._running)
         if not self._unwritten and room <= 0:
             return False
         outcomes = list(self._unwritten)
@@ -208,9 +238,35 @@ class JobWorker:
         del self._unwritten[: len(outcomes)]
         for outcome in outcomes:
             _count(outcome)
-        for job in claimed:
-            self._launch(job)
+        self._launch(claimed)
         return bool(claimed or outcomes)
+
+    def _ahead(self) -> int:
+        """How many jobs to hold beyond the free slots: what runs in `prefetch_seconds`, by what jobs took.
+
+        So jobs of microseconds share a commit, and a job of a second is left for a worker with a free slot.
+        """
+        seconds = self._mean_seconds
+        if seconds >= settings.prefetch_seconds or monotonic() < self._careful_until:
+            return 0
+        return min(MOST_AHEAD, int(self.concurrency * settings.prefetch_seconds / max(seconds, 1e-6)))
+
+    def _give_back_what_waits(self) -> None:
+        """Let others have the jobs that wait here behind slower ones than we reckoned with."""
+        if self._backlog and monotonic() - self._backlog[0][0].since > HELD_SECONDS:
+            self._mean_seconds = max(self._mean_seconds, settings.prefetch_seconds)
+            self._give_back(lambda running: True)
+
+    def _give_back(self, which: Callable[[Running], bool]) -> None:
+        with self._lock:
+            waiting = list(self._backlog)
+            given = [pair for pair in waiting if which(pair[0])]
+            if given:
+                self._backlog.clear()
+                self._backlog.extend(pair for pair in waiting if not which(pair[0]))
+        for running, _ in given:
+            self._running.pop(running.key, None)
+            self._unwritten.append(Outcome(running.job, Job.State.READY))
 
     def _write_apart(self) -> None:
         """Write each outcome by itself, and fail the job of the one that the database refuses.
@@ -235,6 +291,7 @@ class JobWorker:
             running, outcome = self._finished.popleft()
             self._running.pop(running.key, None)
             if outcome is not None and not running.is_lost:
+                self._mean_seconds += (outcome.seconds - self._mean_seconds) * MEAN_WEIGHT
                 self._unwritten.append(outcome)
 
     def _is_closed(self) -> bool:
@@ -249,19 +306,56 @@ class JobWorker:
         self._known_queues = [*self._known_queues[1:], *self._known_queues[:1]]
         return self._known_queues
 
-    def _launch(self, job: Job) -> None:
-        running = Running(job)
-        self._running[running.key] = running
-        try:
-            task = task_at(job.task)
-        except UnknownTask as error:
-            self._end(running, self._unknown.met(job, error))
-            return
+    # Slots: whoever holds one runs a job and takes the next out of the backlog itself.
+
+    def _launch(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            running = Running(job)
+            self._running[running.key] = running
+            try:
+                task = task_at(job.task)
+            except UnknownTask as error:
+                self._end(running, self._unknown.met(job, error))
+            else:
+                self._backlog.append((running, task))
+        while pair := self._take_slot():
+            self._begin(*pair)
+        if any(running.job.crashes for running, _ in list(self._backlog)):
+            # One of them may kill this process: those that wait here would count as its victims.
+            self._careful_until = monotonic() + CAREFUL_SECONDS
+            self._give_back(lambda running: running.job.crashes > 0)
+
+    def _take_slot(self) -> tuple[Running, AnyTask] | None:
+        """The next job, for a slot that is free."""
+        with self._lock:
+            if not self._free or not self._backlog:
+                return None
+            self._free -= 1
+            return self._backlog.popleft()
+
+    def _pass_slot_on(self) -> tuple[Running, AnyTask] | None:
+        """The next job for the slot of one that ended, or None and the slot is free."""
+        with self._lock:
+            if self._backlog:
+                return self._backlog.popleft()
+            self._free += 1
+            return None
+
+    def _begin(self, running: Running, task: AnyTask) -> None:
         if iscoroutinefunction(task.func):
-            running.future = asyncio.run_coroutine_threadsafe(self._run_async(running, task), self._loop)
-            running.future.add_done_callback(lambda done: self._end(running, _result(running.job, done)))
+            self._loop.call_soon_threadsafe(self._begin_async, running, task)
         else:
-            self._threads.submit(lambda: self._run_sync(running, task))
+            self._threads.submit(partial(self._run_in_thread, running, task))
+
+    def _run_in_thread(self, running: Running, task: AnyTask) -> None:
+        following: tuple[Running, AnyTask] | None = (running, task)
+        while following:
+            running, task = following
+            if iscoroutinefunction(task.func):
+                self._begin(running, task)
+                return
+            self._run_sync(running, task)
+            following = self._pass_slot_on()
 
     def _run_sync(self, running: Running, task: AnyTask) -> None:
         outcome = None
@@ -273,6 +367,18 @@ class JobWorker:
         except BaseException as error:  # frontier: a job without an outcome would be running for ever
             outcome = outcome or broken(running.job, error)
         self._end(running, outcome)
+
+    def _begin_async(self, running: Running, task: AnyTask) -> None:
+        running.loop = self._loop
+        running.task = self._loop.create_task(self._run_async(running, task), context=Context())
+        running.task.add_done_callback(partial(self._end_async, running))
+        if running.is_lost:
+            running.task.cancel()
+
+    def _end_async(self, running: Running, done: asyncio.Task[Outcome]) -> None:
+        self._end(running, _result(running.job, done))
+        if following := self._pass_slot_on():
+            self._begin(*following)
 
     async def _run_async(self, running: Running, task: AnyTask) -> Outcome:
         # The context gives the job's ORM calls a thread of their own; its connection goes with it.
@@ -294,7 +400,8 @@ class JobWorker:
 
     def _end(self, running: Running, outcome: Outcome | None) -> None:
         self._finished.append((running, outcome))
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     # Failures of the database.
 
@@ -374,6 +481,7 @@ class JobWorker:
     def _finish(self) -> None:
         """Wait for what runs as long as grace allows, then hand the rest back."""
         deadline = monotonic() + settings.grace_seconds
+        self._give_back(lambda running: True)
         while self._running and monotonic() < deadline and not self.hurrying.is_set():
             self._wake.clear()
             self._write()
@@ -399,6 +507,19 @@ class JobWorker:
             self.hurrying.wait(0.2)
 
     # The other duties, each in a thread with a connection of its own.
+
+    def _hear(self) -> None:
+        """Look into the queues as soon as another process tells of them."""
+        if not settings.listen or connections[turn.database()].vendor != "postgresql":
+            return
+        while not self.stopping.is_set():
+            try:
+                for queue in turn.notifications(self.stopping):
+                    if not queue or not self.queues or queue in self.queues:
+                        self._wake.set()
+            except psycopg.Error as error:
+                logger.warning("the connection that listens was lost", error=repr(error))
+                self.stopping.wait(uniform(0.5, 1.5))  # noqa: S311 - spreads load, hides nothing
 
     def _stage(self) -> None:
         """Make scheduled jobs ready the moment they fall due."""
@@ -505,19 +626,20 @@ class Running:
         self.job = job
         # With the epoch: a job that was taken away may come back while its first body still runs.
         self.key = (job.pk, job.epoch)
-        self.future: Future[Outcome] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[Outcome] | None = None
         self.is_lost = False
-        self._since = monotonic()
+        self.since = monotonic()
 
     def age(self) -> float:
         """Seconds in our hands."""
-        return monotonic() - self._since
+        return monotonic() - self.since
 
     def lose(self) -> None:
         """The job is not ours any more: stop it if it can be stopped, and write nothing of it."""
         self.is_lost = True
-        if self.future is not None:
-            self.future.cancel()
+        if self.loop is not None and self.task is not None:
+            self.loop.call_soon_threadsafe(self.task.cancel)
 
 
 class UnknownTasks:
@@ -568,7 +690,7 @@ class ThreadPool:
                 logger.error("a runner failed outside its job", exc_info=error)
 
 
-def _result(job: Job, done: Future[Outcome]) -> Outcome | None:
+def _result(job: Job, done: asyncio.Task[Outcome]) -> Outcome | None:
     if done.cancelled():
         return None
     error = done.exception()

@@ -15,7 +15,8 @@ except ImportError:  # the `otel` extra is not installed
 @contextmanager
 def span(name: str, **attributes: Any) -> Iterator[Any]:
     """Run the block in a span named `name`; yields the span, or None without OpenTelemetry."""
-    if trace is None:
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        # Without a provider nobody would hear of it, and one for each job is not cheap.
         yield None
         return
     with trace.get_tracer("svc_infra_django").start_as_current_span(name, attributes=attributes) as current:

@@ -108,7 +108,7 @@ def test_receivers_of_the_signals_may_use_the_orm(made: Any) -> None:
         task_started.disconnect(count)
         task_finished.disconnect(count)
 
-    assert outcome.state == Job.State.SUCCEEDED
+    assert outcome.state == Job.State.SUCCEEDED, outcome.traceback
     assert counts == [1, 1]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
@@ -242,6 +242,49 @@ def test_a_scheduled_job_waits_for_its_time(worker: Start, ledger: str) -> None:
 
     wait_until(lambda: states()["succeeded"])
     assert due <= Job.objects.get().started_at < due + timedelta(seconds=2)
+
+
+def test_a_worker_hears_of_new_jobs_and_does_not_wait_for_its_next_look(worker: Start, ledger: str) -> None:
+    worker(idle_poll_seconds=30, stage_seconds=30).ready()
+    time.sleep(0.5)
+
+    for word in ("one", "two"):
+        started = time.monotonic()
+        work.record.enqueue(ledger, word)
+        wait_until(lambda word=word: word in work.read(ledger))
+        assert time.monotonic() - started < 2
+
+
+@pytest.mark.postgresql
+def test_a_worker_that_lost_the_connection_it_listens_on_listens_again(worker: Start, ledger: str) -> None:
+    process = worker(idle_poll_seconds=0.5).ready()
+    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    with connection.cursor() as cursor:
+        wait_until(lambda: cursor.execute(ends) or cursor.fetchone(), what="a connection that listens")
+
+    work.record.enqueue(ledger, "meanwhile")
+    wait_until(lambda: "meanwhile" in work.read(ledger))
+    wait_until(lambda: "the connection that listens was lost" in process.output())
+    listening = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    with connection.cursor() as cursor:
+        wait_until(lambda: cursor.execute(listening) or cursor.fetchone(), what="a new connection")
+
+
+def test_jobs_held_behind_a_slow_one_go_to_a_worker_with_a_free_slot(worker: Start, ledger: str) -> None:
+    first = worker("--concurrency", "1", prefetch_seconds=60).ready()
+    enqueue_many(work.record, [[ledger, "short"]] * 50)
+    wait_until(lambda: states()["succeeded"] == 50)
+
+    with transaction.atomic():
+        work.linger.enqueue(ledger, 2)
+        enqueue_many(work.record, [[ledger, "behind"]] * 10)
+    wait_until(lambda: f"start {first.pid}" in work.read(ledger))
+    worker().ready()
+
+    wait_until(lambda: work.read(ledger).count("behind") == 10)
+    assert f"end {first.pid}" not in work.read(ledger)
+    wait_until(lambda: states()["succeeded"] == 61)
+    assert {job.attempt for job in Job.objects.all()} == {1}
 
 
 def test_timeouts_stop_sync_and_async_jobs(worker: Start, ledger: str) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from django.contrib.auth.models import Group
 from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
@@ -250,11 +251,28 @@ def test_a_backoff_that_is_no_time_fails_the_job_and_not_the_worker(delay: Any) 
     assert (job.state, job.error) == (Job.State.FAILED, "tests.jobs.work.Shaky")
 
 
-@pytest.mark.postgresql
+def plan_of(ask: Callable[[], Any], *, containing: str) -> str:
+    """The plan of the first statement of `ask` with these words in it, its values bound as it binds them."""
+    asked: list[tuple[str, Any]] = []
+
+    def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        asked.append((sql, params))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(listen):
+        ask()
+    statement, params = next((sql, params) for sql, params in asked if containing in sql)
+    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{explain} {statement}", params)
+        return str(cursor.fetchall())
+
+
 def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
     now = timezone.now()
     for state, extra in (
         (Job.State.SCHEDULED, {"run_at": now + timedelta(days=1)}),
+        (Job.State.BLOCKED, {}),
         (Job.State.SUCCEEDED, {"finished_at": now}),
     ):
         Job.objects.bulk_create(
@@ -265,28 +283,38 @@ def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
         )
     enqueue_many(work.add, [[number] for number in range(10)])
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE svc_jobs_job")
-        cursor.execute(
-            "EXPLAIN (FORMAT JSON) SELECT id FROM svc_jobs_job WHERE state = 0 AND queue = 'default' "
-            "ORDER BY priority DESC, id LIMIT 10 FOR UPDATE SKIP LOCKED"
-        )
-        plan = json.dumps(cursor.fetchone()[0])
+        cursor.execute("ANALYZE svc_jobs_job" if connection.vendor == "postgresql" else "ANALYZE")
+
+    plan = plan_of(lambda: claim(room=5), containing="UPDATE")
 
     assert "svc_jobs_job_ready" in plan
-    assert "Seq Scan" not in plan and "Sort" not in plan
+    if connection.vendor == "postgresql":
+        # What is sorted and read from end to end are the queues, a handful.
+        assert "Seq Scan on svc_jobs_job" not in plan
+        assert plan.count("Sort Key:") == plan.count("Sort Key: u.n")
+    else:
+        assert "TEMP B-TREE" not in plan
 
 
-@pytest.mark.sqlite
-def test_the_claim_walks_the_partial_index_on_sqlite() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "EXPLAIN QUERY PLAN SELECT id FROM svc_jobs_job WHERE state = 0 AND queue = 'default' "
-            "ORDER BY priority DESC, id LIMIT 10"
-        )
-        plan = str(cursor.fetchall())
+@pytest.mark.postgresql
+def test_a_turn_over_many_queues_is_one_statement(ledger: str, django_assert_num_queries: Any) -> None:
+    enqueue_many(work.add, [[1], [2]])
+    work.mail.enqueue(ledger, "x")
+    (done,) = claim(room=1)
 
-    assert "svc_jobs_job_ready" in plan
-    assert "TEMP B-TREE" not in plan
+    with django_assert_num_queries(1):
+        jobs = turn.take_turn([succeed(done)], worker=uuid7(), queues=["none", "mail", "default"], room=2)
+
+    assert sorted(job.queue for job in jobs) == ["default", "mail"]
+
+
+def test_an_idle_turn_on_sqlite_does_not_take_the_lock_of_all_writers() -> None:
+    with CaptureQueriesContext(connection) as captured:
+        assert claim() == []
+
+    assert len(captured) == 1
+    if connection.vendor == "sqlite":
+        assert captured.captured_queries[0]["sql"].startswith("SELECT")
 
 
 @pytest.mark.parametrize(
@@ -302,19 +330,7 @@ def test_the_claim_walks_the_partial_index_on_sqlite() -> None:
 )
 @pytest.mark.sqlite
 def test_the_duties_of_a_worker_read_partial_indexes_and_not_the_history(ask: Any, index: str) -> None:
-    asked: list[tuple[str, Any]] = []
-
-    def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        asked.append((sql, params))
-        return execute(sql, params, many, context)
-
-    with connection.execute_wrapper(listen):
-        ask()
-    # With its values bound, as it is run: what they are is not known to the planner.
-    statement, params = next((sql, params) for sql, params in asked if "svc_jobs_job" in sql)
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN QUERY PLAN {statement}", params)
-        plan = str(cursor.fetchall())
+    plan = plan_of(ask, containing="svc_jobs_job")
 
     assert index in plan
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -9,7 +10,7 @@ from django.utils import timezone
 from svc_infra_django.jobs import enqueue_many, turn
 from svc_infra_django.jobs.models import Job, JobAttempt
 from svc_infra_django.jobs.turn import Outcome
-from svc_infra_django.jobs.worker import JobWorker, drain
+from svc_infra_django.jobs.worker import MOST_AHEAD, JobWorker, drain
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -56,6 +57,37 @@ def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others() -> N
     assert states == [Job.State.SUCCEEDED, Job.State.FAILED, Job.State.SUCCEEDED]
     assert Job.objects.get(pk=second.pk).error.endswith("IntegrityError")
     assert not worker._unwritten
+
+
+def test_jobs_are_held_ahead_as_far_as_they_are_short(svc_settings: Any) -> None:
+    svc_settings(jobs={"prefetch_seconds": 0.02, "concurrency": 2})
+    worker = JobWorker()
+    assert worker._ahead() == 0, "nothing is known yet"
+
+    worker._mean_seconds = 0.001
+    assert worker._ahead() == 40
+    worker._mean_seconds = 1e-9
+    assert worker._ahead() == MOST_AHEAD
+    worker._mean_seconds = 1.0
+    assert worker._ahead() == 0
+
+    svc_settings(jobs={"prefetch_seconds": 0})
+    worker._mean_seconds = 1e-9
+    assert worker._ahead() == 0
+
+
+def test_jobs_whose_worker_died_once_are_not_held_ahead() -> None:
+    enqueue_many(work.add, [[number] for number in range(4)])
+    Job.objects.update(crashes=1)
+    worker = JobWorker(concurrency=1)
+    worker._free = 0
+    worker._mean_seconds = 1e-9
+
+    assert worker._turn()
+
+    assert not worker._backlog and worker._ahead() == 0
+    worker._write_apart()
+    assert {(job.state, job.attempt) for job in Job.objects.all()} == {(Job.State.READY, 0)}
 
 
 def test_an_async_job_runs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from inspect import signature
 from json import dumps
@@ -144,4 +145,4 @@ def _insert_unique(job: Job) -> Job:
 
 def _announce(task: AnyTask, count: int) -> None:
     metrics.increment("jobs.enqueued", count, queue=task.queue_name)
-    transaction.on_commit(wake, using=database())
+    transaction.on_commit(partial(wake, task.queue_name), using=database())
