@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from .retries import exponential as exponential
     from .services.enqueueing import aenqueue_many as aenqueue_many
     from .services.enqueueing import enqueue_many as enqueue_many
+    from .services.operating import acancel as acancel
+    from .services.operating import apause as apause
+    from .services.operating import aresume as aresume
+    from .services.operating import aretry as aretry
+    from .services.operating import cancel as cancel
+    from .services.operating import pause as pause
+    from .services.operating import resume as resume
+    from .services.operating import retry as retry
     from .worker import WorkerService as WorkerService
 
 __getattr__, __dir__, __all__ = lazy(
@@ -22,10 +30,18 @@ __getattr__, __dir__, __all__ = lazy(
         "TaskContext": ".decorators",
         "Unique": ".decorators",
         "WorkerService": ".worker",
+        "acancel": ".services.operating",
         "aenqueue_many": ".services.enqueueing",
+        "apause": ".services.operating",
+        "aresume": ".services.operating",
+        "aretry": ".services.operating",
+        "cancel": ".services.operating",
         "enqueue_many": ".services.enqueueing",
         "exponential": ".retries",
+        "pause": ".services.operating",
         "periodic": ".decorators",
+        "resume": ".services.operating",
+        "retry": ".services.operating",
         "task": ".decorators",
     },
 )

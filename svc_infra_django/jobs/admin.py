@@ -23,7 +23,7 @@ from .cron import timezone_named
 from .errors import BadSchedule
 from .models import Job, JobAttempt, Queue, Schedule, Worker
 from .services import scheduling
-from .services.operating import cancel, pause, resume, retry_dead
+from .services.operating import cancel, discard, duplicate, pause, resume, retry
 
 if TYPE_CHECKING:
     TabularInline = admin.TabularInline[JobAttempt, Job]
@@ -72,6 +72,7 @@ class JobAdmin(MachineRowAdmin):
         "task",
         "queue",
         "shown_state",
+        "shown_progress",
         "attempt",
         "created_at",
         "run_at",
@@ -82,11 +83,12 @@ class JobAdmin(MachineRowAdmin):
     search_fields = ("id",)
     search_help_text = "The whole id of a job, or the name of a tenant."
     ordering = ("-id",)
-    actions = ("retry_jobs", "cancel_jobs")
+    actions = ("retry_jobs", "cancel_jobs", "duplicate_jobs", "discard_jobs")
     inlines = (AttemptInline,)
     fields = (
         ("id", "task", "queue"),
-        ("shown_state", "attempt", "max_attempts", "crashes"),
+        ("shown_state", "shown_progress"),
+        ("attempt", "max_attempts", "crashes"),
         ("owner", "tenant", "priority"),
         ("created_at", "run_at", "started_at", "finished_at"),
         "shown_arguments",
@@ -114,6 +116,23 @@ class JobAdmin(MachineRowAdmin):
     def shown_state(self, job: Job) -> str:
         return job.get_state_display()
 
+    @admin.display(description="progress")
+    def shown_progress(self, job: Job) -> str:
+        found = job.shown_progress
+        if found is None:
+            return "-"
+        percent, note = job.progress_percent, found["note"]
+        if percent is None:
+            return format_html("{} {}", f"{found['n']:g}", note)
+        return format_html(
+            '<progress max="100" value="{}" aria-label="progress">{}</progress> {} of {} {}',
+            percent,
+            f"{percent} %",
+            f"{found['n']:g}",
+            f"{found['total']:g}",
+            note,
+        )
+
     @admin.display(description="arguments")
     def shown_arguments(self, job: Job) -> str:
         return _preformatted(json.dumps(job.shown_arguments(), indent=2, ensure_ascii=False))
@@ -131,11 +150,22 @@ class JobAdmin(MachineRowAdmin):
 
     @admin.action(description="Retry the failed or cancelled jobs", permissions=["act"])
     def retry_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        _act(self, request, queryset, lambda job: retry_dead(job.pk), "retried")
+        _act(self, request, queryset, lambda job: retry(job.pk), "retried")
 
     @admin.action(description="Cancel the jobs that are not finished", permissions=["act"])
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         _act(self, request, queryset, lambda job: cancel(job.pk), "cancelled")
+
+    @admin.action(description="Make the jobs once more", permissions=["act"])
+    def duplicate_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        _act(self, request, queryset, lambda job: duplicate(job.pk), "duplicated")
+
+    @admin.action(description="Discard the jobs that do not run", permissions=["discard"])
+    def discard_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        _act(self, request, queryset, lambda job: discard(job.pk), "discarded")
+
+    def has_discard_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("svc_jobs.delete_job")
 
 
 @admin.register(Queue)

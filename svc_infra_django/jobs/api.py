@@ -22,7 +22,7 @@ from .schemas import (
     StateName,
 )
 from .services import scheduling
-from .services.operating import cancel, pause, queue_named, resume, retry_dead
+from .services.operating import cancel, discard, duplicate, pause, queue_named, resume, retry
 
 router = Router(tags=["jobs"])
 
@@ -129,7 +129,7 @@ def get_job(request: ApiRequest, job_id: UUID) -> Job:
 @requires("svc_jobs.change_job")
 def retry_job(request: ApiRequest, job_id: UUID) -> Job:
     """Run a failed or cancelled job again."""
-    return retry_dead(job_id)
+    return retry(job_id)
 
 
 @router.post("/{uuid:job_id}/cancel", response=JobOut)
@@ -137,3 +137,18 @@ def retry_job(request: ApiRequest, job_id: UUID) -> Job:
 def cancel_job(request: ApiRequest, job_id: UUID) -> Job:
     """End a job that is not finished."""
     return cancel(job_id)
+
+
+@router.post("/{uuid:job_id}/duplicate", response={201: JobOut})
+@requires("svc_jobs.add_job")
+def duplicate_job(request: ApiRequest, job_id: UUID) -> Any:
+    """Make another job of the same task and arguments."""
+    return Status(201, duplicate(job_id))
+
+
+@router.delete("/{uuid:job_id}", response={204: None})
+@requires("svc_jobs.delete_job")
+def discard_job(request: ApiRequest, job_id: UUID) -> Any:
+    """Delete a job that does not run."""
+    discard(job_id)
+    return Status(204, None)

@@ -74,6 +74,12 @@ class JobsSettings(Section):
     keep_failed_hours: PositiveFloat = 24.0 * 30
     """How long a failed job is kept, to be looked at and retried."""
 
+    keep_effects_hours: PositiveFloat = 24.0 * 90
+    """How long `context.once` remembers what was done."""
+
+    watch_seconds: PositiveFloat = 1.0
+    """How often a worker writes the progress of its jobs and looks which of them were cancelled."""
+
     prune_seconds: PositiveFloat = 3600.0
     """How often each worker deletes what has been kept long enough."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from inspect import iscoroutinefunction, signature
+from math import isfinite
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from django.utils.module_loading import autodiscover_modules, import_string
@@ -21,12 +23,15 @@ from .compat import (
 )
 from .cron import interval_of, next_cron, timezone_named
 from .errors import BadTask, UnknownTask
+from .payloads import storable
 from .retries import Backoff, RetryOn, exponential
 
 CatchUp: TypeAlias = Literal["skip", "once", "all"]
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
+PROGRESS_NOTE_LENGTH = 200
+ONCE_KEY_LENGTH = 200
 MOST_CAUGHT_UP = 1000
 """The missed times that one schedule may make up for at once: their jobs are one transaction."""
 
@@ -124,6 +129,10 @@ class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in
     attempt_number: int = 0
     is_lost: Callable[[], bool] = field(default=lambda: False, compare=False, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    report: Callable[[dict[str, Any]], None] = field(default=lambda _: None, compare=False, repr=False)
+    claim: Callable[[str], AbstractContextManager[bool]] = field(
+        default=lambda _: nullcontext(True), compare=False, repr=False
+    )
 
     @property
     def attempt(self) -> int:
@@ -140,6 +149,34 @@ class TaskContext(AnyContext):  # type: ignore[misc]  # frozen in Django, not in
         """The time of the schedule that this job was made for, however late it was; None without one."""
         written = self.headers.get("fire_at")
         return datetime.fromisoformat(written) if written else None
+
+    def progress(self, n: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this attempt is, `n` of `total`, for people to see.
+
+        Costs nothing worth mention however often it is called: what is newest is written about once a
+        second. Inside an atomic job nobody sees it. Raises ValueError for what is no number.
+        """
+        if not isfinite(n) or not isfinite(total or 0):
+            raise ValueError("progress() takes finite numbers.")
+        numbers = {"n": float(n), "total": None if total is None else float(total)}
+        self.report({**numbers, "note": storable(note[:PROGRESS_NOTE_LENGTH])})
+
+    def once(self, key: str) -> AbstractContextManager[bool]:
+        """Do something once, in whichever attempt or job of this task comes first.
+
+        The block is a transaction. It is given True if nobody did it before, and what it then writes to the
+        database is kept together with the key; if it raises, neither is. Whoever comes at the same moment
+        waits for its end.
+
+            with context.once(f"charge:{order_id}") as is_first:
+                if is_first:
+                    Charge.objects.create(order_id=order_id)
+
+        Raises ValueError for a key that is empty or longer than 200 characters.
+        """
+        if not 0 < len(key) <= ONCE_KEY_LENGTH:
+            raise ValueError(f"once() takes a key of 1 to {ONCE_KEY_LENGTH} characters.")
+        return self.claim(key)
 
     @property
     def cancelled(self) -> bool:

@@ -90,6 +90,12 @@ class JobNotCancellable(ConflictError):
     code = "jobs.not_cancellable"
 
 
+class JobNotDiscardable(ConflictError):
+    """This job is running: cancel it first."""
+
+    code = "jobs.not_discardable"
+
+
 class BadSchedule(ValidationError):
     """This schedule can never fire as it is written."""
 

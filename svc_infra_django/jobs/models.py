@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from ..observability.redaction import redacted
 from ..rows import TENANT_LENGTH, id_field
 from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
-from .decorators import parameter_names
+from .decorators import ONCE_KEY_LENGTH, parameter_names
 from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
@@ -66,6 +66,7 @@ class Job(models.Model):
     unique_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - NULL is what lets go of the key
     unique_until = models.SmallIntegerField(choices=UniqueUntil.choices, null=True)
     result = models.JSONField(null=True)
+    progress = models.JSONField(null=True, help_text='{"n": 3, "total": 10, "note": "..."}')
     error = models.CharField(max_length=255, blank=True, default="", help_text="Path of the last exception.")
     traceback = models.TextField(blank=True, default="")
 
@@ -115,6 +116,20 @@ class Job(models.Model):
         """The arguments for people to see: those that are named like secrets are redacted."""
         return _shown_arguments(self.task, self.args)
 
+    @property
+    def shown_progress(self) -> dict[str, Any] | None:
+        """What the attempt that runs last said of its progress, not what an earlier one said."""
+        is_of_now = self.progress and self.progress["attempt"] == self.attempt
+        return self.progress if is_of_now and self.state == self.State.RUNNING else None
+
+    @property
+    def progress_percent(self) -> int | None:
+        """How far the attempt that runs has come; None if it does not say."""
+        found = self.shown_progress
+        if not found or not found["total"]:
+            return None
+        return max(0, min(100, int(100 * found["n"] / found["total"])))
+
     def shown_result(self) -> Any:
         """The return value for people to see, redacted likewise."""
         return _shown("", self.result)
@@ -144,6 +159,22 @@ class JobAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.attempt} of {self.job_id}: {self.outcome}"
+
+
+class Effect(models.Model):
+    """Something that a job does once, whatever becomes of the job: `context.once(key)`."""
+
+    id = id_field()
+    task = models.CharField(max_length=255)
+    key = models.CharField(max_length=ONCE_KEY_LENGTH)
+    job_id = models.UUIDField(help_text="The job that did it.")
+    done_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["task", "key"], name="svc_jobs_effect_once")]
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.key}"
 
 
 class Worker(models.Model):

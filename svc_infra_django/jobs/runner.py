@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from threading import Lock, Timer, get_ident
 from time import perf_counter
 from traceback import format_exception
-from typing import Any
+from typing import Any, TypeAlias
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.utils import timezone
@@ -40,11 +40,14 @@ from .errors import BadResult, JobTimeout
 from .models import Job
 from .payloads import plain, storable
 from .retries import Decision, Verdict, decide
-from .turn import Outcome, database, immediate, settle_one
+from .turn import Outcome, database, first_effect, immediate, settle_one, write_progress
 
 logger = get_logger("svc_infra_django.jobs")
 
 TRACEBACK_LENGTH = 32_768
+PROGRESS_SECONDS = 1.0
+
+Report: TypeAlias = Callable[[dict[str, Any]], None]
 STATUSES = {
     Job.State.RUNNING: TaskResultStatus.RUNNING,
     Job.State.SUCCEEDED: TaskResultStatus.SUCCESSFUL,
@@ -100,16 +103,21 @@ def _as_enqueued(task: AnyTask, job: Job) -> AnyTask:
     return changed
 
 
-def run(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run the attempt in this thread, an async body in a loop of its own. Never raises."""
+def run(
+    job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False, report: Report | None = None
+) -> Outcome:
+    """Run the attempt in this thread, an async body in a loop of its own. Never raises.
+
+    `report` takes the progress that the body tells; without it, it is written in this thread.
+    """
     # A context of its own: the thread goes on to the next job, whatever this one binds and forgets.
-    return Context().run(_run, job, task, is_lost)
+    return Context().run(_run, job, task, is_lost, report)
 
 
-def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool]) -> Outcome:
+def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool], report: Report | None) -> Outcome:
     _bind(job)
     with _span(job):
-        attempt = Attempt(job, task, is_lost)
+        attempt = Attempt(job, task, is_lost, report)
         try:
             attempt.begin(result_of(job, task))
             _tell(task_started, attempt.result)
@@ -121,14 +129,16 @@ def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool]) -> Outcome:
         return outcome
 
 
-async def arun(job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False) -> Outcome:
+async def arun(
+    job: Job, task: AnyTask, *, is_lost: Callable[[], bool] = lambda: False, report: Report | None = None
+) -> Outcome:
     """Run the attempt of an async body in the running loop. Raises CancelledError if the job is lost.
 
     Binds the job to the context, so it wants one of its own.
     """
     _bind(job)
     with _span(job):
-        attempt = Attempt(job, task, is_lost)
+        attempt = Attempt(job, task, is_lost, report)
         try:
             attempt.begin(
                 await sync_to_async(result_of)(job, task) if job.attempt > 1 else result_of(job, task)
@@ -153,8 +163,10 @@ def broken(job: Job, error: BaseException) -> Outcome:
 class Attempt:
     """One attempt under way."""
 
-    def __init__(self, job: Job, task: AnyTask, is_lost: Callable[[], bool]) -> None:
+    def __init__(self, job: Job, task: AnyTask, is_lost: Callable[[], bool], report: Report | None) -> None:
         self.job, self.task, self.is_lost = job, task, is_lost
+        self.report = report or self._write_progress
+        self.reported_at = float("-inf")
         self.timeout: float | None = getattr(task, "timeout", None)
         self.is_atomic: bool = getattr(task, "atomic", False)
         self.result: AnyResult | None = None
@@ -173,6 +185,8 @@ class Attempt:
                 attempt_number=self.job.attempt,
                 is_lost=self.is_lost,
                 headers=self.job.headers,
+                report=self.report,
+                claim=lambda key: first_effect(self.job, key),
             )
             self.args = [context, *self.args]
         fell_due_at = max(self.job.created_at, self.job.run_at or self.job.created_at)
@@ -198,6 +212,12 @@ class Attempt:
             self.result.errors.append(TaskError(exception_class_path=path, traceback=story))
             self._finish(outcome)
         return outcome
+
+    def _write_progress(self, progress: dict[str, Any]) -> None:
+        now = perf_counter()
+        if now - self.reported_at >= PROGRESS_SECONDS and not _in_event_loop():
+            self.reported_at = now
+            write_progress([(self.job, progress)])
 
     def outcome(self, state: Job.State, **fields: Any) -> Outcome:
         return Outcome(self.job, state, seconds=perf_counter() - self.started, **fields)
@@ -243,6 +263,14 @@ def _span(job: Job) -> AbstractContextManager[Any]:
 
 def _story(error: BaseException) -> str:
     return storable(redacted_text("".join(format_exception(error))))[-TRACEBACK_LENGTH:]
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _tell(signal: Any, result: Any) -> None:

@@ -22,6 +22,12 @@ class AttemptOut(Schema):
     finished_at: datetime
 
 
+class ProgressOut(Schema):
+    n: float
+    total: float | None
+    note: str
+
+
 class JobOut(Schema):
     id: UUID
     task: str
@@ -33,6 +39,7 @@ class JobOut(Schema):
     crashes: int
     tenant: str
     arguments: dict[str, Any] = Field(description="Redacted: what is named like a secret is not shown.")
+    progress: ProgressOut | None = Field(description="What the attempt that runs says of itself.")
     error: str
     created_at: datetime
     run_at: datetime | None
@@ -42,6 +49,11 @@ class JobOut(Schema):
     @staticmethod
     def resolve_state(job: Any) -> str:
         return str(job.get_state_display())
+
+    @staticmethod
+    def resolve_progress(job: Any) -> dict[str, Any] | None:
+        found = job.shown_progress
+        return found and {name: found[name] for name in ("n", "total", "note")}
 
     @staticmethod
     def resolve_arguments(job: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ..observability.metrics import metrics
 from .compat import path_of
 from .conf import settings
 from .errors import JobCrashed
-from .models import Job, JobAttempt, Queue, Worker
+from .models import Effect, Job, JobAttempt, Queue, Worker
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -533,10 +533,25 @@ def hand_back_strays(*, worker: UUID, known: Iterable[UUID]) -> int:
 
 
 def still_owned(jobs: Iterable[Job]) -> set[UUID]:
-    """Those of `jobs` that still run under the epoch they were claimed with."""
+    """Those of `jobs` that nobody took since they were claimed: a change of hands raises the epoch."""
     epochs = {job.pk: job.epoch for job in jobs}
-    rows = Job.objects.using(database()).running().filter(pk__in=list(epochs)).values_list("pk", "epoch")
+    rows = Job.objects.using(database()).filter(pk__in=list(epochs)).values_list("pk", "epoch")
     return {pk for pk, epoch in rows if epochs[pk] == epoch}
+
+
+def write_progress(reports: Iterable[tuple[Job, dict[str, Any]]]) -> None:
+    """Write how far running jobs say they are; of one that changed hands nothing is written."""
+    for job, progress in reports:
+        _owned(job).update(progress={**progress, "attempt": job.attempt})
+
+
+@contextmanager
+def first_effect(job: Job, key: str) -> Iterator[bool]:
+    """A transaction in which it is known whether a job of this task had this key before."""
+    effects = Effect.objects.using(database())
+    with immediate(database()):
+        _, is_first = effects.get_or_create(task=job.task, key=key, defaults={"job_id": job.pk})
+        yield is_first
 
 
 def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
@@ -560,6 +575,8 @@ def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
             deleted += jobs.filter(pk__in=ids, state=state).delete()[1].get("svc_jobs.Job", 0) if ids else 0
             if len(ids) < size:
                 break
+    forgotten = now - timedelta(hours=settings.keep_effects_hours)
+    Effect.objects.using(database()).filter(pk__lt=uuid7_at(forgotten)).delete()
     if deleted:
         logger.info("jobs pruned", count=deleted)
     return deleted

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from random import uniform
 from threading import Event, Lock, Thread
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 import psycopg
@@ -158,7 +158,7 @@ class JobWorker:
             self._start(self._loop.run_forever, "async jobs"),
             *(
                 self._start(duty, duty.__name__.strip("_"))
-                for duty in (self._hear, self._stage, self._tend, self._schedule)
+                for duty in (self._hear, self._stage, self._tend, self._watch, self._schedule)
             ),
         ]
         services = self._start_services()
@@ -362,7 +362,7 @@ class JobWorker:
         try:
             if not running.is_lost:
                 close_old_connections()
-                outcome = run(running.job, task, is_lost=lambda: running.is_lost)
+                outcome = run(running.job, task, is_lost=lambda: running.is_lost, report=running.report)
                 close_old_connections()
         except BaseException as error:  # frontier: a job without an outcome would be running for ever
             outcome = outcome or broken(running.job, error)
@@ -384,7 +384,7 @@ class JobWorker:
         # The context gives the job's ORM calls a thread of their own; its connection goes with it.
         async with ThreadSensitiveContext() as context:
             try:
-                return await arun(running.job, task, is_lost=lambda: running.is_lost)
+                return await arun(running.job, task, is_lost=lambda: running.is_lost, report=running.report)
             finally:
                 if context in SyncToAsync.context_to_thread_executor:
                     await asyncio.shield(sync_to_async(connections.close_all)())
@@ -474,8 +474,7 @@ class JobWorker:
         running = [each for each in list(self._running.values()) if not each.is_lost]
         mine = turn.still_owned([each.job for each in running]) if running else set()
         for each in running:
-            # An atomic job, or one whose end is being written at this moment, is no longer running either.
-            if each.job.pk not in mine and each.age() > settings.heartbeat_seconds:
+            if each.job.pk not in mine:
                 each.lose()
 
     def _finish(self) -> None:
@@ -557,6 +556,17 @@ class JobWorker:
 
         self._repeat(once)
 
+    def _watch(self) -> None:
+        """Write how far the running jobs are, and learn soon which of them were cancelled."""
+
+        def once() -> float:
+            running = list(self._running.values())
+            turn.write_progress((each.job, told) for each in running if (told := each.take_report()))
+            self._drop_lost()
+            return settings.watch_seconds
+
+        self._repeat(once)
+
     def _schedule(self) -> None:
         """Fire the periodic schedules that are due."""
         self._until_it_works(lambda: sync_schedules(now=turn.database_now()))
@@ -630,10 +640,16 @@ class Running:
         self.task: asyncio.Task[Outcome] | None = None
         self.is_lost = False
         self.since = monotonic()
+        self._report: dict[str, Any] | None = None
 
-    def age(self) -> float:
-        """Seconds in our hands."""
-        return monotonic() - self.since
+    def report(self, progress: dict[str, Any]) -> None:
+        """Keep how far the job says it is, until somebody writes it down."""
+        self._report = progress
+
+    def take_report(self) -> dict[str, Any] | None:
+        """What the job said since the last time, if anything."""
+        report, self._report = self._report, None
+        return report
 
     def lose(self) -> None:
         """The job is not ours any more: stop it if it can be stopped, and write nothing of it."""

@@ -11,8 +11,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs.models import Job, Queue, Schedule, Worker
 from svc_infra_django.jobs.scheduler import sync_schedules
+from svc_infra_django.jobs.turn import take_turn
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
 
@@ -59,6 +61,30 @@ def test_a_job_that_cannot_be_cancelled_says_why(admin: Client) -> None:
     answer = act(admin, "job", "cancel_jobs", Job.objects.get().pk)
 
     assert "has succeeded already" in answer.content.decode()
+
+
+def test_jobs_are_made_once_more_and_discarded(admin: Client) -> None:
+    result = work.add.enqueue(1)
+
+    assert "1 duplicated" in act(admin, "job", "duplicate_jobs", result.id).content.decode()
+    assert "1 discarded" in act(admin, "job", "discard_jobs", result.id).content.decode()
+    assert Job.objects.get().headers["duplicate_of"] == result.id
+
+
+def test_the_progress_of_a_running_job_is_a_bar(admin: Client) -> None:
+    result = work.add.enqueue(1)
+    take_turn([], worker=uuid7(), queues=["default"], room=1)
+    progress = {"n": 3, "total": 10, "note": "<b>rows</b>", "attempt": 1}
+    Job.objects.update(progress=progress)
+
+    for path in ("", f"{result.id}/change/"):
+        page = admin.get(f"{BASE}/job/{path}").content.decode()
+        assert '<progress max="100" value="30"' in page
+        assert "3 of 10 &lt;b&gt;rows" in page
+    Job.objects.update(progress={**progress, "total": None})
+    assert "3 &lt;b&gt;rows" in admin.get(f"{BASE}/job/").content.decode()
+    Job.objects.update(attempt=2)
+    assert "<progress" not in admin.get(f"{BASE}/job/").content.decode()
 
 
 def test_secrets_in_arguments_and_results_are_not_shown(admin: Client) -> None:

@@ -10,9 +10,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Queue, Schedule
 from svc_infra_django.jobs.services.operating import cancel
+from svc_infra_django.jobs.turn import take_turn, write_progress
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
 
@@ -42,6 +44,8 @@ def test_a_stranger_is_told_which_permission_is_missing(stranger: Any) -> None:
         ("get", f"/{MISSING}", "view_job"),
         ("post", f"/{MISSING}/retry", "change_job"),
         ("post", f"/{MISSING}/cancel", "change_job"),
+        ("post", f"/{MISSING}/duplicate", "add_job"),
+        ("delete", f"/{MISSING}", "delete_job"),
         ("get", "/queues", "view_queue"),
         ("post", "/queues/default/pause", "change_queue"),
         ("post", "/queues/default/resume", "change_queue"),
@@ -130,7 +134,29 @@ def test_a_dead_job_is_retried_and_a_waiting_one_cancelled(operator: Client) -> 
     assert (conflict.status_code, conflict.json()["code"]) == (409, "jobs.not_cancellable")
 
 
-@pytest.mark.parametrize("path", ["", "/retry", "/cancel"])
+def test_a_job_is_made_once_more_and_discarded(operator: Client) -> None:
+    result = work.add.enqueue(1)
+
+    again = operator.post(f"{URL}/{result.id}/duplicate")
+    assert (again.status_code, again.json()["state"]) == (201, "ready")
+    assert operator.delete(f"{URL}/{result.id}").status_code == 204
+    take_turn([], worker=uuid7(), queues=["default"], room=1)
+    conflict = operator.delete(f"{URL}/{again.json()['id']}")
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "jobs.not_discardable")
+
+
+def test_a_running_job_shows_its_progress(operator: Client) -> None:
+    result = work.add.enqueue(1)
+    assert operator.get(f"{URL}/{result.id}").json()["progress"] is None
+
+    (job,) = take_turn([], worker=uuid7(), queues=["default"], room=1)
+    write_progress([(job, {"n": 1.0, "total": 2.0, "note": "half"})])
+
+    assert operator.get(f"{URL}/{result.id}").json()["progress"] == {"n": 1.0, "total": 2.0, "note": "half"}
+    assert operator.get(URL).json()["items"][0]["progress"]["note"] == "half"
+
+
+@pytest.mark.parametrize("path", ["", "/retry", "/cancel", "/duplicate"])
 def test_what_is_not_there_is_404(operator: Client, path: str) -> None:
     call = operator.post if path else operator.get
 

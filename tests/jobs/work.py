@@ -60,6 +60,39 @@ def note_fire_at(context: TaskContext, path: str) -> None:
 
 
 @task(takes_context=True)
+def crawl(context: TaskContext, path: str, steps: int, atomic: bool = False) -> None:
+    for step in range(steps):
+        context.progress(step, steps, "crawling \x00 \ud800")
+        note(path, str(step))
+        time.sleep(0.02)
+        if context.cancelled:
+            note(path, "noticed")
+            return
+
+
+@task(takes_context=True)
+async def acrawl(context: TaskContext, path: str) -> None:
+    note(path, "start")
+    for step in range(500):
+        context.progress(step)
+        await asyncio.sleep(0.02)
+
+
+@task(takes_context=True, max_attempts=4, backoff=lambda attempt: 0.0)
+def charge_once(
+    context: TaskContext, path: str, name: str, fail_in: list[int], fail_after: list[int]
+) -> None:
+    with context.once(f"charge:{name}") as is_first:
+        note(path, f"{context.attempt} {is_first}")
+        if is_first:
+            Group.objects.create(name=f"{name} {context.attempt}")
+        if context.attempt in fail_in:
+            raise Shaky
+    if context.attempt in fail_after:
+        raise Shaky
+
+
+@task(takes_context=True)
 def record_pid(context: TaskContext, path: str) -> None:
     note(path, f"{context.idempotency_key} {context.attempt} {os.getpid()}")
 

@@ -10,9 +10,18 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
+from ...observability.context import carried
 from ...observability.logging import get_logger
+from ...observability.metrics import metrics
 from ..decorators import JobTask, queue_names, task_at
-from ..errors import JobNotCancellable, JobNotFound, JobNotRetryable, QueueNotFound, UnknownTask
+from ..errors import (
+    JobNotCancellable,
+    JobNotDiscardable,
+    JobNotFound,
+    JobNotRetryable,
+    QueueNotFound,
+    UnknownTask,
+)
 from ..models import Job, JobAttempt, Queue
 from ..turn import database, immediate, prune, wake
 
@@ -23,22 +32,26 @@ MOST_ATTEMPTS = 32_767
 
 __all__ = [
     "acancel",
+    "adiscard",
+    "aduplicate",
     "apause",
     "aresume",
-    "aretry_dead",
+    "aretry",
     "cancel",
+    "discard",
+    "duplicate",
     "pause",
     "prune",
     "queue_named",
     "resume",
-    "retry_dead",
+    "retry",
 ]
 
 
 def cancel(job_id: UUID | str) -> Job:
     """End a job that is not finished. One that waits never runs.
 
-    One that runs is told at its worker's next heartbeat (`context.cancelled`; an async body is
+    One that runs is told by its worker within `watch_seconds` (`context.cancelled`; an async body is
     cancelled) and its result is thrown away; an atomic one is rolled back. Raises JobNotFound,
     JobNotCancellable.
     """
@@ -67,7 +80,7 @@ def cancel(job_id: UUID | str) -> Job:
 acancel = sync_to_async(cancel)
 
 
-def retry_dead(job_id: UUID | str) -> Job:
+def retry(job_id: UUID | str) -> Job:
     """Make a failed or cancelled job ready again, with all its attempts before it.
 
     Crashes are forgiven; a claim on a unique key is not taken again. Raises JobNotFound, JobNotRetryable.
@@ -90,7 +103,49 @@ def retry_dead(job_id: UUID | str) -> Job:
     return job
 
 
-aretry_dead = sync_to_async(retry_dead)
+aretry = sync_to_async(retry)
+
+
+def duplicate(job_id: UUID | str) -> Job:
+    """Make another job of the same task and arguments, whatever became of the first.
+
+    It belongs to the same owner and tenant and makes no claim on a unique key. Raises JobNotFound.
+    """
+    with immediate(database()):
+        job = _locked(job_id)
+        made = Job(
+            owner_id=job.owner_id,
+            tenant=job.tenant,
+            queue=job.queue,
+            task=job.task,
+            args=job.args,
+            headers=carried() | {"duplicate_of": str(job.pk)},
+            backend=job.backend,
+            priority=job.priority,
+            created_at=timezone.now(),
+            max_attempts=_attempts_of(job.task),
+        )
+        made.save(force_insert=True, using=database())
+        transaction.on_commit(wake, using=database())
+    metrics.increment("jobs.enqueued", queue=job.queue)
+    logger.info("job duplicated", job_id=str(job.pk), task=job.task, duplicate=str(made.pk))
+    return made
+
+
+aduplicate = sync_to_async(duplicate)
+
+
+def discard(job_id: UUID | str) -> None:
+    """Delete a job with its attempts, unless it runs. Raises JobNotFound, JobNotDiscardable."""
+    with immediate(database()):
+        job = _locked(job_id)
+        if job.state == Job.State.RUNNING:
+            raise JobNotDiscardable
+        job.delete(using=database())
+    logger.info("job discarded", job_id=str(job.pk), task=job.task, state=job.get_state_display())
+
+
+adiscard = sync_to_async(discard)
 
 
 def pause(queue: str) -> Queue:

@@ -11,9 +11,23 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7, uuid7_at
-from svc_infra_django.jobs.errors import JobNotCancellable, JobNotFound, JobNotRetryable, QueueNotFound
+from svc_infra_django.jobs.errors import (
+    JobNotCancellable,
+    JobNotDiscardable,
+    JobNotFound,
+    JobNotRetryable,
+    QueueNotFound,
+)
 from svc_infra_django.jobs.models import Job
-from svc_infra_django.jobs.services.operating import cancel, pause, prune, resume, retry_dead
+from svc_infra_django.jobs.services.operating import (
+    cancel,
+    discard,
+    duplicate,
+    pause,
+    prune,
+    resume,
+    retry,
+)
 from svc_infra_django.jobs.turn import Outcome, take_turn
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
@@ -31,7 +45,7 @@ def test_a_dead_job_keeps_its_error_and_can_be_retried() -> None:
     job = dead_job()
     assert "Shaky: again" in job.traceback
 
-    retried = retry_dead(job.pk)
+    retried = retry(job.pk)
     assert (retried.state, retried.finished_at) == (Job.State.READY, None)
     drain(timezone.now() + timedelta(hours=1))
 
@@ -44,16 +58,16 @@ def test_however_often_a_job_is_retried_its_attempts_can_be_counted() -> None:
     job = dead_job()
     Job.objects.update(attempt=32_760, max_attempts=32_760)
 
-    assert retry_dead(job.pk).max_attempts == 32_763
+    assert retry(job.pk).max_attempts == 32_763
     Job.objects.update(attempt=32_766, state=Job.State.FAILED, finished_at=timezone.now())
-    assert retry_dead(job.pk).max_attempts == 32_767
+    assert retry(job.pk).max_attempts == 32_767
 
 
 def test_only_what_ended_badly_can_be_retried() -> None:
     job = Job.objects.get(pk=work.add.enqueue(1).id)
 
     with pytest.raises(JobNotRetryable, match="ready"):
-        retry_dead(job.pk)
+        retry(job.pk)
 
 
 def test_a_waiting_job_that_is_cancelled_never_runs(ledger: str) -> None:
@@ -79,7 +93,7 @@ def test_cancelling_lets_go_of_the_unique_key() -> None:
 
 @pytest.mark.parametrize("identifier", ["nonsense", "019ab39e-0000-7000-8000-000000000000"])
 def test_a_job_that_is_not_there_is_not_found(identifier: str) -> None:
-    for act in (cancel, retry_dead):
+    for act in (cancel, retry, duplicate, discard):
         with pytest.raises(JobNotFound):
             act(identifier)
 
@@ -166,3 +180,30 @@ def test_of_a_cancel_and_an_end_that_race_one_wins() -> None:
 
     assert set(ends) <= {(Job.State.SUCCEEDED, 7), (Job.State.CANCELLED, None)}
     assert ends.count((Job.State.SUCCEEDED, 7)) == len(refused)
+
+
+def test_a_job_is_made_once_more_for_the_same_owner(user: Any) -> None:
+    first = work.only_once.using(owner=user, tenant="acme", priority=5).enqueue("a")
+
+    again = duplicate(first.id)
+
+    assert str(again.pk) != first.id
+    assert (again.owner, again.tenant, again.priority, again.args) == (
+        user,
+        "acme",
+        5,
+        {"args": ["a"], "kwargs": {}},
+    )
+    assert again.headers["duplicate_of"] == first.id
+    assert drain() == 2
+
+
+def test_a_job_is_discarded_with_its_attempts_unless_it_runs() -> None:
+    dead, running = dead_job(), Job.objects.get(pk=work.add.enqueue(1).id)
+    take_turn([], worker=uuid7(), queues=["default"], room=1)
+
+    discard(dead.pk)
+    with pytest.raises(JobNotDiscardable):
+        discard(running.pk)
+
+    assert list(Job.objects.all()) == [running]
