@@ -488,14 +488,28 @@ def ready_queues() -> list[str]:
 def rescue(*, lease: timedelta, max_crashes: int) -> int:
     """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
     alias = database()
-    with immediate(alias):
-        alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
-        orphans = Job.objects.using(alias).running().exclude(Exists(alive))
+    alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
+    taken = _take(Job.objects.using(alias).running().exclude(Exists(alive)), max_crashes=max_crashes)
+    if taken < RESCUED_AT_ONCE:
+        Worker.objects.using(alias).silent(lease=lease).delete()
+    return taken
+
+
+def bury(worker: UUID, *, max_crashes: int) -> int:
+    """Take its jobs from a worker that is known to be dead, without waiting for its lease to run out."""
+    Worker.objects.using(database()).filter(pk=worker).delete()
+    orphans = Job.objects.using(database()).running().filter(worker_id=worker)
+    buried = 0
+    while taken := _take(orphans, max_crashes=max_crashes):
+        buried += taken
+    return buried
+
+
+def _take(orphans: Any, *, max_crashes: int) -> int:
+    with immediate(database()):
         taken = list(orphans.order_by("worker_id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
         for job in taken:
             _take_from_dead_worker(job, max_crashes=max_crashes)
-        if len(taken) < RESCUED_AT_ONCE:
-            Worker.objects.using(alias).silent(lease=lease).delete()
     return len(taken)
 
 

@@ -110,12 +110,13 @@ class JobWorker:
     def __init__(
         self,
         *,
+        identity: UUID | None = None,
         queues: Sequence[str] = (),
         concurrency: int | None = None,
         with_services: bool = True,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        self.id: UUID = uuid7()
+        self.id: UUID = identity or uuid7()
         self.queues = tuple(queues)
         self.concurrency = concurrency or settings.concurrency
         self.with_services = with_services

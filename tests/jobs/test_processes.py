@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
-from tests.jobs.conftest import Process, wait_until
+from tests.jobs.conftest import FAST, Process, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -192,21 +193,59 @@ def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
         "p = subprocess.Popen(command);"
         f"pathlib.Path({str(pidfile)!r}).write_text(str(p.pid)); time.sleep(60)"
     )
+    with command("-c", code) as parent:
+        worker = wait_until(lambda: Worker.objects.first(), seconds=60, what="a worker")
+        assert worker.pid == int(pidfile.read_text())
+        parent.kill()
+
+        wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
+
+
+@contextmanager
+def command(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process of its own on the test database, killed at the end."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
         "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
+        "JOBS_TEST_SETTINGS": json.dumps(FAST),
     }
-    parent = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        worker = wait_until(lambda: Worker.objects.first(), seconds=60, what="a worker")
-        assert worker.pid == int(pidfile.read_text())
+        yield process
     finally:
-        parent.kill()
-        parent.wait()
+        process.kill()
+        process.wait()
 
-    wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
+
+def test_processes_under_one_supervisor_are_replaced_and_stopped_together(ledger: str) -> None:
+    with command("-m", "django", "run_worker", "--processes", "2", "--concurrency", "1") as supervisor:
+        wait_until(lambda: Worker.objects.count() == 2, seconds=60, what="two workers")
+        work.linger.enqueue(ledger, 60)
+        (line,) = wait_until(lambda: work.read(ledger))
+        victim = int(line.split()[1])
+        Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
+
+        started = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: states()["succeeded"])
+        assert time.monotonic() - started < FAST["lease_seconds"] / 2, "its lease was not waited for"
+        job = Job.objects.get()
+        assert (job.attempt, job.crashes) == (2, 1)
+        wait_until(lambda: Worker.objects.count() == 2, what="a new worker in its place")
+        assert victim not in Worker.objects.values_list("pid", flat=True)
+
+        supervisor.terminate()
+        assert supervisor.wait(30) == 0
+        assert not Worker.objects.exists()
+
+
+def test_processes_go_when_their_supervisor_is_killed() -> None:
+    with command("-m", "django", "run_worker", "--processes", "2") as supervisor:
+        wait_until(lambda: Worker.objects.count() == 2, seconds=60, what="two workers")
+        supervisor.kill()
+        wait_until(lambda: not Worker.objects.exists(), what="the workers' farewell")
 
 
 def test_a_worker_whose_parent_went_before_it_came_stops_at_once(worker: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from svc_infra_django.observability.logging import logging_config
@@ -10,5 +11,6 @@ from tests.settings import DATABASES
 
 if "JOBS_TEST_DATABASE" in os.environ:
     DATABASES["default"]["NAME"] = os.environ["JOBS_TEST_DATABASE"]
+SVC_INFRA = {"jobs": json.loads(os.environ.get("JOBS_TEST_SETTINGS", "{}"))}
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.jobs.taskapp"]  # noqa: F405
 LOGGING = logging_config(format="json")

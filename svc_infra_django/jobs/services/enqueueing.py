@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from copy import copy
+from functools import lru_cache, partial
 from hashlib import sha256
 from inspect import signature
 from json import dumps
 from typing import Any
+from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
+from ...identifiers import uuid7
 from ...observability.context import carried
 from ...observability.metrics import metrics
-from ..compat import AnyTask, task_backends
+from ..compat import DEFAULT_TASK_QUEUE_NAME, AnyTask, task_backends
 from ..conf import settings
 from ..decorators import JobTask, Unique, queue_names
 from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue
@@ -24,6 +27,9 @@ from ..payloads import plain
 from ..turn import database, wake
 
 AT_ONCE = 1000
+
+# Reading a signature takes longer than binding to it.
+_signature = lru_cache(maxsize=1024)(signature)
 
 
 def enqueue(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
@@ -48,32 +54,80 @@ def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any
     All are checked before any is written. Raises what `.enqueue` raises.
     """
     _check_queue(task)
-    jobs = [
-        _new_job(task, (), call) if isinstance(call, Mapping) else _new_job(task, call, {}) for call in calls
-    ]
-    is_unique = any(job.unique_key for job in jobs)
-    # Sorted, so that two callers with the same keys wait for each other and never in a circle.
-    jobs.sort(key=lambda job: (job.unique_key or "", job.pk))
-    Job.objects.using(database()).bulk_create(jobs, batch_size=AT_ONCE, ignore_conflicts=is_unique)
-    if jobs:
-        _announce(task, len(jobs))
-    ids = [job.pk for job in jobs]
-    if is_unique:
-        ids = [
+    pattern = _pattern(task)
+    unique: Unique | None = getattr(task, "unique", None)
+    rows: list[tuple[UUID, dict[str, Any], str | None]] = []
+    for call in calls:
+        arguments = (
+            checked_arguments(task, (), call)
+            if isinstance(call, Mapping)
+            else checked_arguments(task, call, {})
+        )
+        rows.append((uuid7(), arguments, _unique_key(task, unique, arguments) if unique else None))
+    if not rows:
+        return []
+    if unique:
+        # Sorted, so that two callers with the same keys wait for each other and never in a circle.
+        rows.sort(key=lambda row: (row[2] or "", row[0]))
+    alias = database()
+    insert = _insert_unnested if connections[alias].vendor == "postgresql" else _insert_each
+    with transaction.atomic(using=alias):
+        written = [
             pk
-            for start in range(0, len(ids), AT_ONCE)
-            for pk in Job.objects.using(database())
-            .filter(pk__in=ids[start : start + AT_ONCE])
-            .values_list("pk", flat=True)
+            for start in range(0, len(rows), AT_ONCE)
+            for pk in insert(alias, pattern, rows[start : start + AT_ONCE])
         ]
-    return [str(pk) for pk in sorted(ids)]
+    _announce(task, len(written))
+    return [str(pk) for pk in sorted(written)]
+
+
+def _insert_unnested(
+    alias: str, pattern: Job, rows: Sequence[tuple[UUID, dict[str, Any], str | None]]
+) -> list[UUID]:
+    """PostgreSQL: what differs goes as arrays, what all have in common only once."""
+    connection = connections[alias]
+    quote = connection.ops.quote_name
+    common = [field for field in Job._meta.concrete_fields if field.name not in ("id", "args", "unique_key")]
+    columns = ", ".join(quote(str(field.column)) for field in common)
+    values = ", ".join(f"%s::{field.db_type(connection)}" for field in common)
+    sql = f"""
+        INSERT INTO {quote(Job._meta.db_table)} (id, args, unique_key, {columns})
+        SELECT d.id, d.args, d.unique_key, {values}
+        FROM unnest(%s::uuid[], %s::jsonb[], %s::text[]) AS d(id, args, unique_key)
+        ON CONFLICT DO NOTHING RETURNING id
+    """  # noqa: S608 - names of columns and types only
+    shared = [
+        field.get_db_prep_save(getattr(pattern, field.attname), connection=connection) for field in common
+    ]
+    ids, arguments, keys = zip(*rows, strict=True)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [*shared, list(ids), [dumps(each) for each in arguments], list(keys)])
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _insert_each(
+    alias: str, pattern: Job, rows: Sequence[tuple[UUID, dict[str, Any], str | None]]
+) -> list[UUID]:
+    jobs = []
+    for pk, arguments, key in rows:
+        job = copy(pattern)
+        job.pk, job.args, job.unique_key = pk, arguments, key
+        jobs.append(job)
+    is_unique = jobs[0].unique_key is not None
+    Job.objects.using(alias).bulk_create(jobs, ignore_conflicts=is_unique)
+    ids = [job.pk for job in jobs]
+    return (
+        list(Job.objects.using(alias).filter(pk__in=ids).values_list("pk", flat=True)) if is_unique else ids
+    )
 
 
 aenqueue_many = sync_to_async(enqueue_many)
 
 
 def _check_queue(task: AnyTask) -> None:
-    if not task_backends[task.backend].queues and task.queue_name not in queue_names():
+    if task.queue_name == DEFAULT_TASK_QUEUE_NAME or task_backends[task.backend].queues:
+        return
+    if task.queue_name not in queue_names():
         raise UnknownQueue(
             f"No task declares the queue {task.queue_name!r} and TASKS does not list it in QUEUES.",
             queue=task.queue_name,
@@ -82,13 +136,22 @@ def _check_queue(task: AnyTask) -> None:
 
 def _new_job(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     arguments = checked_arguments(task, args, kwargs)
+    job = _pattern(task)
+    job.args = arguments
+    if unique := getattr(task, "unique", None):
+        job.unique_key = _unique_key(task, unique, arguments)
+    return job
+
+
+def _pattern(task: AnyTask) -> Job:
+    """A job of the task, but for its arguments."""
     now = timezone.now()
     is_later = task.run_after is not None and task.run_after > now
     unique: Unique | None = getattr(task, "unique", None)
     return Job(
         queue=task.queue_name,
         task=task.module_path,
-        args=arguments,
+        args={},
         headers=carried() | dict(getattr(task, "headers", {})),
         backend=task.backend,
         priority=task.priority,
@@ -98,7 +161,6 @@ def _new_job(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> J
         max_attempts=getattr(task, "max_attempts", JobTask.max_attempts),
         owner_id=getattr(task, "owner_id", None),
         tenant=getattr(task, "tenant", ""),
-        unique_key=_unique_key(task, unique, arguments) if unique else None,
         unique_until=Job.UniqueUntil[unique.until.upper()] if unique else None,
     )
 
@@ -108,7 +170,7 @@ def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, A
     # A first argument that the worker will give has to be counted.
     context = [None] if task.takes_context else []
     try:
-        signature(task.func).bind(*context, *args, **kwargs)
+        _signature(task.func).bind(*context, *args, **kwargs)
     except TypeError as error:
         raise BadArguments(f"{task.module_path}: {error}.") from None
     try:
@@ -123,7 +185,7 @@ def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def _unique_key(task: AnyTask, unique: Unique, arguments: Mapping[str, Any]) -> str:
-    bound = signature(task.func).bind(
+    bound = _signature(task.func).bind(
         *([None] if task.takes_context else []), *arguments["args"], **arguments["kwargs"]
     )
     bound.apply_defaults()

@@ -4,16 +4,22 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Thread
 from time import sleep
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
+from ....identifiers import uuid7
 from ...compat import task_backends
 from ...decorators import discover, queue_names
 from ...worker import JobWorker
+from ..supervisor import Supervisor
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Command(BaseCommand):
@@ -25,6 +31,12 @@ class Command(BaseCommand):
         parser.add_argument("--queues", default="", help="Comma-separated names; all queues without it.")
         parser.add_argument("--concurrency", type=_positive, help="Jobs that run at the same time.")
         parser.add_argument(
+            "--processes",
+            type=_positive,
+            default=1,
+            help="Worker processes, each with that concurrency, watched and started again by this one.",
+        )
+        parser.add_argument(
             "--exit-with-parent",
             nargs="?",
             type=int,
@@ -35,26 +47,49 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         discover()
-        queues = _known(options["queues"])
-        worker = JobWorker(queues=queues, concurrency=options["concurrency"], on_ready=self._say_ready)
-        # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
-        # wants; putting into a SimpleQueue is safe there.
-        signals: SimpleQueue[int] = SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: signals.put(number))
-        Thread(target=_obey, args=(worker, signals), daemon=True).start()
+        work: dict[str, Any] = {
+            "queues": _known(options["queues"]),
+            "concurrency": options["concurrency"],
+        }
+        if options["processes"] == 1:
+            serve(uuid7(), parent=options["exit_with_parent"], stops=STOPS, **work)
+            return
+        supervisor = Supervisor(options["processes"], work)
+        for number in STOPS:
+            signal.signal(number, lambda number, frame: supervisor.stop())
         if options["exit_with_parent"] is not None:
-            Thread(target=_watch_parent, args=(worker, options["exit_with_parent"]), daemon=True).start()
-        worker.run()
-        if worker.has_stragglers:
-            # Threads that would not stop: their jobs are handed back, so nothing waits for them.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+            Thread(target=_watch_parent, args=(supervisor, options["exit_with_parent"]), daemon=True).start()
+        supervisor.run()
 
-    def _say_ready(self) -> None:
-        self.stdout.write(f"worker ready (pid {os.getpid()})")
-        self.stdout.flush()
+
+def serve(
+    identity: UUID,
+    *,
+    queues: Sequence[str],
+    concurrency: int | None,
+    parent: int | None,
+    stops: Sequence[signal.Signals],
+) -> None:
+    """Run one worker in this process until one of the signals `stops` comes, or its parent is gone."""
+    worker = JobWorker(identity=identity, queues=queues, concurrency=concurrency, on_ready=_say_ready)
+    # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
+    # wants; putting into a SimpleQueue is safe there.
+    signals: SimpleQueue[int] = SimpleQueue()
+    for number in stops:
+        signal.signal(number, lambda number, frame: signals.put(number))
+    Thread(target=_obey, args=(worker, signals), daemon=True).start()
+    if parent is not None:
+        Thread(target=_watch_parent, args=(worker, parent), daemon=True).start()
+    worker.run()
+    if worker.has_stragglers:
+        # Threads that would not stop: their jobs are handed back, so nothing waits for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _say_ready() -> None:
+    print(f"worker ready (pid {os.getpid()})", flush=True)
 
 
 def _positive(text: str) -> int:
@@ -81,7 +116,7 @@ def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
         worker.stop()
 
 
-def _watch_parent(worker: JobWorker, parent: int) -> None:
+def _watch_parent(worker: JobWorker | Supervisor, parent: int) -> None:
     while os.getppid() == parent:
         sleep(0.5)
     worker.stop()
