@@ -25,7 +25,7 @@ spawning = multiprocessing.get_context("spawn")
 def work(worker: UUID, options: Mapping[str, Any], supervisor: int) -> None:
     """Be one of the processes. Imports what needs Django only when it is set up."""
     django.setup()
-    from .commands.run_worker import serve
+    from .serving import serve
 
     # A terminal tells all of its processes; the supervisor passes on what is meant for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -2,21 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Sequence
-from queue import SimpleQueue
 from threading import Thread
-from time import sleep
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
 from ....identifiers import uuid7
 from ...compat import task_backends
 from ...decorators import discover, queue_names
-from ...worker import JobWorker
+from ..serving import serve, watch_parent
 from ..supervisor import Supervisor
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
@@ -58,38 +53,8 @@ class Command(BaseCommand):
         for number in STOPS:
             signal.signal(number, lambda number, frame: supervisor.stop())
         if options["exit_with_parent"] is not None:
-            Thread(target=_watch_parent, args=(supervisor, options["exit_with_parent"]), daemon=True).start()
+            Thread(target=watch_parent, args=(supervisor, options["exit_with_parent"]), daemon=True).start()
         supervisor.run()
-
-
-def serve(
-    identity: UUID,
-    *,
-    queues: Sequence[str],
-    concurrency: int | None,
-    parent: int | None,
-    stops: Sequence[signal.Signals],
-) -> None:
-    """Run one worker in this process until one of the signals `stops` comes, or its parent is gone."""
-    worker = JobWorker(identity=identity, queues=queues, concurrency=concurrency, on_ready=_say_ready)
-    # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
-    # wants; putting into a SimpleQueue is safe there.
-    signals: SimpleQueue[int] = SimpleQueue()
-    for number in stops:
-        signal.signal(number, lambda number, frame: signals.put(number))
-    Thread(target=_obey, args=(worker, signals), daemon=True).start()
-    if parent is not None:
-        Thread(target=_watch_parent, args=(worker, parent), daemon=True).start()
-    worker.run()
-    if worker.has_stragglers:
-        # Threads that would not stop: their jobs are handed back, so nothing waits for them.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-
-
-def _say_ready() -> None:
-    print(f"worker ready (pid {os.getpid()})", flush=True)
 
 
 def _positive(text: str) -> int:
@@ -109,14 +74,3 @@ def _known(names: str) -> list[str]:
         known_names = ", ".join(sorted(known))
         raise CommandError(f"There is no queue {', '.join(unknown)}; there are {known_names}.")
     return queues
-
-
-def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
-    while signals.get():
-        worker.stop()
-
-
-def _watch_parent(worker: JobWorker | Supervisor, parent: int) -> None:
-    while os.getppid() == parent:
-        sleep(0.5)
-    worker.stop()

@@ -1,0 +1,60 @@
+"""One worker in this process, told by signals when to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from queue import SimpleQueue
+from threading import Thread
+from time import sleep
+from typing import Protocol
+from uuid import UUID
+
+from ..worker import JobWorker
+
+
+class Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+def serve(
+    identity: UUID,
+    *,
+    queues: Sequence[str],
+    concurrency: int | None,
+    parent: int | None,
+    stops: Sequence[signal.Signals],
+) -> None:
+    """Run one worker in this process until one of the signals `stops` comes, or its parent is gone."""
+    worker = JobWorker(identity=identity, queues=queues, concurrency=concurrency, on_ready=_say_ready)
+    # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
+    # wants; putting into a SimpleQueue is safe there.
+    signals: SimpleQueue[int] = SimpleQueue()
+    for number in stops:
+        signal.signal(number, lambda number, frame: signals.put(number))
+    Thread(target=_obey, args=(worker, signals), daemon=True).start()
+    if parent is not None:
+        Thread(target=watch_parent, args=(worker, parent), daemon=True).start()
+    worker.run()
+    if worker.has_stragglers:
+        # Threads that would not stop: their jobs are handed back, so nothing waits for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _say_ready() -> None:
+    print(f"worker ready (pid {os.getpid()})", flush=True)
+
+
+def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
+    while signals.get():
+        worker.stop()
+
+
+def watch_parent(worker: Stoppable, parent: int) -> None:
+    while os.getppid() == parent:
+        sleep(0.5)
+    worker.stop()
