@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 
+from svc_infra_django import suite
+
 SCRATCH = Path(tempfile.gettempdir()) / f"svc-infra-django-tests-{os.getuid()}-{os.getpid()}"
 
 # Each parallel test process has a Redis database of its own, as it has one of PostgreSQL; so have the
@@ -32,40 +34,24 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
-    "ninja",
     "rest_framework",
-    "allauth",
-    "allauth.account",
-    "django_otp",
     "django_otp.plugins.otp_static",
-    "svc_infra_django.config",
-    "svc_infra_django.observability",
-    "svc_infra_django.cache",
-    "svc_infra_django.api",
-    "svc_infra_django.jobs",
-    "svc_infra_django.accounts",
-    "svc_infra_django.apikeys",
-    "svc_infra_django.rbac",
-    "svc_infra_django.webhooks",
+    *suite.APPS,
 ]
 
-MIDDLEWARE = [
-    "svc_infra_django.observability.middleware.RequestContextMiddleware",
-    "svc_infra_django.api.middleware.ProblemMiddleware",
-    "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "allauth.account.middleware.AccountMiddleware",
-]
+MIDDLEWARE = suite.around(
+    [
+        "django.middleware.security.SecurityMiddleware",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ]
+)
 
-AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
-    "svc_infra_django.rbac.backends.RoleBackend",
-]
+AUTHENTICATION_BACKENDS = suite.AUTHENTICATION_BACKENDS
 
 TEMPLATES = [
     {
@@ -85,14 +71,10 @@ DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{SCRATCH}.sql
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file, not memory: workers and threads of a test open connections of their own.
     DATABASES["default"] |= {
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
+        "OPTIONS": suite.SQLITE_OPTIONS,
         "TEST": {"NAME": f"{SCRATCH}.test.sqlite3"},
     }
 
-TASKS = {"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}}
+TASKS = suite.TASKS
 
 SVC_INFRA: dict[str, dict[str, object]] = {"accounts": {"staff_second_factor": False}}
