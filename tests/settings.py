@@ -37,6 +37,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_otp.plugins.otp_static",
     *suite.APPS,
+    "svc_infra_django.webhooks.inbound",
 ]
 
 MIDDLEWARE = suite.around(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from django.conf import LazySettings
 
     from .client import JsonClient
+    from .senders import WebhookSender
 
 
 class EventRecorder(list[Event[Any]]):
@@ -98,3 +99,11 @@ def api_client(db: None) -> Callable[..., JsonClient]:
         return client
 
     return make
+
+
+@pytest.fixture
+def webhook_sender(db: None) -> Callable[..., WebhookSender]:
+    """Make a sender of signed webhooks: `webhook_sender("stripe").post("/hooks/stripe", {"id": "evt_1"})`."""
+    from .senders import WebhookSender
+
+    return WebhookSender

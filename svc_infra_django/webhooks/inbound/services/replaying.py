@@ -1,0 +1,22 @@
+"""Replaying: having the handler called again for what is in the inbox."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from ..handlers import database, handler_of
+from ..models import InboxMessage
+from ..tasks import handle_message
+
+
+def replay(message: InboxMessage) -> InboxMessage:
+    """Have the worker handle a webhook once more, whatever became of it before.
+
+    The handler sees the same bytes and the same id. Raises NoHandler.
+    """
+    handler_of(message.source)
+    with transaction.atomic(using=database()):
+        locked: InboxMessage = InboxMessage.objects.select_for_update().get(pk=message.pk)
+        locked.mark_waiting()
+        handle_message.enqueue(str(locked.pk))
+    return locked

@@ -1,0 +1,35 @@
+"""What the inbox does later: handling, and the end of old webhooks."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from django.utils import timezone
+
+from ...jobs import periodic, task
+from ...jobs.decorators import Unique
+from .conf import settings
+from .handlers import handle
+from .models import InboxMessage
+
+PRUNE_BATCH = 1000
+
+
+@task(max_attempts=8, unique=Unique())
+def handle_message(message_id: str) -> bool:
+    """Call the handler of a webhook in the inbox."""
+    return handle(UUID(message_id))
+
+
+@periodic(every=timedelta(hours=1))
+@task(max_attempts=1)
+def prune_inbox() -> int:
+    """Delete settled webhooks that are older than the retention."""
+    before = timezone.now() - timedelta(days=settings.retention_days)
+    old = InboxMessage.objects.prunable(before=before).values_list("pk", flat=True)
+    deleted = 0
+    while batch := list(old[:PRUNE_BATCH]):
+        InboxMessage.objects.filter(pk__in=batch).delete()
+        deleted += len(batch)
+    return deleted

@@ -1,0 +1,334 @@
+"""A webhook through the view: verified, kept once, handled in one transaction, known again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from svc_infra_django.config import Secret
+from svc_infra_django.jobs.worker import drain
+from svc_infra_django.testing.senders import WebhookSender
+from svc_infra_django.webhooks.inbound import Received, replay
+from svc_infra_django.webhooks.inbound.errors import HandlerTaken, NoHandler
+from svc_infra_django.webhooks.inbound.handlers import handler_of, register
+from svc_infra_django.webhooks.inbound.models import InboxMessage
+from svc_infra_django.webhooks.inbound.tasks import prune_inbox
+
+from .conftest import SOURCES, Shop
+
+EVENT = {"id": "evt_1", "type": "invoice.paid", "event_id": "evt_1"}
+
+pytestmark = pytest.mark.django_db
+
+
+def calm(source: str) -> WebhookSender:
+    """A sender that is answered 500 where Django's client would raise."""
+    return WebhookSender(source, client=Client(raise_request_exception=False))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_webhook_of_each_kind_is_handled_once(source: str, at_work: Shop) -> None:
+    sender = WebhookSender(source)
+
+    answers = [
+        sender.post(f"/hooks/{source}", EVENT, event_type="invoice.paid", message_id="evt_1")
+        for _ in range(3)
+    ]
+
+    assert [answer.status_code for answer in answers] == [204, 204, 204]
+    (heard,) = at_work.heard
+    assert (heard.source, heard.external_id, heard.data) == (source, "evt_1", EVENT)
+    assert heard.event_type.startswith("invoice.paid")
+    kept = InboxMessage.objects.get()
+    assert (kept.state, kept.attempts, kept.repeats) == ("handled", 1, 2)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_forged_one_is_refused_without_a_reason_and_not_kept(source: str, at_work: Shop) -> None:
+    forger = WebhookSender(source, secret="whsec_" + "A" * 43 + "=")
+
+    refused = forger.post(f"/hooks/{source}", EVENT)
+    bare = Client().post(f"/hooks/{source}", EVENT, content_type="application/json")
+
+    assert refused.status_code == bare.status_code == 401
+    assert refused["Content-Type"] == "application/problem+json"
+    told = [{**answer.json(), "request_id": ""} for answer in (refused, bare)]
+    assert told[0] == told[1]
+    assert at_work.heard == []
+    assert not InboxMessage.objects.exists()
+
+
+def test_an_old_one_is_refused(at_work: Shop) -> None:
+    sender = WebhookSender("stripe")
+
+    assert sender.post("/hooks/stripe", EVENT, at=time.time() - 301).status_code == 401
+    assert sender.post("/hooks/stripe", EVENT, at=time.time() + 310).status_code == 401
+    assert sender.post("/hooks/stripe", EVENT, at=time.time() - 290).status_code == 204
+
+
+def test_the_secret_before_the_rotation_is_taken_while_it_is_named(at_work: Shop) -> None:
+    old = WebhookSender("stripe", secret="hush, this was shared before")
+
+    assert old.post("/hooks/stripe", EVENT).status_code == 204
+
+
+def test_what_the_handler_wrote_goes_when_it_raises_and_the_record_stays(
+    at_work: Shop, caplog: pytest.LogCaptureFixture, events: Any
+) -> None:
+    def fail(message: Received) -> None:
+        Group.objects.create(name="half")
+        raise RuntimeError("no stock; token=s3cr3t-and-long-enough hush, this is shared")
+
+    at_work.acts = fail
+    sender = calm("stripe")
+
+    failed = sender.post("/hooks/stripe", EVENT)
+
+    assert failed.status_code == 500
+    assert "stock" not in failed.content.decode()
+    assert not Group.objects.exists()
+    kept = InboxMessage.objects.get()
+    assert (kept.state, kept.attempts) == ("failed", 1)
+    assert kept.error.startswith("builtins.RuntimeError: no stock")
+    assert "hush" not in kept.error
+    assert events.of("inbound.message.failed")[0].payload.error == "builtins.RuntimeError"
+
+    at_work.acts = lambda message: Group.objects.create(name="whole")
+    assert sender.post("/hooks/stripe", EVENT).status_code == 204
+
+    assert Group.objects.get().name == "whole"
+    kept.refresh_from_db()
+    assert (kept.state, kept.attempts, kept.error) == ("handled", 2, "")
+
+
+def test_a_request_that_is_one_transaction_keeps_the_record_of_a_failure(
+    at_work: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    at_work.acts = lambda message: 1 / 0
+
+    assert calm("stripe").post("/hooks/stripe", EVENT).status_code == 500
+
+    assert InboxMessage.objects.get().state == "failed"
+
+
+def test_an_asynchronous_handler_is_part_of_the_transaction(at_work: Shop) -> None:
+    sender = calm("async")
+    at_work.acts = lambda message: 1 / 0
+
+    assert sender.post("/hooks/async", EVENT, message_id="m1").status_code == 500
+    assert not Group.objects.exists()
+
+    at_work.acts = lambda message: None
+    assert sender.post("/hooks/async", EVENT, message_id="m1").status_code == 204
+    assert Group.objects.get().name == "invoice.paid"
+
+
+def test_the_worker_handles_what_may_wait(at_work: Shop) -> None:
+    sender = WebhookSender("later")
+
+    answers = [sender.post("/hooks/later", EVENT, message_id="m1") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [202, 204]
+    assert at_work.heard == []
+    assert InboxMessage.objects.get().state == "received"
+    drain()
+    assert len(at_work.heard) == 1
+    assert InboxMessage.objects.get().state == "handled"
+    assert sender.post("/hooks/later", EVENT, message_id="m1").status_code == 204
+    drain()
+    assert len(at_work.heard) == 1
+
+
+def test_a_handler_that_fails_in_the_worker_is_tried_again(at_work: Shop) -> None:
+    at_work.acts = lambda message: 1 / 0
+    WebhookSender("later").post("/hooks/later", EVENT, message_id="m1")
+
+    drain()
+    assert InboxMessage.objects.get().state == "failed"
+    at_work.acts = lambda message: None
+    drain(timezone.now() + timedelta(hours=1))
+
+    kept = InboxMessage.objects.get()
+    assert (kept.state, kept.attempts) == ("handled", 2)
+
+
+def test_a_replay_calls_the_handler_with_the_same_bytes(at_work: Shop) -> None:
+    WebhookSender("github").post("/hooks/github", EVENT, message_id="d1", event_type="push")
+    first = at_work.heard.pop()
+
+    replay(InboxMessage.objects.get())
+    drain()
+
+    (again,) = at_work.heard
+    assert again == first
+    assert InboxMessage.objects.get().attempts == 2
+
+
+def test_ninja_takes_the_same_view_and_the_verified_message(at_work: Shop) -> None:
+    assert WebhookSender("ninja").post("/ninja/hook", EVENT).status_code == 204
+    assert len(at_work.heard) == 1
+
+    peeked = WebhookSender("stripe").post("/ninja/peek", EVENT)
+    assert peeked.json() == {"type": "invoice.paid"}
+    assert WebhookSender("stripe", secret="other").post("/ninja/peek", EVENT).status_code == 401
+    assert InboxMessage.objects.count() == 1
+
+
+def test_each_customer_may_have_a_secret_of_their_own(at_work: Shop) -> None:
+    def send(secret: str, customer: str) -> int:
+        sender = WebhookSender("own", secret=secret)
+        return int(sender.post(f"/hooks/{customer}/own", EVENT).status_code)
+
+    assert send("secret of ada", "ada") == 204
+    assert send("secret of ada", "grace") == 401
+
+
+def test_slack_is_told_that_we_are_there(at_work: Shop) -> None:
+    asked = {"type": "url_verification", "challenge": "3eZbrw1aB"}
+
+    answer = WebhookSender("slack").post("/hooks/slack", asked)
+
+    assert (answer.status_code, answer.json()) == (200, {"challenge": "3eZbrw1aB"})
+    assert WebhookSender("slack", secret="x").post("/hooks/slack", asked).status_code == 401
+    assert not InboxMessage.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 422),
+        (b"", 422),
+        (b"[" * 20_000, 422),
+        (b"7", 204),
+        (b'{"id": "\\u0000\\ud800"}', 422),
+        (b'"x"', 204),
+    ],
+)
+def test_what_is_signed_and_cannot_be_read_is_the_senders_fault(body: bytes, status: int) -> None:
+    assert WebhookSender("stripe").post("/hooks/stripe", body).status_code == status
+
+
+@pytest.mark.parametrize("text", ["\x00", "x" * 300, "é" * 200, "\x1f", "a" * 100_000])
+def test_any_id_and_type_can_be_kept(text: str, at_work: Shop) -> None:
+    sender = WebhookSender("stripe")
+
+    for _ in range(2):
+        assert sender.post("/hooks/stripe", {"id": text, "type": text}).status_code == 204
+
+    kept = InboxMessage.objects.get()
+    assert kept.repeats == 1
+    assert len(kept.event_type) <= 255
+    for name in ("x-github-delivery", "x-github-event"):
+        assert WebhookSender("github").post("/hooks/github", EVENT, headers={name: text}).status_code == 204
+
+
+def test_two_without_an_id_are_one_if_their_bytes_are(at_work: Shop) -> None:
+    sender = WebhookSender("stripe")
+
+    for body in ({"n": 1}, {"n": 1}, {"n": 2}):
+        assert sender.post("/hooks/stripe", body).status_code == 204
+
+    assert len(at_work.heard) == 2
+    assert all(kept.external_id.startswith("sha256:") for kept in InboxMessage.objects.all())
+
+
+def test_the_body_may_decide_where_the_id_is_not_signed(
+    at_work: Shop, svc_settings: Callable[..., None]
+) -> None:
+    shared = {"preset": "github", "secrets": [Secret("env:TEST_SHARED_SECRET")], "dedupe_by": "body"}
+    svc_settings(inbound={"sources": {"github": shared}})
+    sender = WebhookSender("github")
+
+    for message_id in ("recorded", "and sent again"):
+        assert sender.post("/hooks/github", EVENT, message_id=message_id).status_code == 204
+
+    assert len(at_work.heard) == 1
+
+
+def test_a_body_beyond_the_limit_is_refused_before_anything_is_computed(
+    at_work: Shop, svc_settings: Callable[..., None], settings: Any
+) -> None:
+    svc_settings(inbound={"max_body_bytes": 100})
+
+    assert WebhookSender("stripe").post("/hooks/stripe", {"x": "y" * 100}).status_code == 413
+    assert Client().post("/hooks/stripe", b"x" * 101, content_type="a/b").status_code == 413
+    svc_settings(inbound={"max_body_bytes": 1_000_000})
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    assert WebhookSender("stripe").post("/hooks/stripe", {"x": "y" * 100}).status_code == 413
+
+
+def test_only_a_post_is_a_webhook() -> None:
+    answer = Client().get("/hooks/stripe")
+
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+
+
+def test_no_csrf_token_is_asked_for(at_work: Shop) -> None:
+    strict = Client(enforce_csrf_checks=True)
+
+    assert WebhookSender("stripe", client=strict).post("/hooks/stripe", EVENT).status_code == 204
+
+
+def test_a_source_that_nobody_configured_is_our_fault() -> None:
+    client = Client(raise_request_exception=False)
+
+    assert client.post("/hooks/nowhere", b"{}", content_type="application/json").status_code == 500
+
+
+def test_what_authenticates_is_not_kept(at_work: Shop) -> None:
+    for source in SOURCES:
+        headers = {"authorization": "Bearer t0ken", "cookie": "a=b"}
+        WebhookSender(source).post(f"/hooks/{source}", EVENT, headers=headers)
+
+    for kept in InboxMessage.objects.all():
+        assert not any("signature" in name or "hmac" in name for name in kept.headers)
+        assert not {"authorization", "cookie"} & kept.headers.keys()
+
+
+def test_a_source_has_one_handler() -> None:
+    def other(message: Received) -> None: ...
+
+    with pytest.raises(HandlerTaken):
+        register("stripe", other)
+    with pytest.raises(NoHandler):
+        handler_of("nobody")
+
+
+def test_old_webhooks_are_deleted_unless_they_wait(at_work: Shop) -> None:
+    for source in ("stripe", "github", "later"):
+        WebhookSender(source).post(f"/hooks/{source}", EVENT)
+    InboxMessage.objects.exclude(source="github").update(received_at=timezone.now() - timedelta(days=31))
+
+    assert prune_inbox.func() == 1
+
+    assert set(InboxMessage.objects.values_list("source", flat=True)) == {"github", "later"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_deliveries_at_once_are_handled_once(at_work: Shop) -> None:
+    at_work.acts = lambda message: time.sleep(0.2)
+    statuses: list[int] = []
+
+    def send() -> None:
+        statuses.append(WebhookSender("stripe").post("/hooks/stripe", EVENT).status_code)
+        connection.close()
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert statuses == [204] * 4
+    assert len(at_work.heard) == 1
+    assert InboxMessage.objects.get().repeats == 3
