@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import dj_database_url
 
 from svc_infra_django import suite
+from svc_infra_django.config import Secret
 
 SCRATCH = Path(tempfile.gettempdir()) / f"svc-infra-django-tests-{os.getuid()}-{os.getpid()}"
 
@@ -78,4 +79,11 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 
 TASKS = suite.TASKS
 
-SVC_INFRA: dict[str, dict[str, object]] = {"accounts": {"staff_second_factor": False}}
+# A source for the pages that show how webhooks are received.
+os.environ.setdefault("STRIPE_WEBHOOK_SECRET", "whsec_shared_with_nobody")
+BILLING = {"preset": "stripe", "secrets": [Secret("env:STRIPE_WEBHOOK_SECRET")]}
+
+SVC_INFRA: dict[str, dict[str, object]] = {
+    "accounts": {"staff_second_factor": False},
+    "inbound": {"sources": {"billing": BILLING}},
+}
