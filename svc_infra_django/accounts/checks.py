@@ -7,9 +7,13 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings as django_settings
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Tags, Warning
 from django.utils.module_loading import import_string
 
+from ..cache.backends import shared
 from ..config.checks import register
 from .conf import AccountsSettings, settings
 
@@ -53,6 +57,25 @@ def check_links(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
                 hint="Write something like https://app.example.com/verify#{key}.",
                 id="svc_accounts.E004",
             )
+
+
+@register("svc_infra")
+def check_shared_cache(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E005: the cache for all processes does not exist, or is in one of them."""
+    alias = settings.shared_cache
+    if alias and alias not in django_settings.CACHES:
+        yield Error(
+            f'SVC_INFRA["accounts"]["shared_cache"] is {alias!r}, which is not in CACHES.',
+            hint="Name one of the aliases in CACHES, or none.",
+            id="svc_accounts.E005",
+        )
+    elif alias and isinstance(shared(caches[alias]), (LocMemCache, DummyCache)):
+        yield Error(
+            f'SVC_INFRA["accounts"]["shared_cache"]: {alias!r} lives in one process, so others would '
+            "take ended sessions for good.",
+            hint="Use a shared cache, such as django_redis.cache.RedisCache, or none.",
+            id="svc_accounts.E005",
+        )
 
 
 @register(Tags.security, deploy=True)

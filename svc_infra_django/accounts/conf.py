@@ -30,6 +30,14 @@ class AccountsSettings(Section):
     """How long a process may take an access token for good after its session ended, its user was disabled
     or the password changed. 0 asks the database on every request."""
 
+    shared_cache: str = ""
+    """The alias in CACHES of a cache that all processes share, to be asked before the database whether a
+    session stands. Empty for none."""
+
+    shared_cache_seconds: int = Field(30, ge=1, le=60)
+    """How long that cache keeps a session. So long, and `revocation_seconds`, may a change take that was made
+    around our code, or that the cache could not be told of."""
+
     session_seconds: int = Field(30 * DAY, ge=MINUTE)
     """The absolute end of a session, counted from its login. Refreshing never moves it."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.db.models.signals import post_delete, post_save
 
-from .services.remembering_sessions import forget_sessions
+from .services.sharing_sessions import forget_sessions
 
 
 # The user model is the project's: that its admin, or a shell, disables somebody is seen here only.

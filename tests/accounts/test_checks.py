@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from django.apps import apps
 
-from svc_infra_django.accounts.checks import check_deployment, check_installed, check_links
+from svc_infra_django.accounts.checks import (
+    check_deployment,
+    check_installed,
+    check_links,
+    check_shared_cache,
+)
 
 
 def ids(messages: Iterable[Any]) -> list[str]:
@@ -86,3 +91,19 @@ def test_rule_46_a_deployed_admin_without_the_second_step_is_named(safe: Any, mo
     monkeypatch.setattr(apps.get_app_config("admin"), "default_site", "django.contrib.admin.sites.AdminSite")
 
     assert ids(check_deployment(None)) == ["W007"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "is_wrong"), [("", False), ("default", True), ("none", True), ("near", True), ("far", False)]
+)
+def test_a_shared_cache_is_shared(settings: Any, svc_settings: Any, alias: str, is_wrong: bool) -> None:
+    layered = "svc_infra_django.cache.backends.LayeredCache"
+    settings.CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        "near": {"BACKEND": layered, "OPTIONS": {"l2": "default"}},
+        "far": {"BACKEND": layered, "OPTIONS": {"l2": "redis"}},
+        "redis": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://localhost:1"},
+    }
+    svc_settings(accounts={"shared_cache": alias})
+
+    assert [each.id for each in check_shared_cache(None)] == ["svc_accounts.E005"] * is_wrong

@@ -16,6 +16,7 @@ from ..errors import InvalidAccessToken, SessionsUnreadable
 from ..jwt import Claims, InvalidJWT, opened
 from ..models import AuthSession, lacks_factor
 from .remembering_sessions import SessionState, memory
+from .sharing_sessions import shared_memory
 
 
 @sensitive_variables()
@@ -31,11 +32,7 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
         claims = opened(token, now=now)
     except InvalidJWT:
         raise InvalidAccessToken() from None
-    state = memory.recall(claims.subject, claims.session_id)
-    if state is not None and state.ends_at > now:
-        user: Any = LazyUser(state.user_id, partial(_read_user, state))
-    else:
-        state, user = _read(claims, now=now)
+    state, user = _remembered(claims, now=now) or _recalled(claims, now=now)
     return Principal(
         user=user,
         method="jwt",
@@ -46,9 +43,30 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
     )
 
 
+def _remembered(claims: Claims, *, now: datetime) -> tuple[SessionState, Any] | None:
+    state = memory.recall(claims.subject, claims.session_id)
+    return _lazily(state) if state is not None and state.ends_at > now else None
+
+
+def _recalled(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
+    """From the cache that all processes share, else from the database."""
+    ticket = memory.ticket(claims.subject)
+    shared, generation = shared_memory.recall(claims.subject, claims.session_id)
+    if shared is not None and shared.ends_at > now:
+        state, user = _lazily(shared)
+    else:
+        state, user = _read(claims, now=now)
+        shared_memory.share(claims.subject, claims.session_id, state, generation)
+    memory.keep(claims.subject, claims.session_id, state, ticket)
+    return state, user
+
+
+def _lazily(state: SessionState) -> tuple[SessionState, Any]:
+    return state, LazyUser(state.user_id, partial(_read_user, state))
+
+
 def _read(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
     """Session and user in one query, from the database that is written to: a copy may lag behind."""
-    ticket = memory.ticket(claims.subject)
     row = _found(_sessions, claims.session_id, AuthSession)
     width = len(_columns(AuthSession))
     session, user = _made(AuthSession, row[:width]), _made(get_user_model(), row[width:])
@@ -57,7 +75,6 @@ def _read(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
         raise InvalidAccessToken()
     # The idle end is never later than the absolute one.
     state = SessionState(user.pk, session.tenant, session.methods, session.auth_time, session.idle_expires_at)
-    memory.keep(claims.subject, claims.session_id, state, ticket)
     return state, user
 
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from ..events import SESSION_ENDED, SESSIONS_ENDED, SessionEnded, SessionsEnded
 from ..models import AuthSession
 from ..querysets import AuthSessionQuerySet
-from .remembering_sessions import forget_sessions
+from .sharing_sessions import forget_sessions
 
 
 @transaction.atomic

@@ -1,17 +1,15 @@
-"""What this process remembers of sessions, so that not every request asks the database."""
+"""What this process remembers of sessions, so that not every request asks somebody else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from threading import Lock
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 from django.core.signals import setting_changed
-from django.db import transaction
 
 from ..conf import settings
 
@@ -96,11 +94,3 @@ class Memory:
 
 memory = Memory()
 setting_changed.connect(memory.clear, dispatch_uid="svc_infra_django.accounts.remembering_sessions")
-
-
-def forget_sessions(user_id: Any, *, using: str | None = None) -> None:
-    """Have the user's sessions looked at anew; call it in the transaction that changes them."""
-    subject = str(user_id)
-    memory.drop(subject)
-    # Again after the commit: another thread may have read the state before it.
-    transaction.on_commit(partial(memory.drop, subject), using=using)

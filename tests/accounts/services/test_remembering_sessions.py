@@ -20,9 +20,9 @@ from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_toke
 from svc_infra_django.accounts.services.remembering_sessions import (
     Memory,
     SessionState,
-    forget_sessions,
     memory,
 )
+from svc_infra_django.accounts.services.sharing_sessions import forget_sessions
 
 pytestmark = pytest.mark.django_db
 
