@@ -10,6 +10,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", api.urls),
     path("", include("svc_infra_django.observability.urls")),
+    path("", include("svc_infra_django.accounts.urls")),
 ]
 
 if settings.IS_LOCAL:

@@ -12,6 +12,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", api.urls),
     path("", include("svc_infra_django.observability.urls")),
+    path("", include("svc_infra_django.accounts.urls")),
 ]
 
 handler400 = "svc_infra_django.api.errors.handler400"

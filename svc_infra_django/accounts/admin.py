@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from ..admin import MachineRowAdmin
-from .models import AuthSession, Throttle, TOTPDevice
+from .models import AuthSession, SigningKey, Throttle, TOTPDevice
 from .services.ending_sessions import end_all_sessions, end_session
 
 
@@ -83,6 +83,13 @@ class TOTPDeviceAdmin(_OfUser):
     list_select_related = ["user"]
     search_help_text = "The user's name, exactly."
     fields = ["user", "name", "confirmed", "created_at", "last_used_at", "throttling_failure_count"]
+
+
+@admin.register(SigningKey)
+class SigningKeyAdmin(MachineRowAdmin):
+    list_display = ["kid", "algorithm", "state", "created_at", "activated_at", "retires_at"]
+    list_filter = ["state"]
+    fields = ["kid", "algorithm", "state", "created_at", "activated_at", "retires_at"]
 
 
 @admin.register(Throttle)

@@ -11,11 +11,12 @@ from django.contrib.auth import update_session_auth_hash
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from ninja import Query, Router, Status
+from ninja import Form, Query, Router, Status
 
-from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated
+from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
 from ..api.authentication import LOGIN_SESSION_KEY
 from ..observability.middleware import client_address
+from .conf import settings
 from .models import AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
 from .schemas import (
@@ -39,6 +40,8 @@ from .schemas import (
     SecondStepOut,
     SessionOut,
     SignupIn,
+    StandingOut,
+    TokenIn,
     TokensOut,
     VerifyIn,
 )
@@ -55,6 +58,7 @@ from .services.enrolling_mfa import (
     require_fresh_factor,
     step_up,
 )
+from .services.introspecting import introspect, revoke_token
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
 from .services.signing_up import sign_up, verify_email
@@ -141,6 +145,38 @@ def refresh(request: HttpRequest, response: HttpResponse, body: RefreshIn) -> An
     """Exchange a refresh token for the next pair. Each is good once; a second use ends the session."""
     _not_stored(response)
     return _shown(refresh_tokens(body.refresh_token, client=_client(request), now=timezone.now()))
+
+
+@router.post("introspect", response=StandingOut, exclude_none=True)
+@requires("svc_accounts.introspect_token")
+def introspect_token(request: ApiRequest, response: HttpResponse, body: Form[TokenIn]) -> Any:
+    """What one of our tokens is worth now (RFC 7662). Nothing but `active: false` is said of a bad one."""
+    _not_stored(response)
+    standing = introspect(body.token, now=timezone.now())
+    if standing is None:
+        return StandingOut(active=False)
+    session = standing.session
+    return StandingOut(
+        active=True,
+        token_type=standing.kind,
+        sub=str(session.owner_id),
+        sid=session.pk,
+        iss=settings.issuer,
+        aud=settings.audience,
+        jti=standing.token_id or None,
+        iat=standing.issued_at,
+        exp=standing.expires_at,
+        auth_time=int(session.auth_time.timestamp()),
+        amr=list(session.methods),
+        tenant=session.tenant,
+    )
+
+
+@router.post("revoke", auth=None, response={200: None})
+def take_token_back(request: HttpRequest, body: Form[TokenIn]) -> Any:
+    """End the session of a token that you have (RFC 7009). The answer is the same for one we do not know."""
+    revoke_token(body.token, now=timezone.now())
+    return Status(200, None)
 
 
 @router.post("logout", response={204: None})

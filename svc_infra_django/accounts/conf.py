@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config.sections import Section, section_settings
 
@@ -19,6 +19,13 @@ class AccountsSettings(Section):
 
     audience: str = Field("svc_infra_django.api", min_length=1)
     """The `aud` of access tokens, checked in each."""
+
+    signing_algorithm: Literal["EdDSA", "ES256", "RS256", "HS256"] = "EdDSA"
+    """What signs access tokens. Keys made from SECRET_KEY are for EdDSA or HS256."""
+
+    signing_keys: Literal["derived", "stored"] = "derived"
+    """Where the keys come from: made from SECRET_KEY and SECRET_KEY_FALLBACKS, or rows that
+    `manage.py roll_signing_keys` makes, with their private part sealed."""
 
     access_token_seconds: int = Field(15 * MINUTE, ge=30, le=60 * MINUTE)
     """How long an access token is valid; at most an hour."""
@@ -108,6 +115,12 @@ class AccountsSettings(Section):
 
     recovery_codes: int = Field(10, ge=8, le=20)
     """How many recovery codes a user gets."""
+
+    @model_validator(mode="after")
+    def _can_be_derived(self) -> Self:
+        if self.signing_keys == "derived" and self.signing_algorithm not in ("EdDSA", "HS256"):
+            raise ValueError(f"{self.signing_algorithm} needs signing_keys = 'stored'.")
+        return self
 
 
 settings = section_settings(AccountsSettings)

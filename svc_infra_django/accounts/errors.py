@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import (
     AuthenticationError,
+    ConfigurationError,
     ConflictError,
     PermissionDeniedError,
     RateLimitedError,
@@ -33,6 +34,18 @@ class SessionsUnreadable(UnavailableError):
     """Whether this login still stands cannot be found out now; try again."""
 
     code = "accounts.sessions_unreadable"
+
+
+class NoSigningKey(ConfigurationError):
+    """No key signs access tokens yet. Run `manage.py roll_signing_keys`."""
+
+    code = "accounts.no_signing_key"
+
+
+class KeyTooYoung(ConflictError):
+    """The next signing key was published a moment ago; others may not know it yet. Wait, or use --force."""
+
+    code = "accounts.key_too_young"
 
 
 class InvalidRefreshToken(AuthenticationError):

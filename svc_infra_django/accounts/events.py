@@ -108,6 +108,13 @@ class RecoveryCodeUsed(BaseModel):
     remaining: int
 
 
+class SigningKeysRolled(BaseModel):
+    """Another key signs access tokens. If the others were withdrawn, the tokens they signed are void."""
+
+    kid: str
+    withdrawn: bool
+
+
 USER_SIGNED_UP = EventType("user.signed_up", UserSignedUp)
 EMAIL_VERIFIED = EventType("user.email_verified", EmailVerified)
 USER_LOGGED_IN = EventType("user.logged_in", UserLoggedIn)
@@ -122,3 +129,4 @@ MFA_ENABLED = EventType("user.mfa_enabled", MFAEnabled)
 MFA_DISABLED = EventType("user.mfa_disabled", MFADisabled)
 RECOVERY_CODES_REPLACED = EventType("user.recovery_codes_replaced", RecoveryCodesReplaced)
 RECOVERY_CODE_USED = EventType("user.recovery_code_used", RecoveryCodeUsed)
+SIGNING_KEYS_ROLLED = EventType("signing_keys.rolled", SigningKeysRolled)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from secrets import token_bytes
+from secrets import token_bytes, token_hex
 from typing import Any, ClassVar
 
 from django.conf import settings as django_settings
@@ -15,6 +15,7 @@ from django_otp.models import Device, ThrottlingMixin
 from ..rows import id_field, tenant_field
 from ..sealing import seal, unseal
 from .conf import settings
+from .jwt import Key, made_key, new_private
 from .querysets import AuthSessionQuerySet, MFAChallengeQuerySet, RecoveryCodeQuerySet, RefreshTokenQuerySet
 from .signing import has_password_state
 from .totp import KEY_BYTES, matching_step, step_at
@@ -62,6 +63,7 @@ class AuthSession(models.Model):
 
     class Meta:
         verbose_name = "session"
+        permissions = [("introspect_token", "Can ask what a token is worth")]
         ordering = ["-created_at", "-id"]
         constraints = [
             models.CheckConstraint(
@@ -127,6 +129,70 @@ class RefreshToken(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+
+class SigningKey(models.Model):
+    """A key that signs access tokens, or will, or did. The private part is sealed.
+
+    next -> active -> retiring -> deleted. The next key is published before it signs, so that whoever
+    keeps our key set has it by then; a retiring one verifies until the last token it signed is over.
+    """
+
+    class State(models.TextChoices):
+        NEXT = "next", "published, signs none yet"
+        ACTIVE = "active", "signs"
+        RETIRING = "retiring", "verifies what it signed"
+
+    id = id_field()
+    kid = models.CharField("key id", max_length=64)
+    algorithm = models.CharField(max_length=8)
+    state = models.CharField(max_length=8, choices=State)
+    sealed_private = models.TextField(editable=False)
+    created_at = models.DateTimeField()
+    activated_at = models.DateTimeField(null=True)
+    retires_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["kid"], name="svc_accounts_signingkey_kid"),
+            models.UniqueConstraint(
+                fields=["state"],
+                name="svc_accounts_signingkey_one_each",
+                condition=models.Q(state__in=["next", "active"]),
+            ),
+            models.CheckConstraint(
+                name="svc_accounts_signingkey_times",
+                condition=models.Q(state="next", activated_at=None, retires_at=None)
+                | models.Q(state="active", activated_at__isnull=False, retires_at=None)
+                | models.Q(state="retiring", activated_at__isnull=False, retires_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.kid
+
+    @classmethod
+    def make(cls, algorithm: str, *, state: State, now: datetime) -> SigningKey:
+        """A new key, sealed and stored."""
+        kid = token_hex(8)
+        return cls.objects.create(
+            kid=kid,
+            algorithm=algorithm,
+            state=state,
+            sealed_private=seal(new_private(algorithm), context=_signing_context(kid)),
+            created_at=now,
+            activated_at=now if state == cls.State.ACTIVE else None,
+        )
+
+    def opened(self) -> Key:
+        """The key itself."""
+        private = unseal(self.sealed_private, context=_signing_context(self.kid))
+        return made_key(self.kid, self.algorithm, private)
+
+
+def _signing_context(kid: str) -> str:
+    return f"accounts.signing_key:{kid}"
 
 
 class MFAChallenge(models.Model):

@@ -13,6 +13,7 @@ from ..api import Schema, Text
 
 if TYPE_CHECKING:
     Address = str
+    AnyToken = str
     Code = str
     Key = str
     Name = str
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     Token = str
 else:
     Address = Text(min_length=1, max_length=320)
+    AnyToken = Text(min_length=1, max_length=4096)
     Code = Text(min_length=1, max_length=64)
     Key = Text(min_length=1, max_length=512)
     Name = Text(min_length=1, max_length=64)
@@ -93,6 +95,29 @@ class FinishLoginIn(Schema):
 
 class RefreshIn(Schema):
     refresh_token: Token = Field(repr=False)
+
+
+class TokenIn(ninja.Schema):
+    """A form (RFC 7662, RFC 7009); other fields of it are ignored, as these want."""
+
+    token: AnyToken = Field(repr=False)
+
+
+class StandingOut(ninja.Schema):
+    active: bool
+    token_type: Literal["access_token", "refresh_token"] | None = None
+    sub: str | None = None
+    """The user's id."""
+    sid: UUID | None = None
+    """The session's id."""
+    iss: str | None = None
+    aud: str | None = None
+    jti: str | None = None
+    iat: int | None = None
+    exp: int | None = None
+    auth_time: int | None = None
+    amr: list[str] | None = None
+    tenant: str | None = None
 
 
 class MeOut(ninja.Schema):

@@ -71,6 +71,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "session",
                 "ordering": ["-created_at", "-id"],
+                "permissions": [("introspect_token", "Can ask what a token is worth")],
             },
         ),
         migrations.CreateModel(
@@ -165,6 +166,63 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+        ),
+        migrations.CreateModel(
+            name="SigningKey",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("kid", models.CharField(max_length=64, verbose_name="key id")),
+                ("algorithm", models.CharField(max_length=8)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("next", "published, signs none yet"),
+                            ("active", "signs"),
+                            ("retiring", "verifies what it signed"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("sealed_private", models.TextField(editable=False)),
+                ("created_at", models.DateTimeField()),
+                ("activated_at", models.DateTimeField(null=True)),
+                ("retires_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "ordering": ["-created_at", "-id"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("kid",), name="svc_accounts_signingkey_kid"),
+                    models.UniqueConstraint(
+                        condition=models.Q(("state__in", ["next", "active"])),
+                        fields=("state",),
+                        name="svc_accounts_signingkey_one_each",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("activated_at", None), ("retires_at", None), ("state", "next")),
+                            models.Q(
+                                ("activated_at__isnull", False), ("retires_at", None), ("state", "active")
+                            ),
+                            models.Q(
+                                ("activated_at__isnull", False),
+                                ("retires_at__isnull", False),
+                                ("state", "retiring"),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="svc_accounts_signingkey_times",
+                    ),
+                ],
+            },
         ),
         migrations.CreateModel(
             name="Throttle",

@@ -13,8 +13,9 @@ from django.views.decorators.debug import sensitive_variables
 from ...principals import LazyUser, Principal
 from ...rows import PreparedLookup
 from ..errors import InvalidAccessToken, SessionsUnreadable
-from ..jwt import Claims, InvalidJWT, opened
+from ..jwt import Claims, InvalidJWT, named_key, opened
 from ..models import AuthSession, lacks_factor
+from .keeping_keys import key_ring
 from .remembering_sessions import SessionState, memory
 from .sharing_sessions import shared_memory
 
@@ -28,10 +29,7 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
     Raises SessionsUnreadable if the database does not answer: what nobody can say is never taken for
     good.
     """
-    try:
-        claims = opened(token, now=now)
-    except InvalidJWT:
-        raise InvalidAccessToken() from None
+    claims = read_claims(token, now=now)
     state, user = _remembered(claims, now=now) or _recalled(claims, now=now)
     return Principal(
         user=user,
@@ -43,39 +41,66 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
     )
 
 
+@sensitive_variables()
+def read_claims(token: str, *, now: datetime) -> Claims:
+    """What a token of ours says, whether its session stands or not. Raises InvalidAccessToken."""
+    ring = key_ring()
+    try:
+        return opened(token, ring=ring, now=now)
+    except InvalidJWT:
+        # Perhaps a key that another process signs with since a moment ago.
+        renewed = key_ring(wanted=named_key(token))
+    try:
+        if renewed is not ring:
+            return opened(token, ring=renewed, now=now)
+    except InvalidJWT:
+        pass
+    raise InvalidAccessToken()
+
+
 def _remembered(claims: Claims, *, now: datetime) -> tuple[SessionState, Any] | None:
     state = memory.recall(claims.subject, claims.session_id)
-    return _lazily(state) if state is not None and state.ends_at > now else None
+    return _lazily(state) if state is not None and _is_current(state, claims, now=now) else None
 
 
 def _recalled(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
     """From the cache that all processes share, else from the database."""
     ticket = memory.ticket(claims.subject)
     shared, generation = shared_memory.recall(claims.subject, claims.session_id)
-    if shared is not None and shared.ends_at > now:
+    if shared is not None and _is_current(shared, claims, now=now):
         state, user = _lazily(shared)
     else:
-        state, user = _read(claims, now=now)
+        session = read_session(claims, now=now)
+        user = session.owner
+        # The idle end is never later than the absolute one.
+        ends_at = session.idle_expires_at
+        state = SessionState(user.pk, session.tenant, session.methods, session.auth_time, ends_at)
         shared_memory.share(claims.subject, claims.session_id, state, generation)
     memory.keep(claims.subject, claims.session_id, state, ticket)
     return state, user
+
+
+def _is_current(state: SessionState, claims: Claims, *, now: datetime) -> bool:
+    # A token that knows of a later proof than what is remembered comes from a step-up elsewhere.
+    return state.ends_at > now and int(state.auth_time.timestamp()) >= claims.auth_time
 
 
 def _lazily(state: SessionState) -> tuple[SessionState, Any]:
     return state, LazyUser(state.user_id, partial(_read_user, state))
 
 
-def _read(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
-    """Session and user in one query, from the database that is written to: a copy may lag behind."""
+def read_session(claims: Claims, *, now: datetime) -> AuthSession:
+    """The session and its owner in one query, whatever is remembered. Raises InvalidAccessToken.
+
+    From the database that is written to: a copy may lag behind.
+    """
     row = _found(_sessions, claims.session_id, AuthSession)
     width = len(_columns(AuthSession))
-    session, user = _made(AuthSession, row[:width]), _made(get_user_model(), row[width:])
-    session.owner = user
-    if str(user.pk) != claims.subject or not session.is_good(now=now):
+    session: AuthSession = _made(AuthSession, row[:width])
+    session.owner = _made(get_user_model(), row[width:])
+    if str(session.owner.pk) != claims.subject or not session.is_good(now=now):
         raise InvalidAccessToken()
-    # The idle end is never later than the absolute one.
-    state = SessionState(user.pk, session.tenant, session.methods, session.auth_time, session.idle_expires_at)
-    return state, user
+    return session
 
 
 def _read_user(state: SessionState) -> Any:

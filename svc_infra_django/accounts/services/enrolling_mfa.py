@@ -34,6 +34,7 @@ from ..tasks import send_notice
 from ..totp import enrolment_url, qr_svg, shown
 from .ending_sessions import revoke_sessions
 from .logging_in import check_password
+from .sharing_sessions import forget_sessions
 from .throttling import forget, take_slot
 from .verifying_mfa import Proven, forget_codes, prove_factor, take_code_slot, use_challenge
 
@@ -103,6 +104,7 @@ def step_up(
         raise FreshFactorRequired(max_age=settings.fresh_factor_seconds)
     amr = tuple(dict.fromkeys((*principal.amr, *proved)))
     AuthSession.objects.of_principal(principal).update(amr=" ".join(amr), auth_time=now)
+    forget_sessions(principal.user.pk)
     return amr
 
 

@@ -24,6 +24,7 @@ from ..models import AuthSession, RefreshToken
 from ..signing import password_state
 from ..tasks import send_notice
 from .ending_sessions import revoke_sessions
+from .keeping_keys import key_ring
 
 IPV6_PREFIX = 64
 
@@ -166,7 +167,7 @@ def _mint(session: AuthSession, *, parent: RefreshToken | None, now: datetime) -
         created_at=now,
         expires_at=session.idle_expires_at,
     )
-    access = AccessToken()
+    access = AccessToken(key_ring())
     access.set_iat(at_time=now)
     access.set_exp(from_time=now)
     access["sub"] = str(session.owner_id)

@@ -48,7 +48,8 @@ class SharedMemory:
         """The session, if all agree that it is good, and the generation to share it under."""
         if not settings.shared_cache:
             return None, ""
-        return self._tried(lambda cache: _recalled(cache, subject, session_id), (None, ""))
+        nothing: tuple[SessionState | None, str] = (None, "")
+        return self._tried(lambda cache: _recalled(cache, subject, session_id), nothing)
 
     def share(self, subject: str, session_id: UUID, state: SessionState, generation: str) -> None:
         """Tell the others what was read after `recall` gave the generation."""

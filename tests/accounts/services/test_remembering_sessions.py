@@ -16,7 +16,7 @@ from svc_infra_django.accounts.models import AuthSession
 from svc_infra_django.accounts.services import checking_tokens, remembering_sessions
 from svc_infra_django.accounts.services.checking_tokens import check_access_token
 from svc_infra_django.accounts.services.ending_sessions import end_session
-from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_tokens
+from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_tokens, refresh_tokens
 from svc_infra_django.accounts.services.remembering_sessions import (
     Memory,
     SessionState,
@@ -108,7 +108,7 @@ def test_strictly_what_another_process_did_counts_at_once(tokens: Tokens, svc_se
         checked(tokens)
 
 
-def test_what_another_process_did_counts_within_the_bound(tokens: Tokens, svc_settings: Any) -> None:
+def test_rule_26_what_another_process_did_counts_within_the_bound(tokens: Tokens, svc_settings: Any) -> None:
     svc_settings(accounts={"revocation_seconds": 0.3})
     checked(tokens)
     revoked_elsewhere(tokens)
@@ -204,7 +204,7 @@ def test_a_session_that_was_prolonged_meanwhile_is_read_again(tokens: Tokens, mo
     assert check_access_token(tokens.access_token, now=now + timedelta(seconds=6)).credential_id
 
 
-def test_a_token_that_expires_meanwhile_is_over(tokens: Tokens) -> None:
+def test_rule_25_a_token_that_expires_meanwhile_is_over(tokens: Tokens) -> None:
     checked(tokens)
     at_its_end = timezone.now() + timedelta(seconds=15 * 60 + 11)
 
@@ -212,7 +212,7 @@ def test_a_token_that_expires_meanwhile_is_over(tokens: Tokens) -> None:
         check_access_token(tokens.access_token, now=at_its_end)
 
 
-def test_without_a_database_nothing_is_taken_for_good(
+def test_rule_27_without_a_database_nothing_is_taken_for_good(
     tokens: Tokens, svc_settings: Any, monkeypatch: Any
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -276,3 +276,14 @@ def test_the_memory_is_bounded(user: Any, monkeypatch: Any) -> None:
     known = [number for number, each in enumerate(ids) if small.recall(str(number), each)]
     assert 10 <= len(known) <= 20
     assert known == list(range(100 - len(known), 100))
+
+
+def test_a_token_of_a_later_proof_than_what_is_remembered_is_looked_up(user: Any, tokens: Tokens) -> None:
+    checked(tokens)
+    later = timezone.now() + timedelta(seconds=2)
+    AuthSession.objects.update(auth_time=later, amr="pwd otp mfa")  # a step-up in another process
+    assert checked(tokens).amr == ("pwd",)
+
+    fresh = refresh_tokens(tokens.refresh_token, now=timezone.now())
+
+    assert checked(fresh).amr == ("pwd", "otp", "mfa")

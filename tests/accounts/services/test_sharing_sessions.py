@@ -239,7 +239,7 @@ def last_good(tokens: Tokens, *, accounts: dict[str, Any], cache_settings: dict[
     finally:
         for watcher in watchers:
             watcher.kill()
-            watcher.wait()
+            watcher.communicate()
 
 
 def test_rule_26_other_processes_hear_of_an_end_within_the_bound(tokens: Tokens) -> None:
