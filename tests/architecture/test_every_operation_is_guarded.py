@@ -21,6 +21,7 @@ PUBLIC = {
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/signup"),
     ("POST", "/api/auth/refresh"),
+    ("POST", "/api/auth/revoke"),
     ("POST", "/api/auth/mfa/verify"),
     ("POST", "/api/auth/mfa/enrol"),
     ("POST", "/api/auth/mfa/enrol/confirm"),
@@ -94,7 +95,10 @@ BODIES = {
 }
 """The guard has its say after the body was read, so it needs a good one."""
 
-VIEWS = {"healthz", "readyz", "startupz", "metrics"}
+FORMS = {"/api/auth/introspect": "token=x"}
+"""The same for operations that read a form."""
+
+VIEWS = {"healthz", "readyz", "startupz", "metrics", "jwks"}
 """Plain Django views outside of the admin."""
 
 
@@ -115,8 +119,10 @@ def call(db, settings):
     def send(operation: Operation, client: Client, **headers: str) -> int:
         method, path = operation
         path = re.sub(r"\{\w+_id\}", lambda _: str(uuid4()), path).replace("{name}", "default")
-        body = json.dumps(BODIES.get(operation[1], {}))
-        return client.generic(method, path, body, "application/json", headers=headers).status_code
+        form = FORMS.get(operation[1])
+        body = json.dumps(BODIES.get(operation[1], {})) if form is None else form
+        kind = "application/json" if form is None else "application/x-www-form-urlencoded"
+        return client.generic(method, path, body, kind, headers=headers).status_code
 
     return send
 
