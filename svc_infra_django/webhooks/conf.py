@@ -39,7 +39,7 @@ class WebhooksSettings(Section):
     max_payload_bytes: Annotated[int, Field(gt=0)] = 262_144
     """The largest body that `publish` takes."""
 
-    concurrency: Annotated[int, Field(ge=1, le=2_000)] = 200
+    concurrency: Annotated[int, Field(ge=1, le=2_000)] = 400
     """How many requests one deliverer has under way at once."""
 
     endpoint_concurrency: Annotated[int, Field(ge=1, le=2_000)] = 20
@@ -50,6 +50,18 @@ class WebhooksSettings(Section):
 
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.2
     """How long an idle deliverer waits before it looks again."""
+
+    breaker_after: Annotated[int, Field(ge=1)] = 10
+    """So many failures in a row open an endpoint's breaker: it rests, then one request at a time tries it."""
+
+    breaker_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long it rests the first time; each failed trial doubles it."""
+
+    breaker_limit_seconds: Annotated[float, Field(gt=0)] = 900.0
+    """The longest such rest."""
+
+    throttled_seconds: Annotated[float, Field(ge=0)] = 10.0
+    """How long an endpoint rests that answers 429 without saying how long (Retry-After)."""
 
     disable_after_days: Annotated[float, Field(gt=0)] = 5.0
     """An endpoint that has only failed for this long is disabled."""

@@ -7,9 +7,11 @@ is delivered at least once, and `webhook-id` tells the receiver what it saw befo
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event
 from time import monotonic
@@ -17,7 +19,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from ..errors import SvcInfraError
@@ -29,46 +30,30 @@ from ..sealing import unseal
 from . import events
 from .conf import settings
 from .errors import NoSigningKey
-from .models import Attempt, Delivery, Endpoint, SigningKey
-from .querysets import NIL, Settlement
+from .models import Delivery, Endpoint, SigningKey
+from .querysets import NIL, Claimed, LaneClaim, Settlement
 from .retries import delay, retry_after_seconds
 from .signing import Key, secret_key, sign
 from .transport import Outcome, Request, Transport
 
-logger = get_logger("svc_infra_django.webhooks")
+LOGGER = "svc_infra_django.webhooks"
+logger = get_logger(LOGGER)
 
-FLUSH_SIZE = 250
+FLUSH_SIZE = 500
 FLUSH_SECONDS = 0.05
 STOP_SECONDS = 3.0
 SETTLE_TRIES = 10
 HEALTHY_WRITE_SECONDS = 60
 SWEEP_SECONDS = 5.0
 CLAIM_AGAIN_SECONDS = 1.0
-KNOWN_KEYS = 10_000
+PACED_SECONDS = 0.1
+PACED_ENDPOINTS = 50
+KNOWN_SECRETS = 10_000
+KEPT_HEADERS = 30
+KEPT_HEADER_LENGTH = 200
+COOKIES = frozenset(("set-cookie", "set-cookie2"))
 
 CONTROL_HEADER = "webhook-delivery"
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A delivery in this deliverer's hands, with all that sending and judging it needs."""
-
-    retry_schedule: Sequence[float]
-    timeout: float
-    is_endpoint_well: bool
-    body: bytes = field(repr=False)
-    id: UUID
-    epoch: int
-    attempts: int
-    attempts_before: int
-    trigger: str
-    due_at: datetime
-    message_uid: str
-    event_type: str
-    context: dict[str, str]
-    endpoint_id: UUID
-    url: str = field(repr=False)
-    sealed_headers: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +116,12 @@ class Deliverer:
         self.results_since = 0.0
         self.under_way: dict[UUID, Claimed] = {}
         self.by_endpoint: Counter[UUID] = Counter()
-        self.after = dict.fromkeys(Delivery.Lane.values, NIL)
+        self.later = 0
+        self.after: dict[int, UUID] = dict.fromkeys(Delivery.Lane.values, NIL)
+        self.is_first_drained = False
+        self.paced_at = float("-inf")
         self.keys: dict[str, Key] = {}
+        self.headers: dict[str, list[tuple[str, str]]] = {}
         self.swept_at = float("-inf")
         self.empty_until = float("-inf")
         self.claimed_at = float("-inf")
@@ -184,29 +173,19 @@ class Deliverer:
         moment = monotonic()
         # A claim for every single slot that gets free would be a statement for every delivery; waiting
         # until many are free would let those that hang hold up the rest.
-        is_early = free < settings.concurrency // 4 and moment - self.claimed_at < FLUSH_SECONDS
+        is_early = free < settings.concurrency // 2 and moment - self.claimed_at < FLUSH_SECONDS
         if wanted < 1 or moment < self.empty_until or (is_early and limit is None):
             return 0
         self.claimed_at = moment
         now = self.clock()
-        if moment - self.swept_at > SWEEP_SECONDS:
-            self.swept_at = moment
-            if lost := Delivery.objects.release_expired(now=now):
-                logger.warning("leases ran out; due again", deliveries=lost)
-                metrics.increment("webhooks.lost", lost)
-            Delivery.objects.cancel_stranded(now=now)
+        self._sweep(moment, now=now)
 
-        # A fifth of the slots is kept from the first attempts, so that retries cannot starve either.
-        kept = min(wanted - 1, max(settings.concurrency // 5, 1))
-        pairs = self._claim_lane(Delivery.Lane.FIRST, limit=wanted - kept, now=now)
-        pairs += self._claim_lane(Delivery.Lane.LATER, limit=wanted - len(pairs), now=now)
-        if kept and len(pairs) == wanted - kept:
-            pairs += self._claim_lane(Delivery.Lane.FIRST, limit=wanted - len(pairs), now=now)
-        if not pairs:
+        paced = self._claim_paced(limit=wanted, moment=moment, now=now)
+        claimed = paced + self._claim_lanes(limit=wanted - len(paced), now=now)
+        if not claimed:
             self.empty_until = moment + settings.poll_seconds
-            return 0
-        self._start([pk for pk, _ in pairs], now=now)
-        return len(pairs)
+        self._start(claimed, now=now)
+        return len(claimed)
 
     def receive(self, outcomes: Iterable[Outcome]) -> None:
         """Take what the transport brings; it is written with the next flush."""
@@ -217,6 +196,7 @@ class Deliverer:
             self.results.append((claimed, outcome))
             del self.under_way[claimed.id]
             self.by_endpoint[claimed.endpoint_id] -= 1
+            self.later -= claimed.lane
             if self.by_endpoint[claimed.endpoint_id] == settings.endpoint_concurrency - _share():
                 # This endpoint may be served again, so a claim may find what it passed over.
                 self.empty_until = float("-inf")
@@ -244,83 +224,156 @@ class Deliverer:
         Delivery.objects.release(given_back, now=self.clock())
         self.under_way.clear()
         self.by_endpoint.clear()
+        self.later = 0
         self.transport.close()
         self.transport = Transport()
 
     def close(self) -> None:
         self.transport.close()
 
-    def _claim_lane(self, lane: int, *, limit: int, now: datetime) -> list[tuple[UUID, UUID]]:
+    def _sweep(self, moment: float, *, now: datetime) -> None:
+        if moment - self.swept_at <= SWEEP_SECONDS:
+            return
+        self.swept_at = moment
+        if lost := Delivery.objects.release_expired(now=now):
+            logger.warning("leases ran out; due again", deliveries=lost)
+            metrics.increment("webhooks.lost", lost)
+        Delivery.objects.cancel_stranded(now=now)
+
+    def _claim_lanes(self, *, limit: int, now: datetime) -> list[Claimed]:
         if limit < 1:
+            return []
+        # Retries go behind first attempts, yet a fifth of a claim is theirs, so that they cannot starve.
+        # And however many hang, a quarter of all slots is never theirs.
+        kept = limit - 1 if self.is_first_drained else min(limit // 5, limit - 1)
+        kept = max(min(kept, settings.concurrency * 3 // 4 - self.later), 0)
+        asked: dict[int, int] = {Delivery.Lane.FIRST: limit - kept, Delivery.Lane.LATER: kept}
+        claimed = self._claim_round(asked, now=now)
+        found = Counter(one.lane for one in claimed)
+        self.is_first_drained = found[Delivery.Lane.FIRST] < asked[Delivery.Lane.FIRST]
+        # What one lane left over is the other's.
+        rest = limit - len(claimed)
+        more = [lane for lane in asked if found[lane] == asked[lane]]
+        if rest and len(more) == 1:
+            claimed += self._claim_round({more[0]: self._room(more[0], rest)}, now=now)
+        return claimed
+
+    def _room(self, lane: int, rest: int) -> int:
+        if lane == Delivery.Lane.FIRST:
+            return rest
+        return max(min(rest, settings.concurrency * 3 // 4 - self.later), 0)
+
+    def _claim_round(self, asked: Mapping[int, int], *, now: datetime) -> list[Claimed]:
+        lanes = [LaneClaim(lane, limit, self.after[lane]) for lane, limit in asked.items() if limit > 0]
+        if not lanes:
             return []
         share = _share()
         most = settings.endpoint_concurrency - share
-        full = [endpoint for endpoint, count in self.by_endpoint.items() if count > most]
-        begun_at = self.after[lane]
-        lease_until = now + timedelta(seconds=settings.lease_seconds)
-        pairs = Delivery.objects.claim(
-            lane=lane, limit=limit, share=share, full=full, after=begun_at, now=now, lease_until=lease_until
+        claimed = Delivery.objects.claim(
+            lanes,
+            share=share,
+            full=[endpoint for endpoint, count in self.by_endpoint.items() if count > most],
+            now=now,
+            lease_until=now + timedelta(seconds=settings.lease_seconds),
         )
-        self.by_endpoint.update(endpoint for _, endpoint in pairs)
-        # Go on behind the last one served, or from the beginning once the round is done.
-        self.after[lane] = max(endpoint for _, endpoint in pairs) if len(pairs) == limit else NIL
-        if len(pairs) < limit and begun_at != NIL:
-            pairs += self._claim_lane(lane, limit=limit - len(pairs), now=now)
-        return pairs
+        for lane in lanes:
+            served = [one.endpoint_id for one in claimed if one.lane == lane.lane]
+            # Go on behind the last one served, or from the beginning once the round is done.
+            again = [endpoint for endpoint in served if endpoint <= lane.after]
+            self.after[lane.lane] = max(again or served) if len(served) == lane.limit else NIL
+        self._hold(claimed)
+        return claimed
 
-    def _start(self, ids: Sequence[UUID], *, now: datetime) -> None:
-        claimed = load(ids, now=now)
-        sealed = _signing_keys({one.endpoint_id for one in claimed}, now=now)
+    def _claim_paced(self, *, limit: int, moment: float, now: datetime) -> list[Claimed]:
+        """Serve endpoints that have a rate, a cap or an open breaker, each as much as it may have now.
+
+        Their rows are locked meanwhile, so the counts hold for all deliverers together.
+        """
+        if moment - self.paced_at < PACED_SECONDS:
+            return []
+        self.paced_at = moment
+        if not Endpoint.objects.paced().filter(state=Endpoint.State.ENABLED).exists():
+            self.paced_at = moment + PACED_SECONDS * 9
+            return []
+        with transaction.atomic():
+            endpoints = Endpoint.objects.lock_paced_with_work(now=now, limit=PACED_ENDPOINTS)
+            sending = Delivery.objects.sending_by_endpoint(endpoint.pk for endpoint in endpoints)
+            shares: dict[UUID, int] = {}
+            for endpoint in endpoints:
+                room = min(
+                    endpoint.room(sending=sending[endpoint.pk], now=now),
+                    settings.endpoint_concurrency - self.by_endpoint[endpoint.pk],
+                    limit - sum(shares.values()),
+                )
+                if room > 0:
+                    shares[endpoint.pk] = room
+            if not shares:
+                return []
+            until = now + timedelta(seconds=settings.lease_seconds)
+            claimed = Delivery.objects.claim_for(shares, now=now, lease_until=until)
+            taken = Counter(one.endpoint_id for one in claimed)
+            for endpoint in endpoints:
+                endpoint.spend(taken[endpoint.pk], now=now)
+            Endpoint.objects.bulk_update(endpoints, ["paced_until"])
+        self._hold(claimed)
+        return claimed
+
+    def _hold(self, claimed: Iterable[Claimed]) -> None:
         for one in claimed:
             self.under_way[one.id] = one
+            self.by_endpoint[one.endpoint_id] += 1
+            self.later += one.lane
+
+    def _start(self, claimed: Iterable[Claimed], *, now: datetime) -> None:
+        # No request may outlive its lease.
+        longest = max(settings.lease_seconds - 1, 1)
+        usual = settings.timeout_seconds
+        for one in claimed:
             metrics.observe("webhooks.lag", max((now - one.due_at).total_seconds(), 0.0), trigger=one.trigger)
             try:
-                request = prepare(one, keys=[self._key(*key) for key in sealed[one.endpoint_id]], now=now)
+                keys = [self._key(*key) for key in one.keys]
+                request = prepare(
+                    one,
+                    keys=keys,
+                    own=self._own_headers(one),
+                    timeout=min(one.timeout or usual, longest),
+                    now=now,
+                )
             except SvcInfraError as error:
                 self.receive([Outcome(one, error="config", detail=error.message)])
             else:
                 self.transport.start(request)
-        # A row that was deleted between claim and load has no slot any more.
-        self.by_endpoint = Counter(one.endpoint_id for one in self.under_way.values())
 
     def _key(self, key_id: UUID, sealed: str) -> Key:
         if sealed not in self.keys:
-            if len(self.keys) >= KNOWN_KEYS:
+            if len(self.keys) >= KNOWN_SECRETS:
                 self.keys.clear()
             self.keys[sealed] = secret_key(unseal(sealed, context=SigningKey(pk=key_id).sealing_context))
         return self.keys[sealed]
 
-
-def load(ids: Iterable[UUID], *, now: datetime) -> list[Claimed]:
-    """The claimed deliveries with their messages and endpoints, in one query."""
-    rows = Delivery.objects.filter(pk__in=list(ids), state=Delivery.State.SENDING).values_list(
-        "endpoint__retry_schedule", "endpoint__timeout_seconds", "endpoint__consecutive_failures",
-        "endpoint__last_success_at", "message__body",
-        "id", "epoch", "attempts", "attempts_before", "trigger", "due_at", "message__uid",
-        "message__event_type", "message__context", "endpoint_id", "endpoint__url", "endpoint__sealed_headers",
-    )  # fmt: skip
-    return [_claimed(row, now=now) for row in rows]
-
-
-def _claimed(row: tuple[Any, ...], *, now: datetime) -> Claimed:
-    schedule, timeout, failures, last_success_at, body, *facts = row
-    recently = now - timedelta(seconds=HEALTHY_WRITE_SECONDS)
-    # No request may outlive its lease.
-    longest = max(settings.lease_seconds - 1, 1)
-    return Claimed(
-        settings.retry_schedule if schedule is None else schedule,
-        min(timeout or settings.timeout_seconds, longest),
-        failures == 0 and last_success_at is not None and last_success_at > recently,
-        bytes(body),
-        *facts,
-    )
+    def _own_headers(self, claimed: Claimed) -> list[tuple[str, str]]:
+        sealed = claimed.sealed_headers
+        if not sealed:
+            return []
+        if sealed not in self.headers:
+            if len(self.headers) >= KNOWN_SECRETS:
+                self.headers.clear()
+            endpoint = Endpoint(pk=claimed.endpoint_id, sealed_headers=sealed)
+            self.headers[sealed] = list(endpoint.headers.items())
+        return self.headers[sealed]
 
 
-def prepare(claimed: Claimed, *, keys: Sequence[Key], now: datetime) -> Request:
-    """The signed request of this attempt.
+def prepare(
+    claimed: Claimed,
+    *,
+    keys: Sequence[Key],
+    own: Sequence[tuple[str, str]] = (),
+    timeout: float,
+    now: datetime,
+) -> Request:
+    """The signed request of this attempt, with the endpoint's `own` headers.
 
-    Raises NoSigningKey rather than send what nobody can verify, and UnsealingFailed if the endpoint's
-    headers cannot be read.
+    Raises NoSigningKey rather than send what nobody can verify.
     """
     if not keys:
         raise NoSigningKey()
@@ -334,12 +387,11 @@ def prepare(claimed: Claimed, *, keys: Sequence[Key], now: datetime) -> Request:
             sign(claimed.body, message_id=claimed.message_uid, timestamp=timestamp, keys=keys),
         ),
     ]
-    with carrying(claimed.context):
-        if trace := traceparent():
-            headers.append(("traceparent", trace))
-    if claimed.sealed_headers:
-        headers += Endpoint(pk=claimed.endpoint_id, sealed_headers=claimed.sealed_headers).headers.items()
-    return Request(claimed.url, claimed.body, headers, claimed.timeout, tag=claimed)
+    if claimed.context:
+        with carrying(claimed.context):
+            if trace := traceparent():
+                headers.append(("traceparent", trace))
+    return Request(claimed.url, claimed.body, [*headers, *own], timeout, tag=claimed)
 
 
 def judge(claimed: Claimed, outcome: Outcome, *, now: datetime) -> Verdict:
@@ -354,51 +406,58 @@ def judge(claimed: Claimed, outcome: Outcome, *, now: datetime) -> Verdict:
 
     error = outcome.error or "http"
     failures = claimed.attempts - claimed.attempts_before + 1
-    wait = delay(claimed.retry_schedule, failures, jitter=settings.retry_jitter)
+    schedule = settings.retry_schedule if claimed.retry_schedule is None else claimed.retry_schedule
+    wait = delay(schedule, failures, jitter=settings.retry_jitter)
     if goodbye or control == "abort-message" or wait is None:
         return Verdict(Delivery.State.DEAD, now, error, disable_reason=goodbye)
 
-    hold_until = None
-    if status in (429, 503) and "retry-after" in outcome.headers:
-        limit = settings.retry_after_limit_seconds
-        asked = retry_after_seconds(outcome.headers["retry-after"], now=now, limit=limit)
-        hold_until = now + timedelta(seconds=asked)
-        wait = max(wait, asked)
+    rest = _rest_asked_for(status, outcome.headers, now=now)
+    wait = max(wait, rest)
+    hold_until = now + timedelta(seconds=rest) if rest else None
     return Verdict(Delivery.State.PENDING, now + timedelta(seconds=wait), error, hold_until)
 
 
-@transaction.atomic
+def _rest_asked_for(status: int, headers: Mapping[str, str], *, now: datetime) -> float:
+    """Seconds that the whole endpoint shall be left alone (RFC 9110, 10.2.3; RFC 6585, 4)."""
+    if status not in (429, 503):
+        return 0.0
+    limit = settings.retry_after_limit_seconds
+    asked = retry_after_seconds(headers.get("retry-after", ""), now=now, limit=limit)
+    return asked or (min(settings.throttled_seconds, limit) if status == 429 else 0.0)
+
+
 def settle(results: Sequence[tuple[Claimed, Outcome]], *, now: datetime) -> None:
-    """Write results in a few statements: deliveries, attempts, the health of endpoints that changed.
+    """Write results: deliveries with their attempts, and the health of endpoints that changed.
 
     Results of a claim that is no longer the newest change nothing: the delivery is in other hands.
     """
     judged = [(claimed, outcome, judge(claimed, outcome, now=now)) for claimed, outcome in results]
-    attempts = Delivery.objects.settle(
-        [
-            Settlement(one.id, one.epoch, verdict.state, verdict.due_at, outcome.status, verdict.error)
-            for one, outcome, verdict in judged
-        ],
-        now=now,
+    # On PostgreSQL a batch in which all is well is one statement, and that is a transaction already.
+    is_one_statement = connections[Delivery.objects.db].vendor == "postgresql" and not any(
+        _changes_health(one, verdict, now=now) for one, _, verdict in judged
     )
-    current = [(one, outcome, verdict) for one, outcome, verdict in judged if one.id in attempts]
-    Attempt.objects.bulk_create(
-        Attempt(
-            delivery_id=one.id,
-            n=attempts[one.id],
-            at=now - timedelta(seconds=outcome.seconds),
-            trigger=one.trigger,
-            status_code=outcome.status,
-            error=verdict.error,
-            duration_ms=round(outcome.seconds * 1000),
-            response_head=_readable(outcome.body),
-        )
-        for one, outcome, verdict in current
+    with nullcontext() if is_one_statement else transaction.atomic():
+        attempts = Delivery.objects.settle([_settlement(*each, now=now) for each in judged], now=now)
+        current = [(one, verdict) for one, _, verdict in judged if one.id in attempts]
+        _update_health(current, now=now)
+        _announce_deaths([(one, verdict, attempts[one.id]) for one, verdict in current])
+    _report(judged, attempts)
+
+
+def _settlement(claimed: Claimed, outcome: Outcome, verdict: Verdict, *, now: datetime) -> Settlement:
+    return Settlement(
+        claimed.id,
+        claimed.epoch,
+        verdict.state,
+        verdict.due_at,
+        outcome.status,
+        verdict.error,
+        claimed.trigger,
+        now - timedelta(seconds=outcome.seconds),
+        round(outcome.seconds * 1000),
+        _readable(outcome.body),
+        _kept_headers(outcome.headers),
     )
-    _update_health([(one, verdict) for one, _, verdict in current], now=now)
-    _announce_deaths([(one, verdict, attempts[one.id]) for one, _, verdict in current])
-    for one, outcome, verdict in judged:
-        _report(one, outcome, verdict, is_late=one.id not in attempts)
 
 
 def close_endpoint(endpoint: Endpoint, *, reason: str, now: datetime) -> None:
@@ -413,13 +472,15 @@ def close_endpoint(endpoint: Endpoint, *, reason: str, now: datetime) -> None:
 def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) -> None:
     by_endpoint: dict[UUID, list[Verdict]] = defaultdict(list)
     for one, verdict in judged:
-        if not (verdict.is_success and one.is_endpoint_well and not verdict.disable_reason):
+        if _changes_health(one, verdict, now=now):
             by_endpoint[one.endpoint_id].append(verdict)
+    if not by_endpoint:
+        return
     # In order of id, so that two deliverers cannot wait for each other.
     endpoints = (
         Endpoint.objects.filter(pk__in=list(by_endpoint)).order_by("pk").select_for_update(no_key=True)
     )
-    changed = list(endpoints) if by_endpoint else []
+    changed = list(endpoints)
     before = {endpoint.pk: endpoint.consecutive_failures for endpoint in changed}
     for endpoint in changed:
         for verdict in by_endpoint[endpoint.pk]:
@@ -428,11 +489,23 @@ def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) 
         changed,
         [
             "consecutive_failures", "first_failure_at", "last_failure_at", "last_success_at", "held_until",
-            "updated_at",
+            "breaker_trips", "updated_at",
         ],
     )  # fmt: skip
     for endpoint in changed:
         _follow_up(endpoint, by_endpoint[endpoint.pk], before=before[endpoint.pk], now=now)
+
+
+def _changes_health(claimed: Claimed, verdict: Verdict, *, now: datetime) -> bool:
+    """Whether the endpoint must hear of this: all but one success soon after another."""
+    if (
+        not verdict.is_success
+        or verdict.disable_reason
+        or claimed.failures
+        or claimed.last_success_at is None
+    ):
+        return True
+    return (now - claimed.last_success_at).total_seconds() >= HEALTHY_WRITE_SECONDS
 
 
 def _follow_up(endpoint: Endpoint, verdicts: Sequence[Verdict], *, before: int, now: datetime) -> None:
@@ -481,12 +554,22 @@ def _emit(event: Any, payload: Any, endpoint: Endpoint) -> None:
         logger.exception("a receiver of an event failed", event_type=event.name, endpoint_id=str(endpoint.pk))
 
 
-def _report(claimed: Claimed, outcome: Outcome, verdict: Verdict, *, is_late: bool) -> None:
-    result = "late" if is_late else verdict.state if verdict.state != Delivery.State.PENDING else "retry"
-    metrics.increment("webhooks.deliveries", outcome=result, error=verdict.error or "none")
-    metrics.observe(
-        "webhooks.attempt", outcome.seconds, outcome="success" if verdict.is_success else "failure"
-    )
+def _report(judged: Iterable[tuple[Claimed, Outcome, Verdict]], attempts: Container[UUID]) -> None:
+    counted: Counter[tuple[str, str]] = Counter()
+    says_all = logging.getLogger(LOGGER).isEnabledFor(logging.INFO)
+    for claimed, outcome, verdict in judged:
+        is_pending = verdict.state == Delivery.State.PENDING
+        result = "late" if claimed.id not in attempts else "retry" if is_pending else verdict.state
+        counted[result, verdict.error or "none"] += 1
+        kind = "success" if verdict.is_success else "failure"
+        metrics.observe("webhooks.attempt", outcome.seconds, outcome=kind)
+        if says_all or not verdict.is_success:
+            _log(claimed, outcome, verdict, result=result)
+    for (result, error), count in counted.items():
+        metrics.increment("webhooks.deliveries", count, outcome=result, error=error)
+
+
+def _log(claimed: Claimed, outcome: Outcome, verdict: Verdict, *, result: str) -> None:
     with carrying(
         claimed.context,
         message_id=claimed.message_uid,
@@ -512,18 +595,16 @@ def _share() -> int:
     return max(settings.endpoint_concurrency // 2, 1)
 
 
-def _signing_keys(endpoint_ids: Iterable[UUID], *, now: datetime) -> dict[UUID, list[tuple[UUID, str]]]:
-    found: dict[UUID, list[tuple[UUID, str]]] = defaultdict(list)
-    usable = SigningKey.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now), endpoint_id__in=list(endpoint_ids)
-    )
-    for endpoint_id, pk, sealed in usable.order_by("-created_at").values_list(
-        "endpoint_id", "id", "sealed_secret"
-    ):
-        found[endpoint_id].append((pk, sealed))
-    return found
-
-
 def _readable(body: bytes) -> str:
     # PostgreSQL keeps no NUL in text.
     return body[: settings.kept_response_bytes].decode(errors="replace").replace("\x00", "")
+
+
+def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    for name, value in headers.items():
+        if len(kept) == KEPT_HEADERS:
+            break
+        if name not in COOKIES:
+            kept[name[:KEPT_HEADER_LENGTH]] = value[:KEPT_HEADER_LENGTH].replace("\x00", "")
+    return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import translate
 from functools import lru_cache
 from re import Pattern, compile
@@ -14,10 +14,14 @@ from django.utils import timezone
 
 from ..rows import id_field, owner_field, tenant_field
 from ..sealing import seal, unseal
+from .conf import settings
 from .querysets import DeliveryQuerySet, EndpointQuerySet, MessageQuerySet
+from .retries import allowance, breaker_rest, paid_until
 from .signing import public_key
 
 EVENT_TYPE_LENGTH = 128
+MAX_RATE = 1_000
+MAX_TRIPS = 100
 
 
 class EventType(models.Model):
@@ -31,6 +35,8 @@ class EventType(models.Model):
     description = models.TextField(blank=True, default="")
     schema = models.JSONField(blank=True, default=dict)
     """JSON Schema (draft 2020-12) of `data`; empty if nobody described it."""
+    retry_schedule = models.JSONField(null=True, blank=True)
+    """Instead of the setting of that name: seconds after each failure. An endpoint's own goes before it."""
     source = models.CharField(max_length=8, choices=Source, default=Source.ADMIN)
     is_archived = models.BooleanField(default=False)
     """No longer declared in code; kept because endpoints and messages may still name it."""
@@ -69,13 +75,21 @@ class Endpoint(models.Model):
     timeout_seconds = models.FloatField(null=True, blank=True)
     """Instead of the setting of that name."""
     retry_schedule = models.JSONField(null=True, blank=True)
-    """Instead of the setting of that name: seconds after each failure."""
+    """Instead of the event type's and the setting of that name: seconds after each failure."""
+    rate_limit = models.FloatField(null=True, blank=True)
+    """At most so many requests a second, of all deliverers together; null is as fast as it goes."""
+    max_in_flight = models.PositiveSmallIntegerField(null=True, blank=True)
+    """At most so many requests under way, of all deliverers together."""
 
     state = models.CharField(max_length=8, choices=State, default=State.ENABLED)
     reason = models.CharField(max_length=200, blank=True, default="")
     disabled_at = models.DateTimeField(null=True, blank=True)
     held_until = models.DateTimeField(null=True, blank=True)
-    """The receiver asked for rest (429 or 503 with Retry-After)."""
+    """Nothing is sent before: the receiver asked for rest (429, 503), or the breaker is open."""
+    breaker_trips = models.PositiveSmallIntegerField(default=0)
+    """How often in a row the breaker opened; 0 is closed. Above, one request at a time tries it."""
+    paced_until = models.DateTimeField(null=True, blank=True, editable=False)
+    """When what was sent lately is paid for at `rate_limit`."""
     first_failure_at = models.DateTimeField(null=True, blank=True)
     """Since when nothing has succeeded."""
     consecutive_failures = models.PositiveIntegerField(default=0)
@@ -102,12 +116,26 @@ class Endpoint(models.Model):
                 condition=Q(timeout_seconds__isnull=True) | Q(timeout_seconds__gt=0, timeout_seconds__lte=30),
                 name="svc_webhooks_endpoint_timeout",
             ),
+            models.CheckConstraint(
+                condition=Q(rate_limit__isnull=True) | Q(rate_limit__gt=0, rate_limit__lte=MAX_RATE),
+                name="svc_webhooks_endpoint_rate",
+            ),
+            models.CheckConstraint(
+                condition=Q(max_in_flight__isnull=True) | Q(max_in_flight__gte=1),
+                name="svc_webhooks_endpoint_in_flight",
+            ),
         ]
         indexes = [
             models.Index(
                 fields=["tenant", "owner"],
                 name="svc_webhooks_listening",
                 condition=Q(state__in=["enabled", "paused"]),
+            ),
+            models.Index(
+                fields=["paced_until"],
+                name="svc_webhooks_paced",
+                condition=Q(state="enabled")
+                & (Q(rate_limit__isnull=False) | Q(max_in_flight__isnull=False) | Q(breaker_trips__gt=0)),
             ),
             models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_endpoint_list"),
         ]
@@ -138,14 +166,39 @@ class Endpoint(models.Model):
     def note(self, *, is_success: bool, hold_until: datetime | None, now: datetime) -> None:
         """Take an attempt into the endpoint's health; whoever calls saves."""
         if is_success:
+            if self.breaker_trips:
+                self.breaker_trips, self.held_until = 0, None
             self.consecutive_failures, self.first_failure_at, self.last_success_at = 0, None, now
         else:
             self.consecutive_failures += 1
             self.first_failure_at = self.first_failure_at or now
             self.last_failure_at = now
+            # What was sent before the breaker opened and fails now tells nothing new.
+            is_resting = self.held_until is not None and self.held_until > now
+            if self.consecutive_failures >= settings.breaker_after and not is_resting:
+                self.breaker_trips = min(self.breaker_trips + 1, MAX_TRIPS)
+                rest = breaker_rest(
+                    self.breaker_trips, first=settings.breaker_seconds, limit=settings.breaker_limit_seconds
+                )
+                self.held_until = now + timedelta(seconds=rest)
         if hold_until is not None:
             self.held_until = max(hold_until, self.held_until or hold_until)
         self.updated_at = now
+
+    def room(self, *, sending: int, now: datetime) -> int:
+        """How many more may be sent now, while `sending` are under way anywhere."""
+        room = settings.endpoint_concurrency
+        if self.breaker_trips:
+            room = min(room, 1 - sending)
+        if self.max_in_flight is not None:
+            room = min(room, self.max_in_flight - sending)
+        if self.rate_limit is not None:
+            room = min(room, allowance(self.rate_limit, paid_until=self.paced_until, now=now))
+        return max(room, 0)
+
+    def spend(self, count: int, *, now: datetime) -> None:
+        """Take what was sent into the rate; whoever calls saves."""
+        self.paced_until = paid_until(self.rate_limit, count, paid_until=self.paced_until, now=now)
 
     def mark_enabled(self) -> None:
         self._mark(self.State.ENABLED, "", None)
@@ -159,11 +212,11 @@ class Endpoint(models.Model):
     def _mark(self, state: State, reason: str, disabled_at: datetime | None) -> None:
         self.state, self.reason, self.disabled_at = state, reason, disabled_at
         self.held_until = self.first_failure_at = None
-        self.consecutive_failures = 0
+        self.consecutive_failures = self.breaker_trips = 0
         self.save(
             update_fields=[
                 "state", "reason", "disabled_at", "held_until", "first_failure_at", "consecutive_failures",
-                "updated_at",
+                "breaker_trips", "updated_at",
             ]
         )  # fmt: skip
 
@@ -338,6 +391,8 @@ class Attempt(models.Model):
     duration_ms = models.PositiveIntegerField()
     response_head = models.TextField(blank=True, default="")
     """The beginning of the answer's body, NUL taken out."""
+    response_headers = models.JSONField(blank=True, default=dict)
+    """The answer's headers as far as they are short, without cookies."""
 
     class Meta:
         ordering = ["-at", "-id"]

@@ -6,16 +6,19 @@ say neither "at most so many for each endpoint" nor UPDATE … FROM … RETURNIN
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import orjson
+from django.apps import apps
 from django.db import connections, models, router
-from django.db.models import Q
+from django.db.models import Exists, F, OuterRef, Q
 
+from ..identifiers import uuid7
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
@@ -29,6 +32,44 @@ STRANDING_TIME = timedelta(hours=1)
 """Longer than any transaction that saw the endpoint enabled."""
 
 
+class Claimed(NamedTuple):
+    """A delivery in one deliverer's hands, with all that sending and judging it needs."""
+
+    id: UUID
+    lane: int
+    epoch: int
+    attempts: int
+    attempts_before: int
+    trigger: str
+    due_at: datetime
+    message_uid: str
+    event_type: str
+    context: dict[str, str]
+    body: bytes
+    endpoint_id: UUID
+    url: str
+    sealed_headers: str
+    retry_schedule: list[float] | None
+    """The endpoint's, else the event type's; None for the setting's."""
+    timeout: float | None
+    failures: int
+    last_success_at: datetime | None
+    keys: list[tuple[UUID, str]]
+    """Ids and sealed secrets of the signing keys, newest first."""
+
+    def __repr__(self) -> str:
+        return f"<Claimed {self.id} epoch {self.epoch}>"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneClaim:
+    """How many deliveries of a lane to take, beginning behind the endpoint `after`."""
+
+    lane: int
+    limit: int
+    after: UUID
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What a delivery becomes after an attempt, if its epoch is still the one it was sent under."""
@@ -39,9 +80,33 @@ class Settlement:
     due_at: datetime
     status: int | None
     error: str
+    trigger: str
+    at: datetime
+    duration_ms: int
+    response_head: str
+    response_headers: dict[str, str]
 
 
 class EndpointQuerySet(OwnedQuerySet["Endpoint"]):
+    def paced(self) -> EndpointQuerySet:
+        """Endpoints that are served by count: a rate, a cap, or a breaker that is not closed."""
+        return self.filter(
+            Q(rate_limit__isnull=False) | Q(max_in_flight__isnull=False) | Q(breaker_trips__gt=0)
+        )
+
+    def lock_paced_with_work(self, *, now: datetime, limit: int) -> list[Endpoint]:
+        """Paced endpoints with something due, the longest unserved first, locked until the commit.
+
+        Those that another deliverer is counting for are skipped, so two never spend the same allowance.
+        """
+        due = self.model._meta.get_field("deliveries").related_model._default_manager.filter(
+            endpoint=OuterRef("pk"), state="pending", due_at__lte=now
+        )
+        rested = Q(held_until=None) | Q(held_until__lte=now)
+        found = self.paced().filter(rested, Exists(due.filter(lane=0)) | Exists(due.filter(lane=1)))
+        ordered = found.filter(state="enabled").order_by(F("paced_until").asc(nulls_first=True), "pk")
+        return list(ordered.select_for_update(no_key=True, skip_locked=True)[:limit])
+
     def listening(self, *, tenants: Iterable[str], owner_ids: Iterable[Any]) -> EndpointQuerySet:
         """Endpoints of these tenants that are nobody's or belong to one of these owners."""
         theirs = Q(owner=None) | Q(owner__in=list(owner_ids))
@@ -140,102 +205,214 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def claim(
         self,
+        lanes: Sequence[LaneClaim],
         *,
-        lane: int,
-        limit: int,
         share: int,
         full: Iterable[UUID],
-        after: UUID,
         now: datetime,
         lease_until: datetime,
-    ) -> list[tuple[UUID, UUID]]:
-        """Take up to `limit` due deliveries of a lane, at most `share` an endpoint; (id, endpoint) pairs.
+    ) -> list[Claimed]:
+        """Take due deliveries lane by lane, at most `share` for one endpoint in each lane.
 
-        Goes from endpoint to endpoint with work in the lane, in order of id, beginning behind `after`
-        and leaving out those in `full`: the backlog of one endpoint costs the others nothing, and
-        deliveries that are done cost nobody. Rows that another deliverer is taking are skipped.
+        Goes round the endpoints with work in the lane, in order of id, and leaves out those in `full`:
+        the backlog of one endpoint costs the others nothing, and deliveries that are done cost nobody.
+        Rows that another deliverer is taking are skipped, paced endpoints left to `claim_for`. One
+        statement on PostgreSQL; two on SQLite, whose UPDATE cannot return columns of other tables.
         """
         connection = _connection(self.model)
-        deliveries, endpoints = (
-            _table(self.model),
-            _table(self.model._meta.get_field("endpoint").related_model),
-        )
+        deliveries, endpoints = self._tables
         full = [_id(connection, endpoint) for endpoint in full] or [_id(connection, NIL)]
-        due = (
-            f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = %s"  # noqa: S608 -- our own fragments
-            " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
-        )
-        if connection.vendor == "postgresql":
-            taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) d"
-        else:
-            taken = f"JOIN {deliveries} d ON d.id IN ({due})"
-        first = f"SELECT q.endpoint_id FROM {deliveries} q WHERE q.state = 'pending' AND q.lane = %s"  # noqa: S608 -- our own fragments
-        sql = f"""
-            WITH RECURSIVE walk(endpoint_id) AS (
-                SELECT * FROM ({first} AND q.endpoint_id > %s ORDER BY q.endpoint_id LIMIT 1) begun
-                UNION ALL
-                SELECT ({first} AND q.endpoint_id > walk.endpoint_id ORDER BY q.endpoint_id LIMIT 1)
-                FROM walk WHERE walk.endpoint_id IS NOT NULL
-            ), picked AS MATERIALIZED (
-                SELECT d.id FROM walk
-                JOIN {endpoints} e ON e.id = walk.endpoint_id AND e.state = 'enabled'
-                    AND (e.held_until IS NULL OR e.held_until <= %s)
-                    AND e.id NOT IN ({", ".join(["%s"] * len(full))})
-                {taken}
-                LIMIT %s
-            )
-            UPDATE {deliveries} SET state = 'sending', lease_until = %s, epoch = epoch + 1
-            WHERE id IN (SELECT id FROM picked) AND state = 'pending'
-            RETURNING id, endpoint_id
-        """  # noqa: S608 -- our own fragments, values as parameters
         at = _moment(connection, now)
-        values = [lane, _id(connection, after), lane, at, *full, lane, at, share, limit]
+        steps, picked, values = [], [], []
+        for one in lanes:
+            due = (
+                f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = {one.lane:d}"  # noqa: S608 -- our own fragments
+                " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
+            )
+            if connection.vendor == "postgresql":
+                taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) w"
+            else:
+                taken = f"JOIN {deliveries} w ON w.id IN ({due})"
+            steps += [
+                _walk(f"ahead{one.lane}", deliveries, lane=one.lane, bound=""),
+                _walk(f"behind{one.lane}", deliveries, lane=one.lane, bound="AND q.endpoint_id <= %s"),
+                f"""picked{one.lane} AS MATERIALIZED (
+                    SELECT w.id FROM (
+                        SELECT endpoint_id FROM ahead{one.lane}
+                        UNION ALL SELECT endpoint_id FROM behind{one.lane}
+                    ) walk
+                    JOIN {endpoints} e ON e.id = walk.endpoint_id AND e.state = 'enabled'
+                        AND (e.held_until IS NULL OR e.held_until <= %s)
+                        AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
+                        AND e.id NOT IN ({", ".join(["%s"] * len(full))})
+                    {taken}
+                    LIMIT %s
+                )""",  # noqa: S608 -- our own fragments
+            ]
+            after, nil = _id(connection, one.after), _id(connection, NIL)
+            values += [after, after, nil, after, at, *full, at, share, one.limit]
+            picked.append(f"SELECT id FROM picked{one.lane}")  # noqa: S608 -- our own fragments
+        return self._take(steps, " UNION ALL ".join(picked), values, now=now, lease_until=lease_until)
+
+    def claim_for(self, shares: Mapping[UUID, int], *, now: datetime, lease_until: datetime) -> list[Claimed]:
+        """Take up to so many due deliveries for each of these endpoints, first attempts first."""
+        connection = _connection(self.model)
+        deliveries, _ = self._tables
+        rows = orjson.dumps([[_id(connection, pk), share] for pk, share in shares.items()]).decode()
+        at = _moment(connection, now)
+        due = "w.state = 'pending' AND w.endpoint_id = s.endpoint AND w.due_at <= %s"
+        if connection.vendor == "postgresql":
+            lane = (
+                f"SELECT * FROM (SELECT w.id, w.lane, w.due_at FROM {deliveries} w WHERE {due}"  # noqa: S608 -- our own fragments
+                " AND w.lane = %s ORDER BY w.due_at LIMIT s.share FOR UPDATE SKIP LOCKED) locked"
+            )
+            step = f"""picked AS MATERIALIZED (
+                SELECT w.id FROM (
+                    SELECT (value->>0)::uuid AS endpoint, (value->>1)::int AS share
+                    FROM json_array_elements(%s::json)
+                ) s CROSS JOIN LATERAL (
+                    SELECT both_lanes.id FROM ({lane} UNION ALL {lane}) both_lanes
+                    ORDER BY both_lanes.lane, both_lanes.due_at LIMIT s.share
+                ) w
+            )"""  # noqa: S608 -- our own fragments
+            values = [rows, at, 0, at, 1]
+        else:
+            step = f"""picked AS MATERIALIZED (
+                SELECT ranked.id FROM (
+                    SELECT w.id, s.share, row_number() OVER (
+                        PARTITION BY w.endpoint_id ORDER BY w.lane, w.due_at
+                    ) AS place
+                    FROM (
+                        SELECT json_extract(value, '$[0]') AS endpoint, json_extract(value, '$[1]') AS share
+                        FROM json_each(%s)
+                    ) s JOIN {deliveries} w ON {due}
+                ) ranked WHERE ranked.place <= ranked.share
+            )"""  # noqa: S608 -- our own fragments
+            values = [rows, at]
+        return self._take([step], "SELECT id FROM picked", values, now=now, lease_until=lease_until)
+
+    def _take(
+        self,
+        steps: Sequence[str],
+        picked: str,
+        values: Sequence[Any],
+        *,
+        now: datetime,
+        lease_until: datetime,
+    ) -> list[Claimed]:
+        connection = _connection(self.model)
+        deliveries, endpoints = self._tables
+        messages = _table(self.model._meta.get_field("message").related_model)
+        facts = self._facts(connection)
+        take = f"WITH RECURSIVE {', '.join(steps)} UPDATE {deliveries} AS d"
+        become = "SET state = 'sending', lease_until = %s, epoch = d.epoch + 1"
+        at, until = _moment(connection, now), _moment(connection, lease_until)
         with connection.cursor() as cursor:
-            cursor.execute(sql, [*values, _moment(connection, lease_until)])
-            return [(_uuid(found), _uuid(endpoint)) for found, endpoint in cursor.fetchall()]
+            if connection.vendor == "postgresql":
+                cursor.execute(
+                    f"{take} {become} FROM ({picked}) p, {endpoints} e, {messages} m"
+                    " WHERE d.id = p.id AND d.state = 'pending' AND e.id = d.endpoint_id"
+                    f" AND m.id = d.message_id RETURNING {facts}",
+                    [*values, until, at],
+                )
+                return [_claimed(row) for row in cursor.fetchall()]
+            cursor.execute(
+                f"{take} {become} WHERE d.id IN ({picked}) AND d.state = 'pending' RETURNING id",
+                [*values, until],
+            )
+            ids = orjson.dumps([pk for (pk,) in cursor.fetchall()]).decode()
+            cursor.execute(
+                f"SELECT {facts} FROM {deliveries} d JOIN {endpoints} e ON e.id = d.endpoint_id"  # noqa: S608 -- our own fragments
+                f" JOIN {messages} m ON m.id = d.message_id WHERE d.id IN (SELECT value FROM json_each(%s))",
+                [at, ids],
+            )
+            return [_claimed(row) for row in cursor.fetchall()]
+
+    def _facts(self, connection: Any) -> str:
+        endpoint = self.model._meta.get_field("endpoint").related_model
+        keys = _table(endpoint._meta.get_field("signing_keys").related_model)
+        types = _table(apps.get_model("svc_webhooks", "EventType"))
+        pairs = (
+            "json_agg(json_build_array(k.id, k.sealed_secret))::text"
+            if connection.vendor == "postgresql"
+            else "json_group_array(json_array(k.id, k.sealed_secret))"
+        )
+        return f"""
+            d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, d.due_at,
+            m.uid, m.event_type, m.context, m.body, e.id, e.url, e.sealed_headers,
+            COALESCE(e.retry_schedule, (SELECT t.retry_schedule FROM {types} t WHERE t.name = m.event_type)),
+            e.timeout_seconds, e.consecutive_failures, e.last_success_at,
+            (SELECT {pairs} FROM (
+                SELECT id, sealed_secret FROM {keys}
+                WHERE endpoint_id = e.id AND (expires_at IS NULL OR expires_at > %s) ORDER BY created_at DESC
+            ) k)
+        """  # noqa: S608 -- our own fragments
+
+    @property
+    def _tables(self) -> tuple[str, str]:
+        return _table(self.model), _table(self.model._meta.get_field("endpoint").related_model)
 
     def settle(self, settlements: Sequence[Settlement], *, now: datetime) -> dict[UUID, int]:
-        """Write what became of claimed deliveries, in one statement; attempts so far by id.
+        """Write what became of claimed deliveries, and their attempts; attempts so far by id.
 
         What another deliverer has claimed since, or somebody has deleted, is left alone and left out.
+        One statement on PostgreSQL. SQLite changes one table in a statement: two.
         """
         connection = _connection(self.model)
-        row = ["%s"] * 7
-        typed = (
-            [
-                f"%s::{kind}"
-                for kind in ("uuid", "int", "text", "timestamptz", "smallint", "text", "timestamptz")
-            ]
-            if connection.vendor == "postgresql"
-            else row
-        )
-        values: list[Any] = []
-        for one in settlements:
-            settled_at = None if one.state == "pending" else _moment(connection, now)
-            due_at = _moment(connection, one.due_at)
-            values += [_id(connection, one.delivery_id), one.epoch, one.state, due_at]
-            values += [one.status, one.error, settled_at]
-        rows = ", ".join(f"({', '.join(typed if n == 0 else row)})" for n in range(len(settlements)))
-        endpoints = _table(self.model._meta.get_field("endpoint").related_model)
+        deliveries, endpoints = self._tables
+        attempts = _table(self.model._meta.get_field("attempt_set").related_model)
+        is_native = connection.vendor == "postgresql"
+        rows = orjson.dumps([_settlement_row(connection, one, now=now) for one in settlements]).decode()
+        if is_native:
+            columns = ", ".join(f"{name} {kind}" for name, kind in SETTLEMENT)
+            source = f"json_to_recordset(%s::json) AS r({columns})"
+        else:
+            fields = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name, _ in SETTLEMENT)
+            source = f"(SELECT {fields} FROM json_each(%s)) AS r"  # noqa: S608 -- our own fragments
         # Whoever was disabled while this was under way gets no retry.
         is_over = (
-            f"becomes = 'pending' AND EXISTS (SELECT 1 FROM {endpoints} e"  # noqa: S608 -- our own fragments
-            " WHERE e.id = endpoint_id AND e.state = 'disabled')"
+            f"r.state = 'pending' AND EXISTS (SELECT 1 FROM {endpoints} e"  # noqa: S608 -- our own fragments
+            " WHERE e.id = d.endpoint_id AND e.state = 'disabled')"
         )
-        sql = f"""
-            WITH result(of, of_epoch, becomes, due, status, error, settled) AS (VALUES {rows})
-            UPDATE {_table(self.model)} SET
-                state = CASE WHEN {is_over} THEN 'cancelled' ELSE becomes END,
-                settled_at = CASE WHEN {is_over} THEN {typed[6]} ELSE settled END,
-                due_at = due, last_status = status, last_error = error,
-                attempts = attempts + 1, lease_until = NULL, lane = 1,
-                trigger = CASE WHEN becomes = 'pending' THEN 'retry' ELSE trigger END
-            FROM result WHERE id = of AND epoch = of_epoch AND {_table(self.model)}.state = 'sending'
-            RETURNING id, attempts
-        """  # noqa: S608 -- our own fragments, values as parameters
+        update = f"""
+            UPDATE {deliveries} AS d SET
+                state = CASE WHEN {is_over} THEN 'cancelled' ELSE r.state END,
+                settled_at = CASE WHEN {is_over} THEN r.now ELSE r.settled_at END,
+                due_at = r.due_at, last_status = r.status, last_error = r.error,
+                attempts = d.attempts + 1, lease_until = NULL, lane = 1,
+                trigger = CASE WHEN r.state = 'pending' THEN 'retry' ELSE d.trigger END
+            FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.state = 'sending'
+        """  # noqa: S608 -- our own fragments
+        insert = f"""
+            INSERT INTO {attempts} (id, delivery_id, n, at, trigger, status_code, error, duration_ms,
+                response_head, response_headers)
+            SELECT r.attempt, done.id, done.attempts, r.at, r.trigger, r.status, r.error, r.duration,
+                r.head, r.headers
+        """
         with connection.cursor() as cursor:
-            cursor.execute(sql, [*values, _moment(connection, now)])
-            return {_uuid(found): attempts for found, attempts in cursor.fetchall()}
+            if is_native:
+                cursor.execute(
+                    f"WITH r AS (SELECT * FROM {source}),"  # noqa: S608 -- our own fragments
+                    f" done AS ({update} RETURNING d.id, d.attempts),"
+                    f" written AS ({insert} FROM done JOIN r ON r.id = done.id)"
+                    " SELECT id, attempts FROM done",
+                    [rows],
+                )
+                return {_uuid(found): attempts for found, attempts in cursor.fetchall()}
+            cursor.execute(f"WITH r AS (SELECT * FROM {source}) {update} RETURNING id, attempts", [rows])  # noqa: S608 -- our own fragments
+            done = cursor.fetchall()
+            cursor.execute(
+                f"WITH r AS (SELECT * FROM {source}), done AS ("  # noqa: S608 -- our own fragments
+                " SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS attempts"
+                f" FROM json_each(%s)) {insert} FROM done JOIN r ON r.id = done.id",
+                [rows, orjson.dumps(done).decode()],
+            )
+            return {_uuid(found): attempts for found, attempts in done}
+
+    def sending_by_endpoint(self, endpoint_ids: Iterable[UUID]) -> Counter[UUID]:
+        """How many requests are under way to each of these endpoints, of all deliverers."""
+        sending = self.filter(state="sending", endpoint__in=list(endpoint_ids)).order_by()
+        return Counter(dict(sending.values_list("endpoint_id").annotate(n=models.Count("pk"))))
 
     def cancel_stranded(self, *, now: datetime) -> int:
         """Cancel what came to wait for an endpoint in the moment it was disabled."""
@@ -257,6 +434,58 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return expired.update(state="pending", lease_until=None, lane=1, due_at=now)
 
 
+SETTLEMENT = (
+    ("id", "uuid"), ("epoch", "int"), ("state", "text"), ("due_at", "timestamptz"), ("status", "smallint"),
+    ("error", "text"), ("settled_at", "timestamptz"), ("now", "timestamptz"), ("attempt", "uuid"),
+    ("at", "timestamptz"), ("trigger", "text"), ("duration", "int"), ("head", "text"), ("headers", "jsonb"),
+)  # fmt: skip
+
+
+def _settlement_row(connection: Any, one: Settlement, *, now: datetime) -> dict[str, Any]:
+    at = _moment(connection, now)
+    return {
+        "id": _id(connection, one.delivery_id),
+        "epoch": one.epoch,
+        "state": one.state,
+        "due_at": _moment(connection, one.due_at),
+        "status": one.status,
+        "error": one.error,
+        "settled_at": None if one.state == "pending" else at,
+        "now": at,
+        "attempt": _id(connection, uuid7()),
+        "at": _moment(connection, one.at),
+        "trigger": one.trigger,
+        "duration": one.duration_ms,
+        "head": one.response_head,
+        "headers": one.response_headers,
+    }
+
+
+def _claimed(row: tuple[Any, ...]) -> Claimed:
+    pk, lane, epoch, attempts, before, trigger, due_at, uid, event_type, context, body, *rest = row
+    endpoint, url, headers, schedule, timeout, failures, last_success_at, keys = rest
+    return Claimed(
+        _uuid(pk), lane, epoch, attempts, before, trigger, _read_moment(due_at), uid, event_type,
+        orjson.loads(context), bytes(body), _uuid(endpoint), url, headers,
+        None if schedule is None else orjson.loads(schedule), timeout, failures,
+        None if last_success_at is None else _read_moment(last_success_at),
+        [(_uuid(key), sealed) for key, sealed in orjson.loads(keys or "[]")],
+    )  # fmt: skip
+
+
+def _walk(name: str, deliveries: str, *, lane: int, bound: str) -> str:
+    """A step that goes from one endpoint with work to the next; values: begin behind, bound, bound."""
+    first = (
+        f"SELECT q.endpoint_id FROM {deliveries} q WHERE q.state = 'pending' AND q.lane = {lane:d} {bound}"  # noqa: S608 -- our own fragments
+    )
+    return f"""{name}(endpoint_id) AS (
+        SELECT * FROM ({first} AND q.endpoint_id > %s ORDER BY q.endpoint_id LIMIT 1) begun
+        UNION ALL
+        SELECT ({first} AND q.endpoint_id > {name}.endpoint_id ORDER BY q.endpoint_id LIMIT 1)
+        FROM {name} WHERE {name}.endpoint_id IS NOT NULL
+    )"""  # noqa: S608 -- our own fragments
+
+
 def _connection(model: Any) -> Any:
     return connections[router.db_for_write(model)]
 
@@ -269,9 +498,14 @@ def _moment(connection: Any, moment: datetime) -> Any:
     return connection.ops.adapt_datetimefield_value(moment)
 
 
+def _read_moment(value: datetime) -> datetime:
+    # SQLite's come in UTC without saying so.
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
 def _id(connection: Any, value: UUID) -> Any:
     return value if connection.features.has_native_uuid_field else value.hex
 
 
 def _uuid(value: Any) -> UUID:
-    return value if isinstance(value, UUID) else UUID(hex=value)
+    return value if isinstance(value, UUID) else UUID(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 
@@ -31,3 +32,25 @@ def retry_after_seconds(value: str, *, now: datetime, limit: float) -> float:
         return min(max((moment - now).total_seconds(), 0.0), limit)
     except (TypeError, ValueError, OverflowError, IndexError):
         return 0.0
+
+
+def breaker_rest(trips: int, *, first: float, limit: float) -> float:
+    """Seconds that an open breaker rests: `first`, doubled with every trip after the first, up to `limit`."""
+    return float(min(first * 2.0 ** min(trips - 1, 60), limit))
+
+
+def allowance(rate: float, *, paid_until: datetime | None, now: datetime) -> int:
+    """How many requests may go now at `rate` a second, in bursts of at most one second's worth.
+
+    A generic cell rate algorithm: each request is paid for by the time it takes at that rate, and
+    `paid_until` is when all that went is paid for.
+    """
+    burst = max(1.0, rate)
+    debt = 0.0 if paid_until is None else max((paid_until - now).total_seconds(), 0.0)
+    return max(math.floor(burst - debt * rate + 1e-6), 0)
+
+
+def paid_until(rate: float | None, count: int, *, paid_until: datetime | None, now: datetime) -> datetime:
+    """When `count` requests that go now will be paid for; at once if there is no rate."""
+    begin = max(paid_until or now, now)
+    return begin if rate is None else begin + timedelta(seconds=count / rate)

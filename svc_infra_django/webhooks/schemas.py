@@ -38,6 +38,14 @@ Schedule = Annotated[
 ]
 
 
+Rate = Annotated[
+    float | None, Field(gt=0, le=1000, description="Requests a second at most; null is as fast as it goes.")
+]
+InFlight = Annotated[
+    int | None, Field(ge=1, le=2000, description="Requests under way at most; null is the default.")
+]
+
+
 class NewEndpoint(Schema):
     url: Url
     description: Description = ""  # type: ignore[valid-type]  # Text() makes the type
@@ -45,6 +53,8 @@ class NewEndpoint(Schema):
     headers: Headers = {}
     timeout_seconds: Timeout = None
     retry_schedule: Schedule = None
+    rate_limit: Rate = None
+    max_in_flight: InFlight = None
 
 
 class EndpointChange(Schema):
@@ -56,6 +66,8 @@ class EndpointChange(Schema):
     headers: Headers = Field(default_factory=dict)
     timeout_seconds: Timeout = Field(default_factory=lambda: None)
     retry_schedule: Schedule = Field(default_factory=lambda: None)
+    rate_limit: Rate = Field(default_factory=lambda: None)
+    max_in_flight: InFlight = Field(default_factory=lambda: None)
 
 
 class Disabling(Schema):
@@ -78,6 +90,9 @@ class EndpointOut(Schema):
     has_headers: bool
     timeout_seconds: float | None
     retry_schedule: list[float] | None
+    rate_limit: float | None
+    max_in_flight: int | None
+    breaker_trips: int
     state: Literal["enabled", "paused", "disabled"]
     reason: str
     disabled_at: datetime | None

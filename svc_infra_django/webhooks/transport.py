@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 import pycurl
 
-from .conf import settings
+from ..config.sections import load
+from .conf import WebhooksSettings, settings
 from .errors import BadEndpoint
 
 Address = IPv4Address | IPv6Address
@@ -79,6 +80,7 @@ MAX_URL_LENGTH = 2_000
 HEAD_LIMIT = 65_536
 DNS_CACHE_SECONDS = 60
 DNS_CACHE_NAMES = 10_000
+KNOWN_TARGETS = 10_000
 LOOKUP_THREADS = 128
 LOOKUP_IDLE_SECONDS = 10.0
 IDLE_CONNECTION_SECONDS = 60
@@ -228,6 +230,8 @@ class Transport:
         self._selector = selectors.DefaultSelector()
         self._names = _Names(lookup or _addresses)
         self._selector.register(self._names.wakes, selectors.EVENT_READ)
+        self._targets: dict[str, _Target] = {}
+        self._checked_by: WebhooksSettings | None = None
         self._deadline: float | None = None
         self._looking_up: dict[str, list[tuple[float, _Target, Request]]] = {}
         self._under_way: dict[pycurl.Curl, _Exchange] = {}
@@ -242,7 +246,7 @@ class Transport:
     def start(self, request: Request) -> None:
         """Begin a request; `turn` brings its outcome. A URL that is refused has its outcome at once."""
         try:
-            target = _target(checked_url(request.url))
+            target = self._checked_target(request.url)
         except BadEndpoint as error:
             self._finished.append(Outcome(request.tag, error="blocked", detail=error.message))
             return
@@ -294,6 +298,14 @@ class Transport:
         self._multi.close()
         self._selector.close()
         self._names.close()
+
+    def _checked_target(self, url: str) -> _Target:
+        if self._checked_by is not (section := load(WebhooksSettings)) or len(self._targets) >= KNOWN_TARGETS:
+            self._checked_by = section
+            self._targets.clear()
+        if url not in self._targets:
+            self._targets[url] = _target(checked_url(url))
+        return self._targets[url]
 
     def _dial(
         self,

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svc_infra_django.webhooks.conf import WebhooksSettings
-from svc_infra_django.webhooks.retries import delay, retry_after_seconds
+from svc_infra_django.webhooks.retries import (
+    allowance,
+    breaker_rest,
+    delay,
+    paid_until,
+    retry_after_seconds,
+)
 
 DEFAULT = WebhooksSettings().retry_schedule
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,3 +52,39 @@ def test_retry_after_may_be_seconds_or_a_date() -> None:
     assert retry_after_seconds("9" * 500, now=NOW, limit=3600) == 3600
     assert retry_after_seconds(format_datetime(NOW + timedelta(seconds=90)), now=NOW, limit=3600) == 90
     assert retry_after_seconds(format_datetime(NOW - timedelta(days=1)), now=NOW, limit=3600) == 0
+
+
+@given(
+    rate=st.floats(0.05, 1000),
+    waits=st.lists(st.floats(0, 30), min_size=1, max_size=40),
+    wishes=st.lists(st.integers(0, 2000), min_size=40, max_size=40),
+)
+def test_no_stretch_of_time_sees_more_than_the_rate_and_one_burst(
+    rate: float, waits: list[float], wishes: list[int]
+) -> None:
+    paid, now, sent = None, NOW, []
+    for wait, wish in zip(waits, wishes, strict=False):
+        now += timedelta(seconds=wait)
+        count = min(allowance(rate, paid_until=paid, now=now), wish)
+        paid = paid_until(rate, count, paid_until=paid, now=now)
+        sent.append((now, count))
+
+    for first, (begin, _) in enumerate(sent):
+        total = sum(count for _, count in sent[first:])
+        seconds = (sent[-1][0] - begin).total_seconds()
+        assert total <= max(1.0, rate) + rate * seconds + 0.01 * (1 + seconds)
+
+
+@given(rate=st.floats(0.05, 1000), count=st.integers(1, 1000))
+def test_whoever_waits_long_enough_has_the_whole_burst_again(rate: float, count: int) -> None:
+    paid = paid_until(rate, count, paid_until=None, now=NOW)
+
+    assert allowance(rate, paid_until=paid, now=paid) == int(max(1.0, rate) + 1e-6)
+
+
+@given(trips=st.integers(1, 10_000), first=st.floats(0.1, 100), limit=st.floats(0.1, 10_000))
+def test_a_breaker_rests_longer_and_longer_up_to_its_limit(trips: int, first: float, limit: float) -> None:
+    rest = breaker_rest(trips, first=first, limit=limit)
+
+    assert min(first, limit) <= rest <= limit
+    assert rest <= breaker_rest(trips + 1, first=first, limit=limit)

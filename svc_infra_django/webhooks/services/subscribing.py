@@ -16,7 +16,7 @@ from ...errors import FieldProblem
 from ..conf import settings
 from ..delivery import close_endpoint
 from ..errors import BadEndpoint, TooManyEndpoints
-from ..models import EVENT_TYPE_LENGTH, Endpoint, SigningKey
+from ..models import EVENT_TYPE_LENGTH, MAX_RATE, Endpoint, SigningKey
 from ..signing import new_private_key, new_secret, public_key
 from ..transport import checked_headers, checked_url
 
@@ -25,10 +25,22 @@ MAX_PATTERNS = 100
 MAX_RETRIES = 20
 MAX_DELAY_SECONDS = 604_800
 MAX_OLD_KEYS = 4
+MAX_IN_FLIGHT = 2_000
 DELETE_TRIES = 5
 
 CHANGEABLE = frozenset(
-    ("url", "description", "event_types", "headers", "timeout_seconds", "retry_schedule", "owner", "tenant")
+    (
+        "url",
+        "description",
+        "event_types",
+        "headers",
+        "timeout_seconds",
+        "retry_schedule",
+        "rate_limit",
+        "max_in_flight",
+        "owner",
+        "tenant",
+    )
 )
 
 
@@ -43,11 +55,14 @@ def create_endpoint(
     headers: Mapping[str, str] | None = None,
     timeout_seconds: float | None = None,
     retry_schedule: Sequence[float] | None = None,
+    rate_limit: float | None = None,
+    max_in_flight: int | None = None,
 ) -> tuple[Endpoint, str]:
     """A new endpoint and its `whsec_…` secret, which is shown this once.
 
     `event_types` are names or patterns with `*` for whole words: `order.*`, `*`. Without an `owner` the
-    endpoint hears every event of its tenant. Raises BadEndpoint and TooManyEndpoints.
+    endpoint hears every event of its tenant. `rate_limit` is requests a second, `max_in_flight` how many
+    may be under way, both of all deliverers together. Raises BadEndpoint and TooManyEndpoints.
     """
     if owner is not None:
         # Two requests at once must not both take the last place.
@@ -64,6 +79,8 @@ def create_endpoint(
         headers=headers or {},
         timeout_seconds=timeout_seconds,
         retry_schedule=retry_schedule,
+        rate_limit=rate_limit,
+        max_in_flight=max_in_flight,
     )
     endpoint.save(force_insert=True)
     return endpoint, add_key(endpoint)
@@ -71,10 +88,17 @@ def create_endpoint(
 
 @transaction.atomic
 def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
-    """Change what `create_endpoint` set. Raises BadEndpoint."""
+    """Change what `create_endpoint` set. Raises BadEndpoint.
+
+    A new URL is tried at once, whatever breaker or rest the old one had earned.
+    """
+    is_moved = "url" in changes and changes["url"] != endpoint.url
     _apply(endpoint, **changes)
     # Only what was changed: the deliverer writes the other columns all the time.
     columns = ["sealed_headers" if name == "headers" else name for name in changes]
+    if is_moved:
+        endpoint.held_until, endpoint.breaker_trips = None, 0
+        columns += ["held_until", "breaker_trips"]
     endpoint.save(update_fields=[*columns, "updated_at"])
     return endpoint
 
@@ -194,6 +218,10 @@ def checked(name: str, value: Any) -> Any:
         return check_patterns(value)
     if name == "timeout_seconds" and value is not None and not 0 < value <= 30:
         raise _bad("/body/timeout_seconds", "More than 0 and at most 30 seconds.")
+    if name == "rate_limit" and value is not None and not 0 < value <= MAX_RATE:
+        raise _bad("/body/rate_limit", f"More than 0 and at most {MAX_RATE} a second.")
+    if name == "max_in_flight" and value is not None and not 1 <= value <= MAX_IN_FLIGHT:
+        raise _bad("/body/max_in_flight", f"Between 1 and {MAX_IN_FLIGHT}.")
     if name == "retry_schedule" and value is not None:
         return _schedule(value)
     return value
