@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from .._exports import lazy
 
 if TYPE_CHECKING:
+    from .services.issuing import achange_key as achange_key
     from .services.issuing import aissue_key as aissue_key
     from .services.issuing import arevoke_key as arevoke_key
     from .services.issuing import arotate_key as arotate_key
+    from .services.issuing import change_key as change_key
     from .services.issuing import issue_key as issue_key
     from .services.issuing import revoke_key as revoke_key
     from .services.issuing import rotate_key as rotate_key
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "achange_key": ".services.issuing",
         "aissue_key": ".services.issuing",
         "arevoke_key": ".services.issuing",
         "arotate_key": ".services.issuing",
         "averify_key": ".services.verifying",
+        "change_key": ".services.issuing",
         "issue_key": ".services.issuing",
         "revoke_key": ".services.issuing",
         "rotate_key": ".services.issuing",

@@ -7,14 +7,15 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from ninja import Query, Router, Status
 
 from ..api import Page, PageQuery, not_delegated, paginated
 from ..errors import NotFoundError
 from .models import ApiKey
-from .schemas import IssuedKey, KeyOut, NewKey, Rotation
-from .services.issuing import issue_key, revoke_key, rotate_key
+from .schemas import IssuedKey, KeyChange, KeyOut, NewKey, Rotation, Usage, UsagePeriod
+from .services.issuing import change_key, issue_key, revoke_key, rotate_key
 
 router = Router(tags=["API keys"])
 
@@ -34,6 +35,9 @@ def create_key(request: Any, response: HttpResponse, body: NewKey) -> Any:
         scopes=body.scopes,
         tenant=request.principal.tenant,
         expires_at=body.expires_at,
+        allowed_networks=body.allowed_networks,
+        rate=body.rate,
+        quota=body.quota,
         actor=request.principal,
     )
     return Status(201, _shown_once(response, *issued))
@@ -43,6 +47,24 @@ def create_key(request: Any, response: HttpResponse, body: NewKey) -> Any:
 @not_delegated
 def get_key(request: Any, key_id: UUID) -> Any:
     return _own(request, key_id)
+
+
+@router.patch("/{uuid:key_id}", response=KeyOut, summary="Change a key's name, networks and limits")
+@not_delegated
+def change(request: Any, key_id: UUID, body: KeyChange) -> Any:
+    return change_key(_own(request, key_id), **body.model_dump(exclude_none=True), actor=request.principal)
+
+
+@router.get("/{uuid:key_id}/usage", response=Usage, summary="How often a key was used, by the hour")
+@not_delegated
+def usage(request: Any, key_id: UUID, period: Query[UsagePeriod]) -> Any:
+    since = timezone.now() - timedelta(days=period.days)
+    hours = list(_own(request, key_id).hours.filter(hour__gte=since).order_by("hour"))
+    return {
+        "used": sum(hour.used for hour in hours),
+        "refused": sum(hour.refused for hour in hours),
+        "hours": hours,
+    }
 
 
 @router.post("/{uuid:key_id}/rotate", response={201: IssuedKey}, summary="Make a successor for a key")

@@ -8,9 +8,10 @@ from django.http import HttpRequest
 from django.views.decorators.debug import sensitive_variables
 
 from ..api import Authenticator
+from ..observability.middleware import client_address
 from ..principals import Principal
 from .errors import CHALLENGE
-from .services.verifying import verify_key
+from .services.verifying import recognise
 
 HEADER = "X-API-Key"
 
@@ -29,15 +30,15 @@ class ApiKeyHeader(Authenticator):
 
     @sensitive_variables("text")
     def authenticate(self, request: HttpRequest) -> Principal | None:
-        """Raises InvalidKey for a key that is not accepted, whatever the reason."""
+        """Raises InvalidKey, AddressNotAllowed, RateExceeded and QuotaExceeded."""
         text = request.headers.get(HEADER)
         if text is None:
             return None
-        key = verify_key(text)
+        known = recognise(text, address=lambda: client_address(request))
         return Principal(
-            key.owner,
+            known.owner(),
             method="api_key",
-            credential_id=str(key.pk),
-            tenant=key.tenant,
-            scopes=key.granted_scopes,
+            credential_id=known.id_text,
+            tenant=known.tenant,
+            scopes=known.scopes,
         )

@@ -10,10 +10,12 @@ from django.core.checks import CheckMessage, Tags, Warning
 
 from ..config.checks import register
 from ..config.environment import Environment
+from ..config.secrets import SecretUnreadable
 from ..config.sections import BadSettings
 from .conf import settings
 
 LEAST_PEPPER = 50
+LEAST_OWN_PEPPER = 32
 
 
 @register("svc_infra")
@@ -42,6 +44,28 @@ def check_pepper(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "SECRET_KEY_FALLBACKS: the keys that are out stay good. See docs/reference/apikeys.md.",
             id="svc_apikeys.W002",
         )
+
+
+@register(Tags.security, deploy=True)
+def check_own_peppers(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W004: a pepper of the settings can be guessed, or not be read."""
+    try:
+        peppers = settings.peppers
+    except BadSettings:
+        return
+    for pepper in peppers:
+        try:
+            is_weak = len(pepper.reveal()) < LEAST_OWN_PEPPER
+        except SecretUnreadable:
+            is_weak = True
+        if is_weak:
+            yield Warning(
+                f"{pepper.reference}, a pepper of API keys, is missing or shorter than "
+                f"{LEAST_OWN_PEPPER} characters.",
+                hint="Put a random one before it in SVC_INFRA['apikeys']['peppers']: the keys that are out "
+                "stay good. See docs/reference/apikeys.md.",
+                id="svc_apikeys.W004",
+            )
 
 
 @register(Tags.security, deploy=True)

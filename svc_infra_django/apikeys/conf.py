@@ -5,9 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from ..config.secrets import Secret
 from ..config.sections import Section, section_settings
+from .limits import parsed_quota, parsed_rate
+
+
+def _rate(text: str) -> str:
+    parsed_rate(text)
+    return text
+
+
+def _quota(text: str) -> str:
+    parsed_quota(text)
+    return text
 
 
 class ApikeysSettings(Section):
@@ -19,6 +31,14 @@ class ApikeysSettings(Section):
     environment: Literal["live", "test"] = "live"
     """Which keys this installation issues and accepts; a test key never opens a live one."""
 
+    peppers: tuple[Secret, ...] = ()
+    """Secrets under which keys are digested: the first for new keys, all for old ones, then those made
+    from SECRET_KEY and its fallbacks. Empty: SECRET_KEY alone."""
+
+    cache_seconds: Annotated[int, Field(ge=0, le=60)] = 1
+    """How long a key that was read is believed in the shared cache, and again as long in each process: a
+    change is seen everywhere within twice this time. 0 asks the database at every call."""
+
     max_lifetime: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
     """No key may end later than this after its birth; None allows keys without an end."""
 
@@ -28,8 +48,17 @@ class ApikeysSettings(Section):
     max_rotation_grace: Annotated[timedelta, Field(ge=timedelta(0))] = timedelta(days=7)
     """The longest grace a caller may ask for; more is cut down to it."""
 
-    last_used_interval: Annotated[timedelta, Field(gt=timedelta(0))] = timedelta(minutes=1)
-    """`last_used_at` of a key is written no more often than this."""
+    default_rate: Annotated[str, AfterValidator(_rate)] = ""
+    """The rate of keys that have none of their own, such as `600/minute`; empty for no limit."""
+
+    default_quota: Annotated[str, AfterValidator(_quota)] = ""
+    """The quota of keys that have none of their own, such as `10000/month`; empty for no limit."""
+
+    usage_flush_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
+    """How often each process writes down when and how often keys were used and refused."""
+
+    usage_days: Annotated[int, Field(ge=1)] = 90
+    """How long the hourly numbers of each key are kept."""
 
 
 settings = section_settings(ApikeysSettings)

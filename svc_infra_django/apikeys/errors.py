@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import AuthenticationError, ConflictError, PermissionDeniedError
+from ..errors import AuthenticationError, ConflictError, PermissionDeniedError, RateLimitedError
 
 CHALLENGE = "ApiKey"
 """The scheme that WWW-Authenticate names for the header (RFC 9110, section 11.6.1)."""
@@ -55,3 +55,21 @@ class KeyAlreadyRevoked(ConflictError):
     """This key was revoked already."""
 
     code = "apikeys.already_revoked"
+
+
+class AddressNotAllowed(PermissionDeniedError):
+    """This API key may not be used from this address."""
+
+    code = "apikeys.address_not_allowed"
+
+
+class RateExceeded(RateLimitedError):
+    """This API key is used too often; wait as long as Retry-After says."""
+
+    code = "apikeys.rate_exceeded"
+
+
+class QuotaExceeded(RateLimitedError):
+    """The quota of this API key is used up; wait as long as Retry-After says."""
+
+    code = "apikeys.quota_exceeded"

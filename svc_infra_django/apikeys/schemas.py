@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -11,18 +12,63 @@ from pydantic import Field
 
 from ..api import Moment, Schema
 from ..principals import PATTERN, PATTERN_LENGTH
-from .models import NAME_LENGTH
+from .limits import QUOTA, RATE
+from .models import LIMIT_LENGTH, MAX_NETWORKS, NAME_LENGTH
+
+
+def without_names(pattern: str) -> str:
+    """The pattern for readers of JSON Schema, whose groups have no names."""
+    return re.sub(r"\?P<\w+>", "", pattern)
+
 
 Scope = Annotated[str, Field(max_length=PATTERN_LENGTH, pattern=f"^({PATTERN.pattern})$")]
 
 
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, description="What you will know it by.")]
+Networks = Annotated[
+    list[Annotated[str, Field(min_length=2, max_length=50)]],
+    Field(
+        max_length=MAX_NETWORKS,
+        description="Addresses and networks, such as 192.0.2.0/24; empty is anywhere.",
+    ),
+]
+RateText = Annotated[
+    str,
+    Field(
+        max_length=LIMIT_LENGTH,
+        pattern=f"^({without_names(RATE.pattern)})?$",
+        description="Uses, such as `600/minute`; empty is the default.",
+    ),
+]
+QuotaText = Annotated[
+    str,
+    Field(
+        max_length=LIMIT_LENGTH,
+        pattern=f"^({without_names(QUOTA.pattern)})?$",
+        description="Uses in a period of the calendar, such as `10000/month`; empty is the default.",
+    ),
+]
+
+
 class NewKey(Schema):
-    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, description="What you will know it by.")]
+    name: Name
     scopes: Annotated[
         list[Scope] | None,
         Field(max_length=100, description="Permissions or wildcards; null is all that you may."),
     ] = None
     expires_at: Moment | None = None
+    allowed_networks: Networks = []
+    rate: RateText = ""
+    quota: QuotaText = ""
+
+
+class KeyChange(Schema):
+    """What is left out stays as it is."""
+
+    name: Name | None = None
+    allowed_networks: Networks | None = None
+    rate: RateText | None = None
+    quota: QuotaText | None = None
 
 
 class Rotation(Schema):
@@ -42,6 +88,9 @@ class KeyOut(Schema):
     environment: str
     tenant: str
     scopes: list[str] | None
+    allowed_networks: list[str]
+    rate: str
+    quota: str
     state: Literal["active", "rotated", "expired", "revoked"]
     created_at: datetime
     expires_at: datetime | None
@@ -57,3 +106,21 @@ class KeyOut(Schema):
 class IssuedKey(Schema):
     api_key: KeyOut
     key: Annotated[str, Field(description="The key itself. It is shown this once.")]
+
+
+class UsageOut(Schema):
+    hour: Annotated[datetime, Field(description="When the hour began, in UTC.")]
+    used: int
+    refused: int
+
+
+class UsagePeriod(Schema):
+    """The last so many days."""
+
+    days: Annotated[int, Field(ge=1, le=90)] = 7
+
+
+class Usage(Schema):
+    used: int
+    refused: int
+    hours: Annotated[list[UsageOut], Field(description="Hours in which the key was sent, oldest first.")]

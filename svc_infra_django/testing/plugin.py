@@ -5,6 +5,7 @@ They need pytest-django. Nothing of Django is imported before a fixture is asked
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from time import time
@@ -107,3 +108,11 @@ def webhook_sender(db: None) -> Callable[..., WebhookSender]:
     from .senders import WebhookSender
 
     return WebhookSender
+
+
+def pytest_unconfigure() -> None:
+    """What keys were used in tests is no use of the project's."""
+    if "svc_infra_django.apikeys.recorder" in sys.modules:
+        from ..apikeys.recorder import recorder
+
+        recorder.stop()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from django.contrib.auth.models import Permission
 
 from svc_infra_django.apikeys import issue_key
 from svc_infra_django.apikeys.models import ApiKey
+from svc_infra_django.apikeys.recorder import recorder
 
 
 @pytest.fixture
@@ -24,3 +25,12 @@ def permit() -> Callable[..., Any]:
 @pytest.fixture
 def issued(user: Any) -> tuple[ApiKey, str]:
     return issue_key(owner=user, name="robot")
+
+
+@pytest.fixture(autouse=True)
+def own_notes(svc_settings: Callable[..., None]) -> Iterator[None]:
+    """Each test counts for itself, and nothing is written before it says so."""
+    recorder.stop()
+    svc_settings(apikeys={"usage_flush_seconds": 3600})
+    yield
+    recorder.stop()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,10 +11,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
 from svc_infra_django.apikeys import issue_key, revoke_key, verify_key
+from svc_infra_django.apikeys.admin import usage_chart
 from svc_infra_django.apikeys.errors import InvalidKey
-from svc_infra_django.apikeys.models import ApiKey
+from svc_infra_django.apikeys.models import ApiKey, AuditEntry, UsageHour
 
 LIST = "/admin/svc_apikeys/apikey/"
 ADD = f"{LIST}add/"
@@ -40,6 +43,9 @@ def form(user: Any, **fields: Any) -> dict[str, Any]:
         "scopes": "",
         "expires_at_0": "",
         "expires_at_1": "",
+        "allowed_networks": "",
+        "rate": "",
+        "quota": "",
         **fields,
     }
 
@@ -190,3 +196,116 @@ def test_a_key_is_found_by_its_last_four_and_its_owner(admin: Client, issued: An
     for words in (issued[0].last4, "ad"):
         assert "svc_sk_live_…" in admin.get(LIST, {"q": words}).content.decode()
     assert "svc_sk_live_…" not in admin.get(LIST, {"q": "nobody"}).content.decode()
+
+
+def test_name_networks_and_limits_are_changed_and_nothing_else(admin: Client, user: Any, issued: Any) -> None:
+    key, secret = issued
+    url = f"{LIST}{key.pk}/change/"
+    page = admin.get(url).content.decode()
+    assert 'name="rate"' in page
+    assert 'name="scopes"' not in page
+
+    answer = admin.post(
+        url,
+        {
+            "name": "android",
+            "allowed_networks": "192.0.2.0/24\r\n2001:db8::/32",
+            "rate": "5/minute",
+            "quota": "",
+            "owner": "1",
+            "scopes": "*",
+            "revoked_at_0": "2030-01-01",
+        },
+    )
+
+    assert answer.status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.rate, key.quota, key.scopes, key.owner) == ("android", "5/minute", "", None, user)
+    assert key.allowed_networks == ["192.0.2.0/24", "2001:db8::/32"]
+    assert verify_key(secret, address="192.0.2.1").name == "android"
+    assert AuditEntry.objects.latest("sequence").action == "changed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"allowed_networks": "10.0.0.1/8"}, "Neither an address nor a network"),
+        ({"rate": "often"}, "A rate must look like 600/minute."),
+        ({"quota": "1/week"}, "A quota must look like 10000/month."),
+    ],
+)
+def test_networks_and_limits_that_are_none_are_shown_beside_their_field(
+    admin: Client, user: Any, issued: Any, fields: dict[str, str], told: str
+) -> None:
+    unchanged = {"name": "robot", "allowed_networks": "", "rate": "", "quota": ""}
+
+    for answer in (
+        admin.post(ADD, form(user, **fields)),
+        admin.post(f"{LIST}{issued[0].pk}/change/", unchanged | fields),
+    ):
+        assert answer.status_code == 200
+        assert told in answer.content.decode()
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_key_that_is_over_is_only_looked_at(admin: Client, issued: Any) -> None:
+    revoke_key(issued[0])
+
+    assert 'name="rate"' not in admin.get(f"{LIST}{issued[0].pk}/change/").content.decode()
+    assert admin.post(f"{LIST}{issued[0].pk}/change/", {"name": "x"}).status_code == 403
+
+
+def test_the_use_of_a_key_is_drawn_without_a_script(admin: Client, issued: Any) -> None:
+    now = timezone.now()
+    for hours, used, refused in ((1, 40, 0), (5, 10, 10), (200, 999, 0)):
+        UsageHour.objects.create(
+            key=issued[0],
+            hour=(now - timedelta(hours=hours)).replace(minute=0, second=0, microsecond=0),
+            used=used,
+            refused=refused,
+        )
+
+    page = admin.get(f"{LIST}{issued[0].pk}/change/").content.decode()
+
+    chart = page[page.index("<svg role") : page.index("</svg>", page.index("<svg role"))]
+    assert chart.count("<rect") == 4
+    assert 'height="56.0"' in chart
+    assert "50 uses and 10 refusals in 7 days, at most 40 in an hour" in chart
+    assert "script" not in chart
+    assert "style=" not in chart
+
+
+def test_a_key_that_was_never_used_has_an_empty_chart(issued: Any) -> None:
+    chart = usage_chart(issued[0], now=timezone.now())
+
+    assert "0 uses and 0 refusals" in chart
+    assert "<rect" not in chart
+
+
+def test_the_audit_log_is_read_and_never_written(
+    admin: Client, issued: Any, permit: Any, make_user: Any
+) -> None:
+    url = "/admin/svc_apikeys/auditentry/"
+    entry = AuditEntry.objects.get()
+
+    assert "robot" in admin.get(url).content.decode()
+    assert "robot" in admin.get(url, {"q": str(issued[0].pk)}).content.decode()
+    assert issued[1][12:-4] not in admin.get(f"{url}{entry.pk}/change/").content.decode()
+    assert admin.post(f"{url}{entry.pk}/change/", {"action": "revoked"}).status_code == 403
+    assert admin.post(f"{url}{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert admin.get(f"{url}add/").status_code == 403
+
+
+def test_the_audit_log_takes_as_many_queries_for_fifty_entries_as_for_one(admin: Client, user: Any) -> None:
+    url = "/admin/svc_apikeys/auditentry/"
+    issue_key(owner=user, name="robot")
+    admin.get(url)
+    with CaptureQueriesContext(connection) as one:
+        admin.get(url)
+    for _ in range(49):
+        issue_key(owner=user, name="robot")
+
+    with CaptureQueriesContext(connection) as fifty:
+        assert admin.get(url).content.decode().count("field-key_hint") == 50
+
+    assert len(fifty) == len(one)

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from svc_infra_django.apikeys import issue_key, revoke_key, verify_key
 from svc_infra_django.apikeys.hashing import new_key
-from svc_infra_django.apikeys.models import ApiKey
+from svc_infra_django.apikeys.models import ApiKey, UsageHour
 
 URL = "/api/api-keys"
 
@@ -90,7 +90,15 @@ def test_a_key_cannot_do_what_its_scopes_leave_out(user: Any, permit: Any) -> No
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("get", ""), ("post", ""), ("get", "/{}"), ("post", "/{}/rotate"), ("post", "/{}/revoke")],
+    [
+        ("get", ""),
+        ("post", ""),
+        ("get", "/{}"),
+        ("patch", "/{}"),
+        ("get", "/{}/usage"),
+        ("post", "/{}/rotate"),
+        ("post", "/{}/revoke"),
+    ],
 )
 def test_strangers_find_every_door_shut(db: None, method: str, path: str) -> None:
     answer = getattr(Client(), method)(URL + path.format(uuid4()), content_type="application/json")
@@ -108,6 +116,8 @@ def test_a_key_manages_no_keys_and_no_roles(make_user: Any) -> None:
         post(robot, URL, {"name": "child"}),
         post(robot, f"{URL}/{key.pk}/rotate", {}),
         post(robot, f"{URL}/{key.pk}/revoke", {}),
+        robot.patch(f"{URL}/{key.pk}", {"rate": ""}, content_type="application/json"),
+        robot.get(f"{URL}/{key.pk}/usage"),
         post(robot, "/api/rbac/roles", {"name": "boss", "permissions": ["*"]}),
     ):
         assert answer.status_code == 403, answer.content
@@ -122,6 +132,8 @@ def test_keys_of_others_are_not_there(client: Client, stranger: Any) -> None:
         client.get(f"{URL}/{key.pk}"),
         post(client, f"{URL}/{key.pk}/rotate", {}),
         post(client, f"{URL}/{key.pk}/revoke", {}),
+        client.patch(f"{URL}/{key.pk}", {"name": "mine"}, content_type="application/json"),
+        client.get(f"{URL}/{key.pk}/usage"),
         client.get(f"{URL}/{uuid4()}"),
     ):
         assert answer.status_code == 404
@@ -283,3 +295,96 @@ def test_a_call_with_a_key_costs_one_query_more_than_the_work(
 
     with django_assert_num_queries(1):
         assert robot.get(url).json()["allowed"] is False
+
+
+def test_networks_and_limits_are_given_changed_and_shown(client: Client, user: Any) -> None:
+    limits = {"allowed_networks": ["192.0.2.0/24"], "rate": "9/minute", "quota": "90/day"}
+    created = post(client, URL, {"name": "robot", **limits}).json()["api_key"]
+    assert {name: created[name] for name in limits} == limits
+
+    url = f"{URL}/{created['id']}"
+    changed = client.patch(url, {"name": "android", "rate": ""}, content_type="application/json")
+
+    assert changed.status_code == 200
+    assert client.get(url).json() == changed.json()
+    assert {name: changed.json()[name] for name in ("name", "rate", "quota")} == {
+        "name": "android",
+        "rate": "",
+        "quota": "90/day",
+    }
+    assert client.patch(url, {}, content_type="application/json").json() == changed.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"allowed_networks": ["10.0.0.1/8"]}, "/body/allowed_networks/0"),
+        ({"allowed_networks": ["10.0.0.0/8", "here"]}, "/body/allowed_networks/1"),
+        ({"allowed_networks": "10.0.0.0/8"}, "/body/allowed_networks"),
+        ({"allowed_networks": ["10.0.0.0/8"] * 51}, "/body/allowed_networks"),
+        ({"allowed_networks": ["1" * 1_000_000]}, "/body/allowed_networks/0"),
+        ({"rate": "often"}, "/body/rate"),
+        ({"rate": "0/minute"}, "/body/rate"),
+        ({"rate": 5}, "/body/rate"),
+        ({"rate": "5/minute\n"}, "/body/rate"),
+        ({"quota": "1/week"}, "/body/quota"),
+        ({"quota": "9" * 30 + "/day"}, "/body/quota"),
+        ({"scopes": ["*"]}, "/body/scopes"),
+        ({"owner": 1}, "/body/owner"),
+        ({"expires_at": None}, "/body/expires_at"),
+    ],
+)
+def test_bad_changes_are_a_422_that_points_at_the_field(
+    client: Client, issued: Any, body: Any, pointer: str
+) -> None:
+    answer = client.patch(f"{URL}/{issued[0].pk}", body, content_type="application/json")
+
+    assert answer.status_code == 422, answer.content
+    assert pointer in [problem["pointer"] for problem in answer.json()["errors"]]
+
+
+def test_a_key_that_is_over_cannot_be_changed(client: Client, issued: Any) -> None:
+    revoke_key(issued[0])
+
+    answer = client.patch(f"{URL}/{issued[0].pk}", {"name": "x"}, content_type="application/json")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "apikeys.not_usable")
+
+
+def test_the_hours_of_a_key_are_shown(client: Client, issued: Any) -> None:
+    now = timezone.now()
+    for days in (0, 1, 8):
+        UsageHour.objects.create(key=issued[0], hour=now - timedelta(days), used=days + 1, refused=days)
+
+    week = client.get(f"{URL}/{issued[0].pk}/usage").json()
+
+    assert (week["used"], week["refused"]) == (3, 1)
+    assert [hour["used"] for hour in week["hours"]] == [2, 1]
+    assert client.get(f"{URL}/{issued[0].pk}/usage", {"days": 30}).json()["used"] == 12
+    assert client.get(f"{URL}/{issued[0].pk}/usage", {"days": 91}).status_code == 422
+
+
+def test_a_key_is_taken_from_its_networks_by_the_real_peer(user: Any, svc_settings: Any) -> None:
+    _, secret = issue_key(owner=user, name="robot", allowed_networks=["192.0.2.0/24"])
+    url = "/api/rbac/check?permission=a.b"
+    robot = Client(headers={"X-API-Key": secret})
+    forged = {"X-Forwarded-For": "192.0.2.1"}
+
+    assert robot.get(url, REMOTE_ADDR="192.0.2.1").status_code == 200
+    assert robot.get(url, REMOTE_ADDR="::ffff:192.0.2.1").status_code == 200
+    refused = robot.get(url, REMOTE_ADDR="198.51.100.1", headers=forged)
+    assert (refused.status_code, refused.json()["code"]) == (403, "apikeys.address_not_allowed")
+    svc_settings(observability={"trusted_proxies": ["198.51.100.0/24"]})
+    assert robot.get(url, REMOTE_ADDR="198.51.100.1", headers=forged).status_code == 200
+
+
+def test_a_key_that_is_used_too_often_is_told_when_to_come_again(user: Any) -> None:
+    _, secret = issue_key(owner=user, name="robot", rate="2/hour")
+    url = "/api/rbac/check?permission=a.b"
+    robot = Client(headers={"X-API-Key": secret})
+
+    answers = [robot.get(url) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert (answers[2].json()["code"], answers[2].json()["limit"]) == ("apikeys.rate_exceeded", "2/hour")
+    assert 1700 < int(answers[2]["Retry-After"]) <= 1800

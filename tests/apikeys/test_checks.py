@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
-from svc_infra_django.apikeys.checks import check_environment, check_grace, check_pepper
+from svc_infra_django.apikeys.checks import (
+    check_environment,
+    check_grace,
+    check_own_peppers,
+    check_pepper,
+)
 from svc_infra_django.config.environment import Environment
+from svc_infra_django.config.secrets import Secret
 
 
 def ids(check: Callable[..., Any]) -> list[str]:
@@ -28,6 +34,18 @@ def test_a_weak_secret_key_is_told(settings: Any, secret: str) -> None:
     assert ids(check_pepper) == ["svc_apikeys.W002"]
 
 
+@pytest.mark.parametrize(
+    ("value", "told"), [("x" * 32, []), ("x" * 31, ["svc_apikeys.W004"]), ("", ["svc_apikeys.W004"])]
+)
+def test_a_pepper_that_is_weak_or_missing_is_told(
+    svc_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch, value: str, told: list[str]
+) -> None:
+    assert ids(check_own_peppers) == []
+    monkeypatch.setenv("PEPPER", value)
+    svc_settings(apikeys={"peppers": (Secret("env:PEPPER"),)})
+    assert ids(check_own_peppers) == told
+
+
 def test_test_keys_in_production_are_told(
     svc_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -45,6 +63,10 @@ def test_test_keys_in_production_are_told(
         {"environment": "prod"},
         {"max_lifetime": 0},
         {"rotation_grace": -1},
+        {"default_rate": "often"},
+        {"default_quota": "1/week"},
+        {"cache_seconds": 61},
+        {"peppers": ("the pepper itself",)},
     ],
 )
 def test_bad_settings_are_named_and_break_no_other_check(

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from svc_infra_django.apikeys import verify_key
-from svc_infra_django.apikeys.models import ApiKey
+from svc_infra_django.apikeys.models import ApiKey, AuditEntry
 
 
 def issue(*arguments: str) -> tuple[str, str]:
@@ -58,6 +58,9 @@ def test_scopes_are_repeated(make_user: Any) -> None:
         (["--user", "ada", "--expires", "2100-99-01T00:00:00Z"], "neither days"),
         (["--user", "ada", "--expires", "0d"], "future"),
         (["--user", "ada", "--expires", "99999d"], "No key may live longer"),
+        (["--user", "ada", "--network", "10.0.0.1/8"], "Neither an address nor a network"),
+        (["--user", "ada", "--rate", "often"], "600/minute"),
+        (["--user", "ada", "--quota", "1/week"], "10000/month"),
     ],
 )
 def test_mistakes_are_told_and_make_no_key(user: Any, more: list[str], told: str) -> None:
@@ -65,3 +68,45 @@ def test_mistakes_are_told_and_make_no_key(user: Any, more: list[str], told: str
         issue("--name", "robot", *more)
 
     assert not ApiKey.objects.exists()
+
+
+def test_networks_and_limits_are_given(user: Any) -> None:
+    issue(
+        "--user",
+        "ada",
+        "--name",
+        "robot",
+        "--network",
+        "192.0.2.0/24",
+        "--network",
+        "2001:db8::/32",
+        "--rate",
+        "5/minute",
+        "--quota",
+        "9/day",
+    )
+
+    key = ApiKey.objects.get()
+    assert key.allowed_networks == ["192.0.2.0/24", "2001:db8::/32"]
+    assert (key.rate, key.quota) == ("5/minute", "9/day")
+
+
+def verified(*arguments: str) -> str:
+    out = StringIO()
+    call_command("verify_api_key_audit", *arguments, stdout=out, stderr=StringIO())
+    return out.getvalue().strip()
+
+
+def test_the_audit_log_is_verified_and_its_end_can_be_kept_elsewhere(user: Any) -> None:
+    issue("--user", "ada", "--name", "robot")
+    digest = verified()
+    issue("--user", "ada", "--name", "android")
+
+    assert verified("--contains", digest) != digest
+    with pytest.raises(CommandError, match="put back"):
+        verified("--contains", "00" * 32)
+    with pytest.raises(CommandError, match="hexadecimal"):
+        verified("--contains", "nonsense")
+    AuditEntry.objects.filter(sequence=1).update(key_name="other")
+    with pytest.raises(CommandError, match="entry 1"):
+        verified()

@@ -47,6 +47,8 @@ OF_ONES_OWN = {
     ("GET", "/api/api-keys"),
     ("POST", "/api/api-keys"),
     ("GET", "/api/api-keys/{key_id}"),
+    ("PATCH", "/api/api-keys/{key_id}"),
+    ("GET", "/api/api-keys/{key_id}/usage"),
     ("POST", "/api/api-keys/{key_id}/rotate"),
     ("POST", "/api/api-keys/{key_id}/revoke"),
     ("GET", "/api/rbac/check"),

@@ -1,4 +1,4 @@
-"""Keys are made, followed by others, and stopped."""
+"""Keys are made, changed, followed by others, and stopped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from django.db import transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
+from ...api.schemas import storable
 from ...errors import FieldProblem, ValidationError
 from ...principals import Principal, is_pattern
 from ...rows import TENANT_LENGTH
-from ...sealing import derived_keys, key_id
 from ..conf import settings
 from ..errors import (
     ForeignTenant,
@@ -25,10 +25,12 @@ from ..errors import (
     ScopeNotHeld,
 )
 from ..events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED, KeyIssued, KeyRevoked, KeyRotated
-from ..hashing import digest, new_key
-from ..models import NAME_LENGTH, ApiKey
+from ..hashing import digest, new_key, peppers
+from ..limits import parsed_quota, parsed_rate
+from ..models import MAX_NETWORKS, NAME_LENGTH, ApiKey, AuditEntry, network_texts
+from .remembering import forget
 
-PEPPER = "apikeys.pepper"
+MAX_SCOPES = 100
 
 # An end beyond this is a slip of the pen, and near the year 9999 dates cannot be reckoned with.
 A_LONG_LIFE = timedelta(days=36_525)
@@ -43,14 +45,21 @@ def issue_key(
     scopes: Sequence[str] | None = None,
     tenant: str = "",
     expires_at: datetime | None = None,
+    allowed_networks: Sequence[str] = (),
+    rate: str = "",
+    quota: str = "",
     actor: Any = None,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key for `owner` and return it with its text, which nobody can read again.
 
-    `scopes` None lets the key do all that its owner may. `actor` is the user or Principal who makes
-    it; None is the project itself. Raises ScopeNotHeld if the owner, or an actor who makes it for
-    somebody else, lacks a scope; ForeignTenant; OwnerDisabled; KeysCannotManageKeys; ValidationError.
+    `scopes` None lets the key do all that its owner may. `allowed_networks` are addresses and networks
+    (`192.0.2.0/24`, `2001:db8::/32`) that it may be used from; none is anywhere. `rate` (`600/minute`)
+    and `quota` (`10000/month`) bound its use; empty is the project's default. `actor` is the user or
+    Principal who makes it; None is the project itself.
+
+    Raises ScopeNotHeld if the owner, or an actor who makes it for somebody else, lacks a scope;
+    ForeignTenant; OwnerDisabled; KeysCannotManageKeys; ValidationError.
     """
     now = now or timezone.now()
     _check_text("name", name, shortest=1, longest=NAME_LENGTH)
@@ -58,7 +67,28 @@ def issue_key(
     expires_at = check_new_key(
         owner=owner, scopes=scopes, tenant=tenant, expires_at=expires_at, actor=actor, now=now
     )
-    key, secret = _make(owner=owner, name=name, scopes=scopes, tenant=tenant, expires_at=expires_at, now=now)
+    key, secret = _make(
+        owner=owner,
+        name=name,
+        scopes=scopes,
+        tenant=tenant,
+        expires_at=expires_at,
+        allowed_networks=checked_networks(allowed_networks),
+        rate=checked_rate(rate),
+        quota=checked_quota(quota),
+        now=now,
+    )
+    AuditEntry.objects.append(
+        key,
+        AuditEntry.Action.ISSUED,
+        actor=actor,
+        now=now,
+        scopes=key.scopes,
+        expires_at=None if expires_at is None else expires_at.isoformat(),
+        allowed_networks=key.allowed_networks,
+        rate=key.rate,
+        quota=key.quota,
+    )
     KEY_ISSUED.emit(
         KeyIssued(
             key_id=str(key.pk),
@@ -81,8 +111,9 @@ def rotate_key(
 ) -> tuple[ApiKey, str]:
     """Make a successor with the same name, scopes and length of life; the old key works for `grace` more.
 
-    The grace is cut down to `max_rotation_grace`, and never moves an earlier end. Raises KeyNotUsable
-    if the key is revoked, expired or rotated already, and otherwise as `issue_key`.
+    The grace is cut down to `max_rotation_grace`, and never moves an earlier end; the successor lives no
+    longer than `max_lifetime`. Raises KeyNotUsable if the key is revoked, expired or rotated already, and
+    otherwise as `issue_key`: a scope that the owner has lost is refused to the successor too.
     """
     now = now or timezone.now()
     grace = settings.rotation_grace if grace is None else grace
@@ -94,14 +125,34 @@ def rotate_key(
     check_actor(actor, owner=key.owner, scopes=key.scopes, tenant=key.tenant)
     if not key.owner.is_active:
         raise OwnerDisabled()
+    _check_held(Principal(key.owner, "system", tenant=key.tenant), key.scopes)
 
-    lifetime = None if key.expires_at is None else now + (key.expires_at - key.created_at)
+    lifetime = None if key.expires_at is None else key.expires_at - key.created_at
+    longest = min(filter(None, (lifetime, settings.max_lifetime)), default=None)
     successor, secret = _make(
-        owner=key.owner, name=key.name, scopes=key.scopes, tenant=key.tenant, expires_at=lifetime, now=now
+        owner=key.owner,
+        name=key.name,
+        scopes=key.scopes,
+        tenant=key.tenant,
+        expires_at=None if longest is None else now + longest,
+        allowed_networks=key.allowed_networks,
+        rate=key.rate,
+        quota=key.quota,
+        now=now,
     )
     key.successor = successor
     key.expires_at = min(filter(None, (key.expires_at, now + grace)))
     key.save(update_fields=["successor", "expires_at"])
+    forget(key)
+    AuditEntry.objects.append(
+        key,
+        AuditEntry.Action.ROTATED,
+        actor=actor,
+        now=now,
+        successor_id=str(successor.pk),
+        successor_hint=successor.hint,
+        expires_at=key.expires_at.isoformat(),
+    )
     KEY_ROTATED.emit(
         KeyRotated(
             key_id=str(key.pk),
@@ -117,13 +168,61 @@ def rotate_key(
 
 
 @transaction.atomic
+def change_key(
+    key: ApiKey,
+    *,
+    name: str | None = None,
+    allowed_networks: Sequence[str] | None = None,
+    rate: str | None = None,
+    quota: str | None = None,
+    actor: Any = None,
+    now: datetime | None = None,
+) -> ApiKey:
+    """Change what is given, and not what the key may do: for that, make another.
+
+    Raises KeyNotUsable if the key is revoked or expired, KeysCannotManageKeys, ValidationError.
+    """
+    _refuse_keys(actor)
+    now = now or timezone.now()
+    key = ApiKey.objects.select_for_update(of=("self",)).select_related("owner").get(pk=key.pk)
+    if key.state(now=now) in ("revoked", "expired"):
+        raise KeyNotUsable()
+    wanted: dict[str, Any] = {}
+    if name is not None:
+        _check_text("name", name, shortest=1, longest=NAME_LENGTH)
+        wanted["name"] = name
+    if allowed_networks is not None:
+        wanted["allowed_networks"] = checked_networks(allowed_networks)
+    if rate is not None:
+        wanted["rate"] = checked_rate(rate)
+    if quota is not None:
+        wanted["quota"] = checked_quota(quota)
+    changed = {field: value for field, value in wanted.items() if getattr(key, field) != value}
+    if changed:
+        before = {field: getattr(key, field) for field in changed}
+        for field, value in changed.items():
+            setattr(key, field, value)
+        key.save(update_fields=list(changed))
+        forget(key)
+        AuditEntry.objects.append(
+            key, AuditEntry.Action.CHANGED, actor=actor, now=now, before=before, after=changed
+        )
+    return key
+
+
+@transaction.atomic
 def revoke_key(key: ApiKey, *, actor: Any = None, now: datetime | None = None) -> ApiKey:
-    """Stop the key for good, seen by the very next call. Raises KeyAlreadyRevoked, KeysCannotManageKeys."""
+    """Stop the key for good. Raises KeyAlreadyRevoked, KeysCannotManageKeys.
+
+    This process refuses it from now on, every other one within twice `cache_seconds`.
+    """
     _refuse_keys(actor)
     now = now or timezone.now()
     if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
         raise KeyAlreadyRevoked()
     key.revoked_at = now
+    forget(key)
+    AuditEntry.objects.append(key, AuditEntry.Action.REVOKED, actor=actor, now=now)
     KEY_REVOKED.emit(
         KeyRevoked(key_id=str(key.pk), name=key.name, hint=key.hint, actor_id=_actor_id(actor)),
         owner=key.owner,
@@ -135,6 +234,17 @@ def revoke_key(key: ApiKey, *, actor: Any = None, now: datetime | None = None) -
 aissue_key = sync_to_async(issue_key)
 arotate_key = sync_to_async(rotate_key)
 arevoke_key = sync_to_async(revoke_key)
+achange_key = sync_to_async(change_key)
+
+
+@transaction.atomic
+def delete_key(key: ApiKey, *, actor: Any = None, now: datetime | None = None) -> None:
+    """Stop the key and take it off the lists; the audit log remembers it."""
+    now = now or timezone.now()
+    if key.revoked_at is None:
+        revoke_key(key, actor=actor, now=now)
+    AuditEntry.objects.append(key, AuditEntry.Action.DELETED, actor=actor, now=now)
+    key.delete()
 
 
 def check_new_key(
@@ -151,6 +261,10 @@ def check_new_key(
     check_actor(actor, owner=owner, scopes=scopes, tenant=tenant)
     if not owner.is_active:
         raise OwnerDisabled()
+    if len(scopes or ()) > MAX_SCOPES:
+        raise ValidationError.at(
+            "/body/scopes", f"A key has {MAX_SCOPES} scopes at most; use wildcards.", code="too_many"
+        )
     malformed = [place for place, scope in enumerate(scopes or ()) if not is_pattern(scope)]
     if malformed:
         raise ValidationError(
@@ -200,10 +314,48 @@ def _refuse_keys(actor: Any) -> None:
 
 
 def _check_text(field: str, text: str, *, shortest: int = 0, longest: int) -> None:
-    if not shortest <= len(text) <= longest or "\x00" in text:
+    try:
+        storable(text)
+    except ValueError as error:
+        raise ValidationError.at(f"/body/{field}", f"The text {error}.", code="bad_text") from None
+    if not shortest <= len(text) <= longest:
         raise ValidationError.at(
-            f"/body/{field}", f"Use {shortest} to {longest} characters, none of them NUL.", code="bad_text"
+            f"/body/{field}", f"Use {shortest} to {longest} characters.", code="bad_text"
         )
+
+
+def checked_networks(texts: Sequence[str]) -> list[str]:
+    """The networks as they are stored. Raises ValidationError."""
+    if len(texts) > MAX_NETWORKS:
+        raise ValidationError.at(
+            "/body/allowed_networks", f"A key has {MAX_NETWORKS} networks at most.", code="too_many"
+        )
+    try:
+        return network_texts(texts)
+    except ValueError as error:
+        raise ValidationError.at(
+            f"/body/allowed_networks/{error}",
+            "Neither an address nor a network, as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32 are.",
+            code="bad_network",
+        ) from None
+
+
+def checked_rate(text: str) -> str:
+    """The rate. Raises ValidationError."""
+    try:
+        parsed_rate(text)
+    except ValueError as error:
+        raise ValidationError.at("/body/rate", f"A rate {error}.", code="bad_rate") from None
+    return text
+
+
+def checked_quota(text: str) -> str:
+    """The quota. Raises ValidationError."""
+    try:
+        parsed_quota(text)
+    except ValueError as error:
+        raise ValidationError.at("/body/quota", f"A quota {error}.", code="bad_quota") from None
+    return text
 
 
 def _end(expires_at: datetime | None, *, now: datetime) -> datetime | None:
@@ -225,10 +377,13 @@ def _make(
     scopes: Sequence[str] | None,
     tenant: str,
     expires_at: datetime | None,
+    allowed_networks: list[str],
+    rate: str,
+    quota: str,
     now: datetime,
 ) -> tuple[ApiKey, str]:
     secret, parts = new_key(brand=settings.brand, environment=settings.environment)
-    pepper = derived_keys(PEPPER)[0]
+    pepper_id, pepper = next(iter(peppers().items()))
     key = ApiKey.objects.create(
         owner=owner,
         tenant=tenant,
@@ -237,8 +392,11 @@ def _make(
         last4=parts.last4,
         environment=parts.environment,
         digest=digest(secret, pepper=pepper),
-        pepper_id=key_id(pepper),
+        pepper_id=pepper_id,
         scopes=None if scopes is None else sorted(set(scopes)),
+        allowed_networks=allowed_networks,
+        rate=rate,
+        quota=quota,
         created_at=now,
         expires_at=expires_at,
     )

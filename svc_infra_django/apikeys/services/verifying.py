@@ -1,64 +1,106 @@
-"""Keys are recognised: nonsense without a query, the rest with one."""
+"""Keys are recognised: nonsense without a query, what was read a moment ago too, the rest with one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from ipaddress import ip_address
+from time import monotonic
 
 from asgiref.sync import sync_to_async
-from django.db.models import Q
+from django.db import router
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from ...observability.logging import get_logger
-from ...sealing import derived_keys, key_id
+from ...errors import RateLimitedError
+from ...observability.metrics import metrics
 from ..conf import settings
-from ..errors import InvalidKey
-from ..hashing import digest, parse_key
+from ..errors import AddressNotAllowed, InvalidKey
+from ..hashing import LONGEST_KEY, digest, parse_key, peppers
 from ..models import ApiKey
-from .issuing import PEPPER
+from ..recorder import recorder
+from .limiting import spend
+from .remembering import KnownKey, name_of, nearby, remember, shared
 
-logger = get_logger("svc_infra_django.apikeys")
 
+@sensitive_variables("text")
+def verify_key(text: str, *, address: str = "", now: datetime | None = None) -> ApiKey:
+    """The usable key that `text` is, with its owner; this counts as one use of it.
 
-@sensitive_variables("text", "digests")
-def verify_key(text: str, *, now: datetime | None = None) -> ApiKey:
-    """The usable key that `text` is, with its owner. Raises InvalidKey, whatever is wrong with it.
-
-    A text of the wrong shape, checksum or environment is refused without a query. A digest under an
-    older pepper is found in the same query and written anew under the present one.
+    `address` is the caller's, asked for only by keys that have `allowed_networks`. Raises InvalidKey
+    whatever is wrong with the key itself, AddressNotAllowed, RateExceeded and QuotaExceeded.
     """
-    now = now or timezone.now()
-    parts = parse_key(text)
-    if parts is None or parts.environment != settings.environment:
-        raise InvalidKey()
-    digests = {key_id(pepper): digest(text, pepper=pepper) for pepper in derived_keys(PEPPER)}
-    key = next(
-        iter(ApiKey.objects.select_related("owner").filter(digest__in=digests.values()).order_by()), None
-    )
-    if key is None:
-        raise InvalidKey()
-    if key.state(now=now) in ("revoked", "expired") or not key.owner.is_active:
-        logger.info("api key refused", key_id=str(key.pk), state=key.state(now=now))
-        raise InvalidKey()
-    _note_use(key, digests, now=now)
-    return key
+    return recognise(text, address=lambda: address, now=now).key()
 
 
 averify_key = sync_to_async(verify_key)
 
 
-@sensitive_variables("digests")
-def _note_use(key: ApiKey, digests: dict[str, bytes], *, now: datetime) -> None:
-    """Write when the key was used, at most once in the interval, and move it to the present pepper."""
-    due = now - settings.last_used_interval
-    if key.last_used_at is None or key.last_used_at <= due:
-        # Of many calls at once the condition lets one write; the others have nothing to add.
-        unnoted = Q(last_used_at=None) | Q(last_used_at__lte=due)
-        ApiKey.objects.filter(unnoted, pk=key.pk).update(last_used_at=now)
-        key.last_used_at = now
+@sensitive_variables("text")
+def recognise(text: str, *, address: Callable[[], str], now: datetime | None = None) -> KnownKey:
+    """As `verify_key`, without building the row. `address` is called for keys that ask for it."""
+    now = now or timezone.now()
+    at = now.timestamp()
+    known = _known(text, address=address, now=now)
+    if known.ends_at is not None and known.ends_at <= now:
+        recorder.note_refusal(known.id, at, reason="expired", address=address())
+        raise InvalidKey()
+    if known.networks:
+        _check_address(known, address(), at=at)
+    if known.rate is not None or known.quota is not None:
+        try:
+            spend(known.id, rate=known.rate, quota=known.quota, now=now)
+        except RateLimitedError as refusal:
+            recorder.note_refusal(known.id, at, reason=refusal.code.partition(".")[2], address=address())
+            raise
+    recorder.note_use(known.id, at)
+    metrics.increment("apikeys.accepted")
+    return known
+
+
+@sensitive_variables("text", "digests")
+def _known(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
+    if len(text) > LONGEST_KEY:
+        raise InvalidKey()
+    name = name_of(text)
+    if (known := nearby(name)) is not None:
+        return known
+    parts = parse_key(text)
+    if parts is None or parts.environment != settings.environment:
+        metrics.increment("apikeys.refused", reason="malformed" if parts is None else "other_environment")
+        raise InvalidKey()
+    digests = {pepper_id: digest(text, pepper=pepper) for pepper_id, pepper in peppers().items()}
     present = next(iter(digests))
+    if (known := shared(name, digests[present])) is not None:
+        return known
+    read_at = monotonic()
+    key = _looked_up(digests)
+    if key is None:
+        metrics.increment("apikeys.refused", reason="unknown")
+        raise InvalidKey()
+    state = key.state(now=now) if key.owner.is_active else "owner_disabled"
+    if state not in ("active", "rotated"):
+        recorder.note_refusal(key.pk, now.timestamp(), reason=state, address=address())
+        raise InvalidKey()
     if key.pepper_id != present:
         ApiKey.objects.filter(pk=key.pk, pepper_id=key.pepper_id).update(
             digest=digests[present], pepper_id=present
         )
         key.pepper_id = present
+    return remember(name, digests[present], key, read_at=read_at)
+
+
+def _looked_up(digests: dict[str, bytes]) -> ApiKey | None:
+    # Where the rows are written: a copy that lags behind would accept for longer than we promise.
+    rows = ApiKey.objects.using(router.db_for_write(ApiKey)).select_related("owner").order_by()
+    return next(iter(rows.filter(digest__in=digests.values(), environment=settings.environment)), None)
+
+
+def _check_address(known: KnownKey, address: str, *, at: float) -> None:
+    try:
+        caller = ip_address(address)
+    except ValueError:  # a server behind a socket of the file system does not know its callers
+        caller = None
+    if caller is None or not any(caller in network for network in known.networks):
+        recorder.note_refusal(known.id, at, reason="address", address=address)
+        raise AddressNotAllowed()

@@ -154,9 +154,20 @@ def test_a_principal_makes_keys_in_its_own_tenant_only(user: Any) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("name", ""), ("name", "x" * 101), ("name", "a\0"), ("tenant", "x" * 129), ("tenant", "\0")],
+    [
+        ("name", ""),
+        ("name", "x" * 101),
+        ("name", "a\0"),
+        ("name", "\ud800"),
+        ("tenant", "x" * 129),
+        ("tenant", "\0"),
+        ("scopes", ["a.b"] * 101),
+        ("allowed_networks", ["192.0.2.1"] * 51),
+        ("rate", "often"),
+        ("quota", "1/week"),
+    ],
 )
-def test_text_that_does_not_fit_is_a_field_problem(user: Any, field: str, value: str) -> None:
+def test_text_that_does_not_fit_is_a_field_problem(user: Any, field: str, value: Any) -> None:
     with pytest.raises(ValidationError) as refused:
         issue_key(**{"owner": user, "name": "robot", field: value})
 
@@ -177,6 +188,38 @@ def test_rotation_links_the_successor_and_keeps_what_the_key_was(make_user: Any)
     assert successor.expires_at == NOW + timedelta(days=170)
     assert key.expires_at == NOW + timedelta(days=80, hours=1)
     assert key.state(now=NOW + timedelta(days=80)) == "rotated"
+
+
+def test_a_successor_lives_no_longer_than_the_project_allows_by_now(
+    user: Any, svc_settings: Callable[..., None]
+) -> None:
+    endless, _ = issue_key(owner=user, name="endless", now=NOW)
+    long, _ = issue_key(owner=user, name="long", expires_at=NOW + timedelta(days=900), now=NOW)
+    svc_settings(apikeys={"max_lifetime": timedelta(days=30)})
+
+    for key in (endless, long):
+        assert rotate_key(key, now=NOW)[0].expires_at == NOW + timedelta(days=30)
+
+
+def test_a_successor_has_the_limits_of_the_key(user: Any) -> None:
+    key, _ = issue_key(
+        owner=user, name="robot", allowed_networks=["192.0.2.1"], rate="5/minute", quota="9/day"
+    )
+
+    successor, _ = rotate_key(key)
+
+    assert successor.allowed_networks == ["192.0.2.1/32"]
+    assert (successor.rate, successor.quota) == ("5/minute", "9/day")
+
+
+def test_a_scope_that_the_owner_has_lost_is_refused_to_the_successor(user: Any, permit: Any) -> None:
+    user = permit(user, "view_role")
+    key, _ = issue_key(owner=user, name="robot", scopes=["svc_rbac.view_role"])
+    user.user_permissions.clear()
+
+    with pytest.raises(ScopeNotHeld):
+        rotate_key(key)
+    assert ApiKey.objects.count() == 1
 
 
 def test_the_grace_is_capped_and_never_lengthens_a_life(user: Any, svc_settings: Callable[..., None]) -> None:

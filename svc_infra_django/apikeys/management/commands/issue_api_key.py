@@ -28,6 +28,15 @@ class Command(BaseCommand):
             help="A permission or wildcard; repeat it. Without: all that the owner may.",
         )
         parser.add_argument("--tenant", default="")
+        parser.add_argument(
+            "--network",
+            action="append",
+            dest="networks",
+            default=[],
+            help="An address or network that it may be used from; repeat it. Without: from anywhere.",
+        )
+        parser.add_argument("--rate", default="", help="Such as 600/minute. Without: the default.")
+        parser.add_argument("--quota", default="", help="Such as 10000/month. Without: the default.")
         parser.add_argument("--expires", help="Days from now (90d), or a moment (2030-01-31T00:00:00+00:00).")
 
     def handle(
@@ -38,6 +47,9 @@ class Command(BaseCommand):
         scopes: list[str] | None,
         tenant: str,
         expires: str | None,
+        networks: list[str],
+        rate: str,
+        quota: str,
         **options: Any,
     ) -> None:
         users = get_user_model()
@@ -45,7 +57,14 @@ class Command(BaseCommand):
             owner = users._default_manager.get(**{users.USERNAME_FIELD: user})
             expires_at = None if expires is None else moment(expires)
             key, secret = issue_key(
-                owner=owner, name=name, scopes=scopes, tenant=tenant, expires_at=expires_at
+                owner=owner,
+                name=name,
+                scopes=scopes,
+                tenant=tenant,
+                expires_at=expires_at,
+                allowed_networks=networks,
+                rate=rate,
+                quota=quota,
             )
         except users.DoesNotExist:
             raise CommandError(f"There is no user {user!r}.") from None

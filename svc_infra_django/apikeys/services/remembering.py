@@ -1,0 +1,217 @@
+"""Keys that were read a moment ago: in this process, and in the cache that all processes share.
+
+An entry of the shared cache lives for `cache_seconds` after the rows were read, and what a process
+takes from it lives as long again there. So no process believes anything that is older than twice
+that time, whoever changed it and by whatever way, and whether or not the shared cache answers. A
+change that our services make is marked in the shared cache, and then seen sooner.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache as once
+from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
+from threading import Lock
+from time import monotonic, time
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.core.signals import setting_changed
+from django.db import connection, models, transaction
+
+from ...cache import cache
+from ...cache.errors import CacheUnavailable
+from ...observability.redaction import is_secret_name
+from ..conf import settings
+from ..limits import Quota, Rate
+from ..models import ApiKey
+
+MOST = 10_000
+SLACK = 0.1
+CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """What was read of a key and its owner; no digest, no password, nothing that opens anything."""
+
+    key_values: tuple[Any, ...]
+    owner_values: tuple[Any, ...]
+    database: str
+    id: UUID
+    id_text: str
+    tenant: str
+    scopes: frozenset[str] | None
+    ends_at: datetime | None
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    rate: Rate | None
+    quota: Quota | None
+
+    @classmethod
+    def of(cls, key: ApiKey) -> KnownKey:
+        return cls(
+            key_values=tuple(getattr(key, name) for name in shown(ApiKey)),
+            owner_values=tuple(getattr(key.owner, name) for name in shown(get_user_model())),
+            database=str(key._state.db),
+            id=key.pk,
+            id_text=str(key.pk),
+            tenant=key.tenant,
+            scopes=key.granted_scopes,
+            ends_at=key.expires_at,
+            networks=key.networks,
+            rate=key.rate_in_force,
+            quota=key.quota_in_force,
+        )
+
+    def owner(self) -> Any:
+        """The owner as a row of this call's own. What looks like a secret is read when it is asked for."""
+        model = get_user_model()
+        return model.from_db(self.database, shown(model), self.owner_values)
+
+    def key(self) -> ApiKey:
+        """The key with its owner, as rows of this call's own."""
+        key = ApiKey.from_db(self.database, shown(ApiKey), self.key_values)
+        key.owner = self.owner()
+        return key
+
+
+_near: dict[bytes, tuple[float, KnownKey]] = {}
+_lock = Lock()
+
+
+def name_of(text: str) -> bytes:
+    """By what this process knows a key: nothing that could be sent in its place."""
+    return sha256(text.encode(errors="replace")).digest()
+
+
+def nearby(name: bytes) -> KnownKey | None:
+    """What this process knows, if that is young enough."""
+    entry = _near.get(name)
+    if entry is None or monotonic() >= entry[0] or not may_remember():
+        return None
+    return entry[1]
+
+
+def shared(name: bytes, digest: bytes) -> KnownKey | None:
+    """What the processes know together, if that is young enough; this one then knows it too."""
+    if not may_remember():
+        return None
+    known = _read(cache.get_shared(_place(digest)))
+    if known is not None:
+        _keep(name, known, monotonic() + settings.cache_seconds - SLACK)
+    return known
+
+
+def remember(name: bytes, digest: bytes, key: ApiKey, *, read_at: float) -> KnownKey:
+    """Keep what was read from the database beginning at `read_at` of the monotonic clock."""
+    known = KnownKey.of(key)
+    if may_remember():
+        _keep(name, known, read_at + settings.cache_seconds)
+        # Who was slow may hold rows from before a change that the others have forgotten by now.
+        if monotonic() - read_at < SLACK and not cache.is_paused and (text := _written(key)):
+            with suppress(CacheUnavailable):  # logged there, and then the database is asked
+                # Never over what is there: that may be the mark of a change.
+                cache.add(_place(digest), text, settings.cache_seconds)
+    return known
+
+
+def forget(key: ApiKey) -> None:
+    """Believe nothing about the key any more: now, and again when the open transaction has committed."""
+    _forget_now(key)
+    if connection.in_atomic_block:
+        transaction.on_commit(lambda: _forget_now(key), robust=True)
+
+
+def may_remember() -> bool:
+    """Not in a transaction, which may see what never comes to be; the one round a request is but begun."""
+    if not settings.cache_seconds:
+        return False
+    return not connection.in_atomic_block or (
+        bool(connection.settings_dict["ATOMIC_REQUESTS"]) and not connection.savepoint_ids
+    )
+
+
+def _forget_now(key: ApiKey) -> None:
+    with _lock:
+        for name in [name for name, (_, known) in _near.items() if known.id == key.pk]:
+            del _near[name]
+    # A mark and no deletion: a process that read the rows before would put them back.
+    cache.set(_place(bytes(key.digest)), CHANGED, 2 * settings.cache_seconds + 5)
+
+
+def _keep(name: bytes, known: KnownKey, until: float) -> None:
+    with _lock:
+        if len(_near) >= MOST and name not in _near:
+            # They live for a second or so: to find the oldest would cost more than to read them again.
+            _near.clear()
+        _near[name] = until, known
+
+
+def _place(digest: bytes) -> str:
+    return f"svc:apikey:{digest.hex()}"
+
+
+def _written(key: ApiKey) -> str | None:
+    rows = [_texts(key), _texts(key.owner)]
+    try:
+        return orjson.dumps([time(), key._state.db, *rows]).decode()
+    except TypeError:  # a column of the project's that has no text: the database is asked each time
+        return None
+
+
+def _texts(row: models.Model) -> list[Any]:
+    fields = map(row._meta.get_field, shown(type(row)))
+    return [
+        None if getattr(row, field.attname) is None else field.value_to_string(row)  # type: ignore[union-attr]
+        for field in fields
+    ]
+
+
+def _read(text: Any) -> KnownKey | None:
+    if not isinstance(text, str) or text == CHANGED:
+        return None
+    try:
+        read_at, database, key_texts, owner_texts = orjson.loads(text)
+        # The cache drops it in time; this is for a writer that stood still between reading and writing.
+        if not -SLACK <= time() - read_at <= settings.cache_seconds + 1:
+            return None
+        key = _row(ApiKey, database, key_texts)
+        key.owner = _row(get_user_model(), database, owner_texts)
+        return KnownKey.of(key)
+    except (ValueError, TypeError, ValidationError):  # of another version of the code, or of the tables
+        return None
+
+
+def _row(model: type[models.Model], database: str, texts: list[Any]) -> Any:
+    names = shown(model)
+    fields = (model._meta.get_field(name) for name in names)
+    values = [
+        None if text is None else field.to_python(text)  # type: ignore[union-attr]
+        for field, text in zip(fields, texts, strict=True)
+    ]
+    return model.from_db(database, names, values)
+
+
+@once
+def shown(model: type[models.Model]) -> tuple[str, ...]:
+    """The columns that may be remembered: all but what looks like a secret."""
+    return tuple(
+        field.attname
+        for field in model._meta.concrete_fields
+        if field.attname != "digest" and not is_secret_name(field.attname)
+    )
+
+
+def _forget_everything(*, setting: str, **_: Any) -> None:
+    if setting in ("SVC_INFRA", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "AUTH_USER_MODEL", "CACHES"):
+        _near.clear()
+        shown.cache_clear()
+
+
+setting_changed.connect(_forget_everything, dispatch_uid="svc_infra_django.apikeys.remembering")
