@@ -14,21 +14,29 @@ from ninja import Query, Router, Status
 from ..api import Page, PageQuery, not_delegated, paginated
 from ..errors import NotFoundError
 from .models import ApiKey
-from .schemas import IssuedKey, KeyChange, KeyOut, NewKey, Rotation, Usage, UsagePeriod
+from .schemas import (
+    ApiKeyChange,
+    ApiKeyOut,
+    ApiKeyRotation,
+    ApiKeyUsage,
+    ApiKeyUsagePeriod,
+    IssuedApiKey,
+    NewApiKey,
+)
 from .services.issuing import change_key, issue_key, revoke_key, rotate_key
 
 router = Router(tags=["API keys"])
 
 
-@router.get("", response=Page[KeyOut], summary="My keys, newest first")
+@router.get("", response=Page[ApiKeyOut], summary="My keys, newest first")
 @not_delegated
 def list_keys(request: Any, page: Query[PageQuery]) -> Any:
     return paginated(ApiKey.objects.owned_by(request.principal), page)
 
 
-@router.post("", response={201: IssuedKey}, summary="Make a key; it is shown in this answer only")
+@router.post("", response={201: IssuedApiKey}, summary="Make a key; it is shown in this answer only")
 @not_delegated
-def create_key(request: Any, response: HttpResponse, body: NewKey) -> Any:
+def create_key(request: Any, response: HttpResponse, body: NewApiKey) -> Any:
     issued = issue_key(
         owner=request.user,
         name=body.name,
@@ -43,21 +51,21 @@ def create_key(request: Any, response: HttpResponse, body: NewKey) -> Any:
     return Status(201, _shown_once(response, *issued))
 
 
-@router.get("/{uuid:key_id}", response=KeyOut, summary="One of my keys")
+@router.get("/{uuid:key_id}", response=ApiKeyOut, summary="One of my keys")
 @not_delegated
 def get_key(request: Any, key_id: UUID) -> Any:
     return _own(request, key_id)
 
 
-@router.patch("/{uuid:key_id}", response=KeyOut, summary="Change a key's name, networks and limits")
+@router.patch("/{uuid:key_id}", response=ApiKeyOut, summary="Change a key's name, networks and limits")
 @not_delegated
-def change(request: Any, key_id: UUID, body: KeyChange) -> Any:
+def change(request: Any, key_id: UUID, body: ApiKeyChange) -> Any:
     return change_key(_own(request, key_id), **body.model_dump(exclude_none=True), actor=request.principal)
 
 
-@router.get("/{uuid:key_id}/usage", response=Usage, summary="How often a key was used, by the hour")
+@router.get("/{uuid:key_id}/usage", response=ApiKeyUsage, summary="How often a key was used, by the hour")
 @not_delegated
-def usage(request: Any, key_id: UUID, period: Query[UsagePeriod]) -> Any:
+def usage(request: Any, key_id: UUID, period: Query[ApiKeyUsagePeriod]) -> Any:
     since = timezone.now() - timedelta(days=period.days)
     hours = list(_own(request, key_id).hours.filter(hour__gte=since).order_by("hour"))
     return {
@@ -67,15 +75,15 @@ def usage(request: Any, key_id: UUID, period: Query[UsagePeriod]) -> Any:
     }
 
 
-@router.post("/{uuid:key_id}/rotate", response={201: IssuedKey}, summary="Make a successor for a key")
+@router.post("/{uuid:key_id}/rotate", response={201: IssuedApiKey}, summary="Make a successor for a key")
 @not_delegated
-def rotate(request: Any, response: HttpResponse, key_id: UUID, body: Rotation) -> Any:
+def rotate(request: Any, response: HttpResponse, key_id: UUID, body: ApiKeyRotation) -> Any:
     grace = None if body.grace_seconds is None else timedelta(seconds=body.grace_seconds)
     issued = rotate_key(_own(request, key_id), grace=grace, actor=request.principal)
     return Status(201, _shown_once(response, *issued))
 
 
-@router.post("/{uuid:key_id}/revoke", response=KeyOut, summary="Stop a key for good, at once")
+@router.post("/{uuid:key_id}/revoke", response=ApiKeyOut, summary="Stop a key for good, at once")
 @not_delegated
 def revoke(request: Any, key_id: UUID) -> Any:
     return revoke_key(_own(request, key_id), actor=request.principal)

@@ -50,7 +50,7 @@ QuotaText = Annotated[
 ]
 
 
-class NewKey(Schema):
+class NewApiKey(Schema):
     name: Name
     scopes: Annotated[
         list[Scope] | None,
@@ -62,7 +62,7 @@ class NewKey(Schema):
     quota: QuotaText = ""
 
 
-class KeyChange(Schema):
+class ApiKeyChange(Schema):
     """What is left out stays as it is."""
 
     name: Name | None = None
@@ -71,7 +71,7 @@ class KeyChange(Schema):
     quota: QuotaText | None = None
 
 
-class Rotation(Schema):
+class ApiKeyRotation(Schema):
     grace_seconds: Annotated[
         int | None,
         Field(
@@ -80,7 +80,7 @@ class Rotation(Schema):
     ] = None
 
 
-class KeyOut(Schema):
+class ApiKeyOut(Schema):
     id: UUID
     name: str
     prefix: str
@@ -103,24 +103,24 @@ class KeyOut(Schema):
         return str(key.state(now=timezone.now()))
 
 
-class IssuedKey(Schema):
-    api_key: KeyOut
+class IssuedApiKey(Schema):
+    api_key: ApiKeyOut
     key: Annotated[str, Field(description="The key itself. It is shown this once.")]
 
 
-class UsageOut(Schema):
+class ApiKeyHour(Schema):
     hour: Annotated[datetime, Field(description="When the hour began, in UTC.")]
     used: int
     refused: int
 
 
-class UsagePeriod(Schema):
+class ApiKeyUsagePeriod(Schema):
     """The last so many days."""
 
     days: Annotated[int, Field(ge=1, le=90)] = 7
 
 
-class Usage(Schema):
+class ApiKeyUsage(Schema):
     used: int
     refused: int
-    hours: Annotated[list[UsageOut], Field(description="Hours in which the key was sent, oldest first.")]
+    hours: Annotated[list[ApiKeyHour], Field(description="Hours in which the key was sent, oldest first.")]

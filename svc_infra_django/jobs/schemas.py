@@ -13,7 +13,7 @@ from ..api.schemas import Schema, Text
 StateName = Literal["ready", "running", "succeeded", "failed", "cancelled", "scheduled", "blocked"]
 
 
-class AttemptOut(Schema):
+class JobAttemptOut(Schema):
     attempt: int
     outcome: str
     error: str = Field(description="Path of the exception's class.")
@@ -65,7 +65,7 @@ class JobDetail(JobOut):
     headers: dict[str, str]
     result: Any = Field(description="Redacted as the arguments are.")
     traceback: str
-    attempts: list[AttemptOut] = Field(description="Attempts that did not end well.")
+    attempts: list[JobAttemptOut] = Field(description="Attempts that did not end well.")
 
     @staticmethod
     def resolve_result(job: Any) -> Any:

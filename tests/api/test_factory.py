@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+import ninja
 import pytest
 from django.core.management import CommandError, call_command
 
@@ -123,3 +124,16 @@ def references(node: Any) -> list[str]:
     if isinstance(node, list):
         return [found for inner in node for found in references(inner)]
     return []
+
+
+def test_no_two_schemas_of_the_suite_share_a_name() -> None:
+    # In the document they would be one, and one of the two would be described wrongly.
+    names: dict[str, set[str]] = {}
+    heap: list[type] = [ninja.Schema]
+    while heap:
+        schema = heap.pop()
+        heap += schema.__subclasses__()
+        if schema.__module__.startswith("svc_infra_django.") and schema.__module__.endswith(".schemas"):
+            names.setdefault(schema.__name__, set()).add(schema.__module__)
+
+    assert {name: modules for name, modules in names.items() if len(modules) > 1} == {}
