@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
+from django.contrib import auth
 from django.utils.functional import SimpleLazyObject, empty
 
 
@@ -35,19 +36,32 @@ class Principal:
     auth_time: datetime | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def can(self, permission: str) -> bool:
-        """Whether credential and user both allow `permission` (`app_label.codename`).
+    def can(self, permission: str, obj: Any = None) -> bool:
+        """Whether credential and user both allow `permission` (`app_label.codename`), to `obj` if given.
 
-        Nobody anonymous or inactive may do anything, whatever an authentication backend says.
+        What is allowed everywhere is allowed for every object. A credential of one tenant reaches no object
+        of another. Nobody anonymous or inactive may do anything, whatever an authentication backend says.
         """
         if not (self.user.is_authenticated and self.user.is_active):
             return False
         if self.scopes is not None and not covered(permission, self.scopes):
             return False
-        if self.user.has_perm(permission):
-            return True
+        home = getattr(obj, "tenant", "")
+        if self.tenant and isinstance(home, str) and home not in ("", self.tenant):
+            return False
         # Backends that know tenants read `.tenant` of the object; the rest answer False to a stranger.
-        return bool(self.tenant) and bool(self.user.has_perm(permission, self))
+        here = self if self.tenant else None
+        about = here if obj is None else obj
+        if not (
+            self.user.has_perm(permission) or (about is not None and self.user.has_perm(permission, about))
+        ):
+            return False
+        return not any(
+            backend.denies(self.user, permission, place)
+            for backend in auth.get_backends()
+            if hasattr(backend, "denies")
+            for place in (here, obj)
+        )
 
     acan = sync_to_async(can)
 

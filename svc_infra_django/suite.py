@@ -33,10 +33,10 @@ APPS = [
 """For `INSTALLED_APPS`: the suite's apps and those of other packages that they stand on."""
 
 AUTHENTICATION_BACKENDS = [
-    "django.contrib.auth.backends.ModelBackend",
     "svc_infra_django.rbac.backends.RoleBackend",
+    "django.contrib.auth.backends.ModelBackend",
 ]
-"""Passwords and permissions by Django, and roles."""
+"""Roles, first so that what they deny is denied; passwords and permissions by Django."""
 
 TASKS: dict[str, dict[str, Any]] = {"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}}
 """Django's Tasks, kept in the project's database."""

@@ -11,19 +11,29 @@ from ninja import Query, Router, Status
 from ..api import Page, PageQuery, paginated, requires
 from ..errors import NotFoundError, PermissionDeniedError, ValidationError
 from ..principals import Principal
-from .models import Assignment, Role
+from .models import Assignment, Role, RoleChange
 from .schemas import (
     Answer,
     AssignmentOut,
+    ChangedRole,
+    ChangeOut,
     ExplanationOut,
     Filter,
     NewAssignment,
     NewRole,
+    ObjectRef,
     Question,
     RoleOut,
 )
+from .services.checking import check as is_allowed
+from .services.checking import find_object
+from .services.deciding import Scope, scope_of
+from .services.defining import change_role, define_role, remove_role
 from .services.explaining import explain
-from .services.granting import define_role, grant, remove_role, withdraw
+from .services.granting import grant, withdraw
+
+NO_TENANT = "\0"
+"""The tenant of nothing: no name that could be stored."""
 
 router = Router(tags=["roles"])
 
@@ -31,7 +41,8 @@ router = Router(tags=["roles"])
 @router.get("/roles", response=Page[RoleOut], summary="Roles that can be granted here, newest first")
 @requires("svc_rbac.view_role")
 def list_roles(request: Any, page: Query[PageQuery]) -> Any:
-    return paginated(Role.objects.usable_in(request.principal.tenant).prefetch_related("permissions"), page)
+    roles = Role.objects.usable_in(request.principal.tenant).prefetch_related("permissions", "includes")
+    return paginated(roles, page)
 
 
 @router.post("/roles", response={201: RoleOut}, summary="Make a role of permissions that you hold")
@@ -41,6 +52,8 @@ def create_role(request: Any, body: NewRole) -> Any:
     role = define_role(
         body.name,
         body.permissions,
+        denies=body.denies,
+        includes=_roles(principal, body.includes),
         description=body.description,
         tenant=principal.tenant,
         owner=principal.user,
@@ -57,6 +70,22 @@ def get_role(request: Any, role_id: UUID) -> Any:
     )
 
 
+@router.patch("/roles/{uuid:role_id}", response=RoleOut, summary="Change a role within your own rights")
+@requires("svc_rbac.change_role", delegated=False)
+def patch_role(request: Any, role_id: UUID, body: ChangedRole) -> Any:
+    principal = request.principal
+    own = Role.objects.filter(tenant=principal.tenant, pk=role_id).first()
+    return change_role(
+        _found(own, "Role", role_id),
+        name=body.name,
+        description=body.description,
+        patterns=body.permissions,
+        denies=body.denies,
+        includes=None if body.includes is None else _roles(principal, body.includes),
+        actor=principal,
+    )
+
+
 @router.delete("/roles/{uuid:role_id}", response={204: None}, summary="Delete a role that nobody has")
 @requires("svc_rbac.delete_role", delegated=False)
 def delete_role(request: Any, role_id: UUID) -> Any:
@@ -68,7 +97,7 @@ def delete_role(request: Any, role_id: UUID) -> Any:
 @router.get("/assignments", response=Page[AssignmentOut], summary="Who has which role, newest first")
 @requires("svc_rbac.view_assignment")
 def list_assignments(request: Any, page: Query[PageQuery], of: Query[Filter]) -> Any:
-    grants = Assignment.objects.filter(tenant=request.principal.tenant).select_related("role")
+    grants = Assignment.objects.filter(tenant=request.principal.tenant).select_related("role", "group")
     if of.user is not None:
         grants = grants.filter(user_id=of.user)
     return paginated(grants, page)
@@ -85,7 +114,13 @@ def create_assignment(request: Any, body: NewAssignment) -> Any:
     if role is None:
         raise ValidationError.at("/body/role", "There is no such role.", code="unknown")
     given = grant(
-        user, role, tenant=tenant, expires_at=body.expires_at, reason=body.reason, actor=request.principal
+        user,
+        role,
+        tenant=tenant,
+        obj=None if body.object is None else _object(request.principal, body.object),
+        expires_at=body.expires_at,
+        reason=body.reason,
+        actor=request.principal,
     )
     return Status(201, given)
 
@@ -95,11 +130,19 @@ def create_assignment(request: Any, body: NewAssignment) -> Any:
 def delete_assignment(request: Any, assignment_id: UUID) -> Any:
     tenant = request.principal.tenant
     given = _found(
-        Assignment.objects.filter(tenant=tenant, pk=assignment_id).select_related("user", "role").first(),
+        Assignment.objects.filter(tenant=tenant, pk=assignment_id)
+        .select_related("user", "group", "role")
+        .first(),
         "Assignment",
         assignment_id,
     )
-    withdraw(given.user, given.role, tenant=tenant, actor=request.principal)
+    withdraw(
+        given.user or given.group,
+        given.role,
+        tenant=tenant,
+        obj=Scope(tenant, given.object_type, given.object_id) if given.object_type else None,
+        actor=request.principal,
+    )
     return Status(204, None)
 
 
@@ -109,7 +152,7 @@ def check(request: Any, asked: Query[Question]) -> Any:
     return {
         "permission": asked.permission,
         "user": str(subject.user.pk),
-        "allowed": subject.can(asked.permission),
+        "allowed": is_allowed(subject, asked.permission, _place(request.principal, asked)),
     }
 
 
@@ -119,6 +162,7 @@ def explain_permission(request: Any, asked: Query[Question]) -> Any:
     found = explain(
         subject.user,
         asked.permission,
+        obj=_place(request.principal, asked),
         tenant=subject.tenant,
         scopes=subject.scopes,
         asked_by=request.principal,
@@ -130,6 +174,43 @@ def explain_permission(request: Any, asked: Query[Question]) -> Any:
         "path": found.path,
         "missing": found.missing,
     }
+
+
+@router.get(
+    "/changes", response=Page[ChangeOut], summary="Who changed what of roles and grants, newest first"
+)
+@requires("svc_rbac.view_rolechange")
+def list_changes(request: Any, page: Query[PageQuery], of: Query[Filter]) -> Any:
+    changes = RoleChange.objects.filter(tenant=request.principal.tenant)
+    if of.user is not None:
+        changes = changes.filter(user_key=of.user)
+    return paginated(changes, page)
+
+
+def _roles(principal: Principal, ids: list[UUID]) -> list[Role]:
+    found = Role.objects.usable_in(principal.tenant).in_bulk(ids)
+    for place, role_id in enumerate(ids):
+        if role_id not in found:
+            raise ValidationError.at(f"/body/includes/{place}", "There is no such role.", code="unknown")
+    return list(found.values())
+
+
+def _object(principal: Principal, named: ObjectRef) -> Any:
+    """The row that a grant names. One of another tenant is not there."""
+    found = find_object(named.type, named.id)
+    scope = None if found is None else scope_of(found)
+    if scope is None or scope.tenant != principal.tenant:
+        raise ValidationError.at("/body/object", "There is no such object.", code="unknown")
+    return found
+
+
+def _place(principal: Principal, asked: Question) -> Any:
+    """What is asked about, if anything. A row that is not there answers as one of another tenant does."""
+    if asked.object_type is None or asked.object_id is None:
+        return None
+    found = find_object(asked.object_type, asked.object_id)
+    nowhere = Scope(NO_TENANT if principal.tenant else "", asked.object_type, asked.object_id)
+    return nowhere if found is None else found
 
 
 def _subject(principal: Principal, asked: Question) -> Principal:

@@ -5,43 +5,57 @@ from __future__ import annotations
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.models import Permission
+from django.core.exceptions import PermissionDenied
 
-from .services.deciding import rights_of, tenant_of
+from .services.deciding import EVERYWHERE, Rights, scope_of
+from .services.remembering import rights_of
 
 
-class RoleBackend(BaseBackend):
-    """Answers permission questions from the user's roles; signs nobody in.
+class RoleBackend:
+    """Answers permission questions from the user's roles; signs nobody in, so it knows no `get_user`.
 
-    Put it beside ModelBackend in AUTHENTICATION_BACKENDS. The first question costs one query, the
-    rest none: the answer is kept on the user object, as ModelBackend keeps its own. An object with
-    a `tenant` adds the grants of that tenant to those that hold everywhere; of other objects roles
-    say nothing.
+    Put it before ModelBackend in AUTHENTICATION_BACKENDS: what a role denies is then denied, whatever
+    Django's own permissions say. About a model instance the grants count that hold everywhere, in its
+    `tenant`, and for itself; anything else with a `tenant` stands for the tenant.
     """
 
     answers_from_roles = True
 
+    def authenticate(self, request: Any, **credentials: Any) -> None:
+        """Nobody: Django asks every backend."""
+        return None
+
+    async def aauthenticate(self, request: Any, **credentials: Any) -> None:
+        """As `authenticate`."""
+        return None
+
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
-        tenant = tenant_of(obj)
-        return tenant is not None and rights_of(user_obj).allow(perm, tenant=tenant)
+        """Raises PermissionDenied where a role denies it, so that no backend behind this one is asked."""
+        scope = scope_of(obj)
+        if scope is None:
+            return False
+        rights = rights_of(user_obj)
+        if rights.deny(perm, scope):
+            raise PermissionDenied
+        return rights.allow(perm, scope)
+
+    def denies(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        """Whether a role takes it from the user, whatever gives it. From superusers nothing is taken."""
+        scope = scope_of(obj)
+        return scope is not None and not user_obj.is_superuser and rights_of(user_obj).deny(perm, scope)
 
     def get_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
         """What the roles permit, with wildcards spelt out as the permissions that exist (one more query)."""
-        tenant = tenant_of(obj)
-        if tenant is None:
+        scope = scope_of(obj)
+        if scope is None:
             return set()
         rights = rights_of(user_obj)
-        patterns = rights.patterns(tenant)
-        found = {pattern for pattern in patterns if not pattern.endswith("*")}
-        if len(found) < len(patterns):
+        found = {pattern for pattern in rights.patterns(scope) if not pattern.endswith("*")}
+        if len(found) < len(rights.patterns(scope)):
             existing = Permission.objects.order_by().values_list("content_type__app_label", "codename")
-            found |= {
-                name
-                for name in (f"{label}.{codename}" for label, codename in existing)
-                if rights.allow(name, tenant=tenant)
-            }
-        return found
+            found |= {f"{label}.{codename}" for label, codename in existing}
+        return {name for name in found if rights.allow(name, scope)}
 
     def get_group_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
         """Roles are Django's groups by another name, so this is all of them."""
@@ -49,19 +63,16 @@ class RoleBackend(BaseBackend):
 
     def has_module_perms(self, user_obj: Any, app_label: str) -> bool:
         """Whether a role permits anything in the app."""
-        return any(
-            pattern == "*" or pattern.partition(".")[0] == app_label
-            for pattern in rights_of(user_obj).patterns()
-        )
+        rights = rights_of(user_obj)
+        return any(_is_of(pattern, app_label, rights) for pattern in rights.patterns())
 
-    async def ahas_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
-        return await sync_to_async(self.has_perm)(user_obj, perm, obj)
+    ahas_perm = sync_to_async(has_perm)
+    aget_all_permissions = sync_to_async(get_all_permissions)
+    aget_group_permissions = sync_to_async(get_group_permissions)
+    ahas_module_perms = sync_to_async(has_module_perms)
 
-    async def aget_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
-        return await sync_to_async(self.get_all_permissions)(user_obj, obj)
 
-    async def aget_group_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
-        return await sync_to_async(self.get_group_permissions)(user_obj, obj)
-
-    async def ahas_module_perms(self, user_obj: Any, app_label: str) -> bool:
-        return await sync_to_async(self.has_module_perms)(user_obj, app_label)
+def _is_of(pattern: str, app_label: str, rights: Rights) -> bool:
+    if pattern == "*":
+        return not rights.deny(f"{app_label}.any", EVERYWHERE)
+    return pattern.partition(".")[0] == app_label and (pattern.endswith("*") or rights.allow(pattern))

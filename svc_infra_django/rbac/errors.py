@@ -6,7 +6,7 @@ from ..errors import ConflictError, NotFoundError, PermissionDeniedError
 
 
 class BeyondOwnRights(PermissionDeniedError):
-    """Nobody gives what they lack: you do not hold all permissions of this role, or not for that long."""
+    """Nobody gives what they lack: you do not hold all that this role permits there, or not for that long."""
 
     code = "rbac.beyond_own_rights"
 
@@ -57,3 +57,15 @@ class RoleDeclared(ConflictError):
     """This role is declared in the project's settings; change it there."""
 
     code = "rbac.role_declared"
+
+
+class RoleCycle(ConflictError):
+    """A role cannot include itself, not even through others."""
+
+    code = "rbac.role_cycle"
+
+
+class RoleIncluded(ConflictError):
+    """Another role includes this one; change that first."""
+
+    code = "rbac.role_included"

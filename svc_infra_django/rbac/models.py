@@ -1,15 +1,20 @@
-"""Roles, what they permit, and who has them."""
+"""Roles, what they permit, who has them, and what was changed by whom."""
 
 from __future__ import annotations
 
 from django.conf import settings as django_settings
+from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db import models
 
 from ..principals import PATTERN_LENGTH, is_pattern
 from ..rows import id_field, owner_field, tenant_field
 from .conf import NAME_LENGTH
 from .querysets import AssignmentQuerySet, RoleQuerySet
+
+OBJECT_TYPE_LENGTH = 200
+OBJECT_ID_LENGTH = 64
 
 
 class Role(models.Model):
@@ -22,9 +27,13 @@ class Role(models.Model):
     id = id_field()
     owner = owner_field(on_delete=models.SET_NULL)
     tenant = tenant_field()
-    name = models.CharField(max_length=NAME_LENGTH)
+    name = models.CharField(
+        max_length=NAME_LENGTH,
+        validators=[RegexValidator(r"\A[^\x00-\x1f\x7f]+\Z", "A name has no control characters.")],
+    )
     description = models.CharField(max_length=500, blank=True)
     source = models.CharField(max_length=8, choices=Source.choices, default=Source.ADMIN, editable=False)
+    includes = models.ManyToManyField("self", symmetrical=False, related_name="included_by", blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = RoleQuerySet.as_manager()
@@ -46,18 +55,19 @@ class Role(models.Model):
 
 
 class RolePermission(models.Model):
-    """One permission of a role, exact or with a wildcard."""
+    """One permission of a role, exact or with a wildcard: given, or taken away whatever gives it."""
 
     id = id_field()
     role = models.ForeignKey(Role, on_delete=models.CASCADE, related_name="permissions")
     pattern = models.CharField("permission", max_length=PATTERN_LENGTH)
+    denies = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["pattern"]
         constraints = [models.UniqueConstraint(fields=["role", "pattern"], name="svc_rbac_permission_once")]
 
     def __str__(self) -> str:
-        return self.pattern
+        return f"not {self.pattern}" if self.denies else self.pattern
 
     def clean(self) -> None:
         if not is_pattern(self.pattern):
@@ -67,12 +77,20 @@ class RolePermission(models.Model):
 
 
 class Assignment(models.Model):
-    """A grant: this user has this role, in this tenant or (blank) everywhere, until it ends."""
+    """A grant: this user, or each member of this group, has this role until it ends.
+
+    It counts everywhere, in one tenant, or for one object: there only where the tenant is the object's.
+    """
 
     id = id_field()
-    user = models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    user = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+"
+    )
+    group = models.ForeignKey(Group, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
     role = models.ForeignKey(Role, on_delete=models.PROTECT, related_name="assignments")
     tenant = tenant_field()
+    object_type = models.CharField(max_length=OBJECT_TYPE_LENGTH, blank=True)
+    object_id = models.CharField(max_length=OBJECT_ID_LENGTH, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     granted_by = models.ForeignKey(
         django_settings.AUTH_USER_MODEL,
@@ -90,8 +108,103 @@ class Assignment(models.Model):
     class Meta:
         verbose_name = "grant"
         ordering = ["-created_at", "-id"]
-        constraints = [models.UniqueConstraint(fields=["user", "role", "tenant"], name="svc_rbac_grant_once")]
-        indexes = [models.Index(fields=["-created_at", "-id"], name="svc_rbac_grant_newest")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "role", "tenant", "object_type", "object_id"], name="svc_rbac_grant_once"
+            ),
+            models.UniqueConstraint(
+                fields=["group", "role", "tenant", "object_type", "object_id"],
+                name="svc_rbac_group_grant_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(user=None, group__isnull=False) | models.Q(user__isnull=False, group=None),
+                name="svc_rbac_grant_has_one_holder",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(object_type="", object_id="")
+                | ~models.Q(object_type="") & ~models.Q(object_id=""),
+                name="svc_rbac_grant_names_an_object",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="svc_rbac_grant_newest"),
+            models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_grant_of_tenant"),
+            models.Index(
+                fields=["object_type", "object_id"],
+                condition=~models.Q(object_type=""),
+                name="svc_rbac_grant_on_object",
+            ),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.role} for {self.user}" + (f" in {self.tenant}" if self.tenant else "")
+        of = f" on {self.object_type} {self.object_id}" if self.object_type else ""
+        return f"{self.role} for {self.user or self.group}{of}" + (
+            f" in {self.tenant}" if self.tenant else ""
+        )
+
+
+class RoleChange(models.Model):
+    """One change of grants or roles, written in the transaction that makes it.
+
+    It outlives what it tells of, so it names users and roles without pointing at them. Every process
+    also learns from it whose rights it must read again.
+    """
+
+    class Kind(models.TextChoices):
+        GRANTED = "granted", "granted"
+        MOVED = "moved", "grant changed"
+        WITHDRAWN = "withdrawn", "withdrawn"
+        JOINED = "joined", "joined a group"
+        LEFT = "left", "left a group"
+        DEFINED = "defined", "role made"
+        CHANGED = "changed", "role changed"
+        REMOVED = "removed", "role removed"
+
+    id = id_field()
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    tenant = tenant_field()
+    user_key = models.CharField("user", max_length=64, blank=True, db_index=True)
+    """The primary key of the user as text; blank where more than one user is concerned."""
+
+    group = models.CharField(max_length=150, blank=True)
+    role_id = models.UUIDField(null=True, blank=True, db_index=True)
+    role = models.CharField(max_length=NAME_LENGTH, blank=True)
+    object_type = models.CharField(max_length=OBJECT_TYPE_LENGTH, blank=True)
+    object_id = models.CharField(max_length=OBJECT_ID_LENGTH, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    details = models.JSONField(default=dict, blank=True)
+    """For a role, what it has gained and lost: `{"permissions": {"added": [], "removed": []}}`."""
+
+    reason = models.CharField(max_length=500, blank=True)
+    actor_key = models.CharField("by", max_length=64, blank=True)
+    """The primary key of who did it as text; blank for the project itself."""
+
+    method = models.CharField(max_length=32, blank=True)
+    credential_id = models.CharField(max_length=64, blank=True)
+    request_id = models.CharField(max_length=128, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        verbose_name = "change"
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    kind__in=[
+                        "granted",
+                        "moved",
+                        "withdrawn",
+                        "joined",
+                        "left",
+                        "defined",
+                        "changed",
+                        "removed",
+                    ]
+                ),
+                name="svc_rbac_change_kind",
+            )
+        ]
+        indexes = [models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.role or self.group}: {self.get_kind_display()}"

@@ -1,4 +1,4 @@
-"""After `migrate`, the declared roles are there."""
+"""After `migrate`, the declared roles are there; who joins or leaves a group is on record."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.apps import apps as installed_apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.db import DEFAULT_DB_ALIAS, router
-from django.db.models.signals import post_migrate
+from django.db.models.signals import m2m_changed, post_migrate, pre_delete
 from django.dispatch import receiver
 
 from ..observability.logging import get_logger
-from .models import Role
-from .services.granting import sync_declared_roles
+from .models import Assignment, Role, RoleChange
+from .services.defining import sync_declared_roles
+from .services.recording import record
+from .services.remembering import forget_everything
 
 logger = get_logger("svc_infra_django.rbac")
 
@@ -28,5 +32,43 @@ def sync_after_migrate(
         apps.get_model(Role._meta.label)
     except LookupError:
         return
+    # `flush` ends here too, and users that come after it have the keys of those before.
+    forget_everything()
     for name in sync_declared_roles().refused:
         logger.warning("a declared role was made by hand and granted already; rename it", role=name)
+
+
+def note_membership(action: str, instance: Any, reverse: bool, pk_set: set[Any] | None, **_: Any) -> None:
+    """Record who joined or left a group that has grants; what they may changes with it."""
+    kinds = {
+        "post_add": RoleChange.Kind.JOINED,
+        "post_remove": RoleChange.Kind.LEFT,
+        "pre_clear": RoleChange.Kind.LEFT,
+    }
+    if action not in kinds or not Assignment.objects.filter(group__isnull=False).exists():
+        return
+    if reverse:  # of a group, whose users change
+        users = get_user_model()._default_manager.filter(pk__in=pk_set or ())
+        pairs = [(user, instance) for user in (instance.user_set.all() if pk_set is None else users)]
+    else:
+        found = instance.groups.all() if pk_set is None else Group.objects.filter(pk__in=pk_set)
+        pairs = [(instance, group) for group in found]
+    granted = set(
+        Assignment.objects.filter(group__in={group for _, group in pairs}).values_list("group_id", flat=True)
+    )
+    for user, group in pairs:
+        if group.pk in granted:
+            record(kinds[action], user=user, group=group)
+
+
+@receiver(pre_delete, sender=Group, dispatch_uid="svc_infra_django.rbac.groups")
+def note_end_of_group(instance: Group, **_: Any) -> None:
+    """Record that nobody has through this group what it was granted."""
+    if Assignment.objects.filter(group=instance).exists():
+        record(RoleChange.Kind.LEFT, group=instance)
+
+
+if hasattr(get_user_model(), "groups"):
+    m2m_changed.connect(
+        note_membership, sender=get_user_model().groups.through, dispatch_uid="svc_infra_django.rbac.groups"
+    )

@@ -10,12 +10,15 @@ from svc_infra_django.rbac.models import Role, RolePermission
 
 @pytest.fixture
 def make_role(db: None) -> Callable[..., Role]:
-    """Make a role: `make_role("clerk", "orders.add_order", tenant="acme")`."""
+    """Make a role: `make_role("clerk", "orders.add_order", denies=["orders.x"], tenant="acme")`."""
 
-    def make(name: str = "clerk", *patterns: str, **fields: Any) -> Role:
+    def make(
+        name: str = "clerk", *patterns: str, denies: Any = (), includes: Any = (), **fields: Any
+    ) -> Role:
         role = Role.objects.create(name=name, **fields)
-        for pattern in patterns:
-            RolePermission.objects.create(role=role, pattern=pattern)
+        for pattern in (*patterns, *denies):
+            RolePermission.objects.create(role=role, pattern=pattern, denies=pattern in denies)
+        role.includes.set(includes)
         return role
 
     return make

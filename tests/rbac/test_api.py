@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Group, Permission
 from django.db import connection
 from django.http import HttpRequest
 from django.test import Client
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from svc_infra_django.api import Authenticator
 from svc_infra_django.principals import Principal
-from svc_infra_django.rbac import grant
+from svc_infra_django.rbac import check, grant
 from svc_infra_django.rbac.models import Assignment, Role
 
 URL = "/api/rbac"
@@ -70,7 +70,9 @@ def in_tenant(svc_settings: Any) -> Any:
         ("get", "/roles", "view_role"),
         ("post", "/roles", "add_role"),
         pytest.param("get", f"/roles/{uuid4()}", "view_role", id="get-role"),
+        pytest.param("patch", f"/roles/{uuid4()}", "change_role", id="patch-role"),
         pytest.param("delete", f"/roles/{uuid4()}", "delete_role", id="delete-role"),
+        ("get", "/changes", "view_rolechange"),
         ("get", "/assignments", "view_assignment"),
         ("post", "/assignments", "add_assignment"),
         pytest.param("delete", f"/assignments/{uuid4()}", "delete_assignment", id="delete-assignment"),
@@ -80,7 +82,9 @@ def test_every_door_has_its_own_lock(
     signed_in: Any, client: Client, method: str, path: str, permission: str
 ) -> None:
     body = {"name": "x", "permissions": []} if path == "/roles" else {"user": "1", "role": str(uuid4())}
-    options = {"data": json.dumps(body), "content_type": "application/json"} if method == "post" else {}
+    writes = method in ("post", "patch")
+    body = {"name": "x"} if method == "patch" else body
+    options = {"data": json.dumps(body), "content_type": "application/json"} if writes else {}
     assert getattr(client, method)(f"{URL}{path}", **options).status_code == 401
 
     signed_in()
@@ -122,6 +126,61 @@ def test_a_role_is_made_granted_used_and_taken(signed_in: Any, client: Client, m
         is False
     )
     assert client.delete(f"{URL}/roles/{role['id']}").status_code == 204
+
+
+def test_a_role_is_changed_and_included(signed_in: Any, client: Client, make_user: Any, user: Any) -> None:
+    signed_in(who=make_user("root", is_superuser=True))
+    low = post(client, "/roles", {"name": "low", "permissions": ["orders.view_order"]}).json()
+    body = {"name": "clerk", "permissions": ["shop.*"], "denies": ["shop.close"], "includes": [low["id"]]}
+    role = post(client, "/roles", body).json()
+    grant(user, "clerk")
+
+    assert (role["denies"], role["includes"]) == (["shop.close"], [{"id": low["id"], "name": "low"}])
+    assert [check(user, name) for name in ("orders.view_order", "shop.open", "shop.close")] == [
+        True,
+        True,
+        False,
+    ]
+
+    def patch(which: Any, body: Any) -> Any:
+        return client.patch(f"{URL}/roles/{which['id']}", json.dumps(body), content_type="application/json")
+
+    changed = patch(role, {"permissions": [], "denies": []}).json()
+    assert (changed["permissions"], changed["includes"]) == ([], role["includes"])
+    assert patch(low, {"includes": [role["id"]]}).json()["code"] == "rbac.role_cycle"
+    assert client.delete(f"{URL}/roles/{low['id']}").json()["code"] == "rbac.role_included"
+    for wrong, pointer in (
+        ({"includes": [str(uuid4())]}, "/body/includes/0"),
+        ({"denies": ["x*"]}, "/body/denies/0"),
+        ({"permissions": ["a.b"], "denies": ["a.b"]}, "/body/denies/0"),
+        ({"name": ""}, "/body/name"),
+    ):
+        refused = patch(role, wrong)
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+    assert client.get(f"{URL}/changes").json()["items"][0]["details"] == {
+        "permissions": {"added": [], "removed": ["shop.*"]},
+        "denies": {"added": [], "removed": ["shop.close"]},
+    }
+
+
+def test_one_object_is_granted_and_asked_about(
+    signed_in: Any, client: Client, make_user: Any, make_role: Any, user: Any
+) -> None:
+    signed_in(who=make_user("root", is_superuser=True))
+    row, other = Group.objects.create(name="row"), Group.objects.create(name="other")
+    body = {"user": str(user.pk), "role": str(make_role("keeper", "auth.change_group").pk)}
+
+    given = post(client, "/assignments", {**body, "object": {"type": "auth.group", "id": str(row.pk)}}).json()
+    assert given["object"] == {"type": "auth.group", "id": str(row.pk)}
+
+    asked = {"permission": "auth.change_group", "user": str(user.pk), "object_type": "auth.group"}
+    answers = [client.get(f"{URL}/check", {**asked, "object_id": each.pk}).json() for each in (row, other)]
+    assert [answer["allowed"] for answer in answers] == [True, False]
+    path = client.get(f"{URL}/explain", {**asked, "object_id": row.pk}).json()["path"]
+    assert {"kind": "granted", "name": f"on auth.group {row.pk}"} in path
+    assert client.get(f"{URL}/check", asked).status_code == 422
+    assert client.delete(f"{URL}/assignments/{given['id']}").status_code == 204
+    assert client.get(f"{URL}/check", {**asked, "object_id": row.pk}).json()["allowed"] is False
 
 
 def test_nobody_makes_or_grants_a_role_beyond_their_own_rights(

@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from svc_infra_django.principals import Principal
-from svc_infra_django.rbac import agrant, awithdraw, grant, withdraw
+from svc_infra_django.rbac import agrant, awithdraw, grant, rights_of, withdraw
 from svc_infra_django.rbac.backends import RoleBackend
 from svc_infra_django.rbac.models import Assignment
 
@@ -68,15 +68,11 @@ def test_a_grant_ends_by_itself_even_for_a_user_object_that_has_asked_before(
     user: Any, make_role: Any
 ) -> None:
     grant(user, make_role("clerk", "orders.add_order"), expires_at=timezone.now() + timedelta(hours=1))
+    later = timezone.now() + timedelta(hours=2)
     assert user.has_perm("orders.add_order")
-    rights = user._svc_rbac_rights
-    assert rights.good_until is not None
+    assert rights_of(user).allow("orders.add_order")
 
-    past = timezone.now() - timedelta(seconds=1)
-    Assignment.objects.update(expires_at=past)
-    object.__setattr__(rights, "good_until", past)
-
-    assert not user.has_perm("orders.add_order")
+    assert not rights_of(user, now=later).allow("orders.add_order")
 
 
 def test_the_first_question_costs_one_query_and_the_rest_none(
@@ -145,9 +141,12 @@ def test_scopes_narrow_what_roles_give(user: Any, make_role: Any) -> None:
     assert not principal.can("svc_rbac.view_role")
 
 
-def test_about_other_objects_roles_say_nothing_as_model_backend(user: Any, make_role: Any) -> None:
+def test_what_is_allowed_everywhere_is_allowed_for_every_row_and_for_nothing_else(
+    user: Any, stranger: Any, make_role: Any
+) -> None:
     grant(user, make_role("boss", "orders.*"))
 
+    assert user.has_perm("orders.add_order", stranger)
     assert not user.has_perm("orders.add_order", object())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 
-from svc_infra_django.rbac.checks import check_backend, check_declared_roles
+from svc_infra_django.rbac.checks import check_backend, check_declared_roles, check_order
 
 
 def test_a_missing_backend_is_told(settings: Any) -> None:
@@ -43,3 +43,9 @@ def test_bad_sections_are_named_and_break_no_other_check(
 
     assert found
     assert all("['rbac']['roles']" in message.msg for message in found)
+
+
+def test_a_backend_that_comes_too_late_to_deny_is_told(settings: Any) -> None:
+    assert list(check_order(None)) == []
+    settings.AUTHENTICATION_BACKENDS = settings.AUTHENTICATION_BACKENDS[::-1]
+    assert [message.id for message in check_order(None)] == ["svc_rbac.W003"]

@@ -1,3 +1,4 @@
+import django.core.validators
 import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
@@ -9,6 +10,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
+        ("auth", "0012_alter_user_first_name_max_length"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
@@ -26,7 +28,17 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
-                ("name", models.CharField(max_length=100)),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=100,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[^\\x00-\\x1f\\x7f]+\\Z", "A name has no control characters."
+                            )
+                        ],
+                    ),
+                ),
                 ("description", models.CharField(blank=True, max_length=500)),
                 (
                     "source",
@@ -38,6 +50,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "includes",
+                    models.ManyToManyField(blank=True, related_name="included_by", to="svc_rbac.role"),
+                ),
                 (
                     "owner",
                     models.ForeignKey(
@@ -66,6 +82,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                ("object_type", models.CharField(blank=True, max_length=200)),
+                ("object_id", models.CharField(blank=True, max_length=64)),
                 ("expires_at", models.DateTimeField(blank=True, null=True)),
                 ("reason", models.CharField(blank=True, max_length=500)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -81,8 +99,20 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "group",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="auth.group",
+                    ),
+                ),
+                (
                     "user",
                     models.ForeignKey(
+                        blank=True,
+                        null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
@@ -103,6 +133,78 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="RoleChange",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("granted", "granted"),
+                            ("moved", "grant changed"),
+                            ("withdrawn", "withdrawn"),
+                            ("joined", "joined a group"),
+                            ("left", "left a group"),
+                            ("defined", "role made"),
+                            ("changed", "role changed"),
+                            ("removed", "role removed"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                ("user_key", models.CharField(blank=True, db_index=True, max_length=64, verbose_name="user")),
+                ("group", models.CharField(blank=True, max_length=150)),
+                ("role_id", models.UUIDField(blank=True, db_index=True, null=True)),
+                ("role", models.CharField(blank=True, max_length=100)),
+                ("object_type", models.CharField(blank=True, max_length=200)),
+                ("object_id", models.CharField(blank=True, max_length=64)),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("details", models.JSONField(blank=True, default=dict)),
+                ("reason", models.CharField(blank=True, max_length=500)),
+                ("actor_key", models.CharField(blank=True, max_length=64, verbose_name="by")),
+                ("method", models.CharField(blank=True, max_length=32)),
+                ("credential_id", models.CharField(blank=True, max_length=64)),
+                ("request_id", models.CharField(blank=True, max_length=128)),
+                ("created_at", models.DateTimeField(auto_now_add=True, db_index=True)),
+            ],
+            options={
+                "verbose_name": "change",
+                "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant")
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "kind__in",
+                                [
+                                    "granted",
+                                    "moved",
+                                    "withdrawn",
+                                    "joined",
+                                    "left",
+                                    "defined",
+                                    "changed",
+                                    "removed",
+                                ],
+                            )
+                        ),
+                        name="svc_rbac_change_kind",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="RolePermission",
             fields=[
                 (
@@ -115,6 +217,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("pattern", models.CharField(max_length=200, verbose_name="permission")),
+                ("denies", models.BooleanField(default=False)),
                 (
                     "role",
                     models.ForeignKey(
@@ -151,9 +254,55 @@ class Migration(migrations.Migration):
             model_name="assignment",
             index=models.Index(fields=["-created_at", "-id"], name="svc_rbac_grant_newest"),
         ),
+        migrations.AddIndex(
+            model_name="assignment",
+            index=models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_grant_of_tenant"),
+        ),
+        migrations.AddIndex(
+            model_name="assignment",
+            index=models.Index(
+                condition=models.Q(("object_type", ""), _negated=True),
+                fields=["object_type", "object_id"],
+                name="svc_rbac_grant_on_object",
+            ),
+        ),
         migrations.AddConstraint(
             model_name="assignment",
-            constraint=models.UniqueConstraint(fields=("user", "role", "tenant"), name="svc_rbac_grant_once"),
+            constraint=models.UniqueConstraint(
+                fields=("user", "role", "tenant", "object_type", "object_id"), name="svc_rbac_grant_once"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="assignment",
+            constraint=models.UniqueConstraint(
+                fields=("group", "role", "tenant", "object_type", "object_id"),
+                name="svc_rbac_group_grant_once",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("group__isnull", False), ("user", None)),
+                    models.Q(("group", None), ("user__isnull", False)),
+                    _connector="OR",
+                ),
+                name="svc_rbac_grant_has_one_holder",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="assignment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("object_id", ""), ("object_type", "")),
+                    models.Q(
+                        models.Q(("object_type", ""), _negated=True),
+                        models.Q(("object_id", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="svc_rbac_grant_names_an_object",
+            ),
         ),
         migrations.AddConstraint(
             model_name="rolepermission",

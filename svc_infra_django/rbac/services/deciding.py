@@ -2,143 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.contrib import auth
-from django.core.exceptions import PermissionDenied
-from django.utils import timezone
+from django.db.models import Model
 
-from ...principals import Principal
-from ..models import Assignment
+from ...principals import covered
 
-CACHE_NAME = "_svc_rbac_rights"
+ANSWERS_KEPT = 10_000
+
+
+class Scope(NamedTuple):
+    """Where a grant counts, or where a question is asked: everywhere, in a tenant, about an object."""
+
+    tenant: str = ""
+    object_type: str = ""
+    object_id: str = ""
+
+    @property
+    def is_object(self) -> bool:
+        return bool(self.object_type)
+
+    def counts_in(self, asked: Scope) -> bool:
+        """Whether a grant here answers a question there."""
+        return self.tenant in ("", asked.tenant) and (not self.object_type or self[1:] == asked[1:])
+
+    def meets(self, given: Scope) -> bool:
+        """Whether something lies in both: a denial here takes from what is given there."""
+        return ("" in (self.tenant, given.tenant) or self.tenant == given.tenant) and (
+            not (self.object_type and given.object_type) or self[1:] == given[1:]
+        )
+
+    def __str__(self) -> str:
+        about = f"on {self.object_type} {self.object_id}" if self.object_type else ""
+        within = f"in the tenant {self.tenant!r}" if self.tenant else ""
+        return " ".join(filter(None, (about, within))) or "everywhere"
+
+
+EVERYWHERE = Scope()
+
+
+def scope_of(obj: Any) -> Scope | None:
+    """Where a question about `obj` is asked; None where roles have nothing to say of it.
+
+    A model instance is an object, of its `tenant` if it has one that is text. Anything else with such a
+    `tenant` (a Principal) stands for the tenant.
+    """
+    if obj is None:
+        return EVERYWHERE
+    if isinstance(obj, Scope):
+        return obj
+    is_row = isinstance(obj, Model)
+    tenant = getattr(obj, "tenant", "" if is_row else None)
+    if not isinstance(tenant, str):
+        return None
+    if not is_row or obj.pk is None:
+        return Scope(tenant)
+    return Scope(tenant, type_of(type(obj)), str(obj.pk))
+
+
+def type_of(model: type[Model]) -> str:
+    """How grants name a model: `orders.order`. A proxy is its concrete model."""
+    return str((model._meta.concrete_model or model)._meta.label_lower)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One permission or wildcard that a user holds through a role."""
+    """One permission or wildcard that a user holds, or is denied, through a role."""
 
     pattern: str
-    tenant: str
-    expires_at: datetime | None
+    scope: Scope = EVERYWHERE
+    expires_at: datetime | None = None
+    denies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Rights:
     """All that a user's roles permit, compiled for look-ups whose cost does not grow with it."""
 
-    held: tuple[Held, ...]
-    by_tenant: Mapping[str, frozenset[str]]
-    """The patterns that count in each tenant that a grant names; `""` holds those of every tenant."""
+    __slots__ = ("_answers", "good_until", "held")
 
-    good_until: datetime | None
-    """When the first grant ends and the rights must be read again."""
-
-    def patterns(self, tenant: str = "") -> frozenset[str]:
-        """Permissions and wildcards that count in `tenant`."""
-        return self.by_tenant.get(tenant, self.by_tenant[""])
-
-    def allow(self, permission: str, *, tenant: str = "") -> bool:
-        """Whether a pattern covers `permission`, by the rules of `principals.covered`."""
-        patterns = self.patterns(tenant)
-        return (
-            permission in patterns
-            or "*" in patterns
-            or any(wildcard in patterns for wildcard in wildcards_above(permission))
+    def __init__(self, held: Iterable[Held] = ()) -> None:
+        self.held = tuple(held)
+        self.good_until: datetime | None = min(
+            (one.expires_at for one in self.held if one.expires_at is not None), default=None
         )
+        """When the first grant ends and the rights must be read again."""
+
+        self._answers = _Scopes(self.held)
+
+    def allow(self, permission: str, scope: Scope = EVERYWHERE) -> bool:
+        """Whether a pattern covers `permission` there (`principals.covered`) and none denies it."""
+        return self._answers[scope][permission] is True
+
+    def deny(self, permission: str, scope: Scope = EVERYWHERE) -> bool:
+        """Whether a role takes it away, whatever gives it."""
+        return self._answers[scope][permission] is False
+
+    def patterns(self, scope: Scope = EVERYWHERE) -> frozenset[str]:
+        """Permissions and wildcards that count there, before what is denied is taken away."""
+        return self._answers[scope].allowed
 
 
-def compile_rights(held: tuple[Held, ...]) -> Rights:
-    """Sort what is held into one set for each tenant."""
-    everywhere = frozenset(one.pattern for one in held if one.tenant == "")
-    by_tenant = {"": everywhere}
-    for one in held:
-        if one.tenant:
-            by_tenant[one.tenant] = by_tenant.get(one.tenant, everywhere) | {one.pattern}
-    ends = [one.expires_at for one in held if one.expires_at is not None]
-    return Rights(held, by_tenant, min(ends, default=None))
+class _Answers(dict[str, "bool | None"]):
+    """Permission to True (allowed), False (denied) or None (not given); each is worked out once."""
+
+    __slots__ = ("allowed", "denied")
+
+    def __init__(self, allowed: frozenset[str], denied: frozenset[str]) -> None:
+        super().__init__()
+        self.allowed = allowed
+        self.denied = denied
+
+    def __missing__(self, permission: str) -> bool | None:
+        answer: bool | None = None
+        if self.denied and takes_from(self.denied, permission):
+            answer = False
+        elif not self.allowed.isdisjoint(covering(permission)):
+            answer = True
+        if len(self) >= ANSWERS_KEPT:
+            self.clear()  # whoever asks for names that they make up gets no memory for it
+        self[permission] = answer
+        return answer
 
 
-def wildcards_above(permission: str) -> Iterator[str]:
-    """`a.b.c` gives `a.*` and `a.b.*`."""
+class _Scopes(dict[Scope, _Answers]):
+    """The answers of each scope that a grant names; a question about any other one is that of its tenant."""
+
+    __slots__ = ("_held", "_objects", "_tenants")
+
+    def __init__(self, held: Collection[Held]) -> None:
+        super().__init__()
+        self._held = held
+        self._tenants = {one.scope.tenant for one in held}
+        self._objects = {one.scope[1:] for one in held if one.scope.is_object}
+
+    def __missing__(self, asked: Scope) -> _Answers:
+        tenant = asked.tenant if asked.tenant in self._tenants else ""
+        known = Scope(tenant, *asked[1:]) if asked[1:] in self._objects else Scope(tenant)
+        if known in self:
+            return self[known]
+        here = [one for one in self._held if one.scope.counts_in(known)]
+        self[known] = answers = _Answers(
+            frozenset(one.pattern for one in here if not one.denies),
+            frozenset(one.pattern for one in here if one.denies),
+        )
+        return answers
+
+
+def covering(permission: str) -> Iterator[str]:
+    """Every pattern that covers the permission: `a.b.c` is covered by itself, `*`, `a.*` and `a.b.*`."""
+    yield permission
+    yield "*"
     dot = permission.find(".")
     while dot >= 0:
         yield f"{permission[:dot]}.*"
         dot = permission.find(".", dot + 1)
 
 
-NOTHING = compile_rights(())
-
-
-def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
-    """The user's rights, kept on the user object as Django keeps its own, until the first grant ends.
-
-    Nobody who is anonymous or disabled has any.
-    """
-    if not user.is_active or user.is_anonymous or user.pk is None:
-        return NOTHING
-    rights: Rights | None = getattr(user, CACHE_NAME, None)
-    if rights is not None and (rights.good_until is None or rights.good_until > (now or timezone.now())):
-        return rights
-    rows = (
-        Assignment.objects.live(now=now or timezone.now())
-        .filter(user_id=user.pk, role__permissions__isnull=False)
-        .order_by()
-        .values_list("role__permissions__pattern", "tenant", "expires_at")
-    )
-    rights = compile_rights(tuple(Held(*row) for row in rows))
-    setattr(user, CACHE_NAME, rights)
-    return rights
-
-
-def forget(user: Any) -> None:
-    """Read the rights of this user object again when they are next asked for."""
-    if hasattr(user, CACHE_NAME):
-        delattr(user, CACHE_NAME)
-
-
-def tenant_of(obj: Any) -> str | None:
-    """The tenant that a question about `obj` is asked in; None where roles have nothing to say of it."""
-    if obj is None:
-        return ""
-    tenant = getattr(obj, "tenant", None)
-    return tenant if isinstance(tenant, str) else None
-
-
-def holds_until(actor: Any, pattern: str, *, tenant: str, until: datetime | None) -> bool:
-    """Whether the actor (a user or Principal) holds `pattern` in `tenant` at least until then.
-
-    `until` None is for ever. What a backend other than roles allows has no end.
-    """
-    user = actor.user if isinstance(actor, Principal) else actor
-    if isinstance(actor, Principal) and not (actor.can(pattern) and tenant == actor.tenant):
-        return False
-    if user.is_active and user.is_superuser:
+def takes_from(denied: Collection[str], pattern: str) -> bool:
+    """Whether one of `denied` covers `pattern` or, if that is a wildcard, anything below it."""
+    if not set(denied).isdisjoint(covering(pattern)):
         return True
-    lasting = tuple(
-        one
-        for one in rights_of(user).held
-        if one.expires_at is None or (until is not None and one.expires_at >= until)
-    )
-    return compile_rights(lasting).allow(pattern, tenant=tenant) or bool(allowed_elsewhere(user, pattern))
+    return pattern.endswith("*") and any(covered(each, [pattern]) for each in denied)
 
 
-def allowed_elsewhere(user: Any, permission: str) -> str:
-    """The dotted path of the first other backend that allows it, or an empty string.
-
-    As in Django, a backend that raises PermissionDenied ends the search.
-    """
-    if not user.is_active:
-        return ""
-    for backend in auth.get_backends():
-        if getattr(backend, "answers_from_roles", False) or not hasattr(backend, "has_perm"):
-            continue
-        try:
-            if backend.has_perm(user, permission):
-                return f"{type(backend).__module__}.{type(backend).__qualname__}"
-        except PermissionDenied:
-            return ""
-    return ""
+NOTHING = Rights()

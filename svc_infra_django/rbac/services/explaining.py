@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,8 +11,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ...principals import Principal, covered
-from ..models import Assignment, RolePermission
-from .deciding import allowed_elsewhere, wildcards_above
+from ..models import Assignment, Role, RolePermission
+from .checking import allowed_elsewhere, roles_answer, with_included
+from .deciding import EVERYWHERE, Scope, covering, scope_of
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -22,7 +23,7 @@ class Link:
     """One step of the way from a user to a permission."""
 
     kind: str
-    """`user`, `superuser`, `group`, `backend`, `role`, `pattern` or `permission`."""
+    """`user`, `superuser`, `group`, `backend`, `role`, `granted`, `pattern`, `denied` or `permission`."""
 
     name: str
     """Blank where whoever asked may not know it."""
@@ -45,93 +46,159 @@ class Explanation:
         return f"denied: {self.missing}"
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From one grant, through the roles that lead on from it, to a pattern that covers the permission."""
+
+    grant: Assignment
+    roles: tuple[str, ...]
+    pattern: str
+    denies: bool
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.grant.tenant, self.grant.object_type, self.grant.object_id)
+
+    def speaks_of(self, permission: str) -> bool:
+        """Whether the pattern covers it, or denies something below it."""
+        is_below = self.denies and permission.endswith("*") and covered(self.pattern, [permission])
+        return is_below or covered(permission, [self.pattern])
+
+    def links(self, *, is_own: bool, names_roles: bool) -> tuple[Link, ...]:
+        group, (first, *others) = self.grant.group, self.roles
+        place = "" if self.scope == EVERYWHERE else str(self.scope)
+        return (
+            *([Link("group", group.name if is_own or names_roles else "")] if group else []),
+            Link("role", first if is_own or names_roles else ""),
+            *([Link("granted", place)] if place else []),
+            *(Link("role", name if names_roles else "") for name in others),
+            Link("denied" if self.denies else "pattern", self.pattern),
+        )
+
+
 def explain(
     user: Any,
     permission: str,
     *,
+    obj: Any = None,
     tenant: str = "",
     scopes: Collection[str] | None = None,
     asked_by: Principal | None = None,
     now: datetime | None = None,
 ) -> Explanation:
-    """Say why `user` may do `permission` in `tenant`, reading the rows anew and compiling nothing.
+    """Say why `user` may do it in `tenant`, or to `obj`, reading the rows anew and compiling nothing.
 
-    It looks as `Principal.can` does: the scopes of the credential if there are any, superuser, Django's
-    own permissions and other backends, then roles. `asked_by` is told no more than they may know: names of
-    roles and groups that are not theirs only with `svc_rbac.view_role`, and of somebody else no grant in
-    another tenant. Without it, all is told.
+    It looks as `Principal.can` does: the scopes of the credential if there are any, superuser, what roles
+    deny, Django's own permissions and other backends, then what roles give. `asked_by` is told no more than
+    they may know: names of roles and groups that are not theirs only with `svc_rbac.view_role`, and of
+    somebody else no grant in another tenant. Without it, all is told.
     """
     now = now or timezone.now()
     is_own = asked_by is not None and asked_by.user.pk == user.pk
     names_roles = asked_by is None or asked_by.can("svc_rbac.view_role")
     start, goal = Link("user", str(user)), Link("permission", permission)
+    asked = scope_of(obj) if obj is not None else Scope(tenant)
+
+    def no(missing: str, *links: Link) -> Explanation:
+        return Explanation(False, (start, *links), missing)
+
+    def yes(*links: Link) -> Explanation:
+        return Explanation(True, (start, *links, goal))
+
     if scopes is not None and not covered(permission, scopes):
-        return Explanation(False, (start,), "No scope of this credential covers it.")
+        return no("No scope of this credential covers it.")
     if not user.is_active:
-        return Explanation(False, (start,), "The user is disabled.")
+        return no("The user is disabled.")
+    if asked is not None and tenant and asked.tenant not in ("", tenant):
+        return no("It belongs to another tenant.")
     if user.is_superuser:
-        return Explanation(True, (start, Link("superuser", "yes"), goal))
+        return yes(Link("superuser", "yes"))
+
+    asked = asked or EVERYWHERE
+    ways = list(_ways(user, permission)) if roles_answer() else []
+    if asked_by is not None and not is_own:
+        ways = [way for way in ways if way.grant.tenant in ("", tenant)]
+    live = [way for way in ways if way.grant.expires_at is None or way.grant.expires_at > now]
+    denial, gift = judged(live, asked, Scope(tenant))
+    if denial is not None:
+        name = repr(denial.roles[0]) if is_own or names_roles else "of theirs"
+        return no(f"The role {name} denies it.", *denial.links(is_own=is_own, names_roles=names_roles))
     # A fresh copy, so that permissions cached on the caller's object do not speak for the rows.
     backend = allowed_elsewhere(user._meta.model._default_manager.get(pk=user.pk), permission)
     if backend:
-        return _allowed((start, *_django_links(user, permission, backend), goal), names_roles or is_own)
+        return yes(*_django_links(user, permission, backend, is_named=is_own or names_roles))
+    if gift is not None:
+        return yes(*gift.links(is_own=is_own, names_roles=names_roles))
+    if not roles_answer():
+        return no("Roles are not asked: RoleBackend is not in AUTHENTICATION_BACKENDS.")
+    hindrances = [_hindrance(way, now) for way in ways if not way.denies and (is_own or names_roles)]
+    return no(" ".join(dict.fromkeys(hindrances)) or _nothing_granted(permission, tenant, names_roles))
 
-    rows = Assignment.objects.filter(user_id=user.pk, role__permissions__pattern__in=_covering(permission))
-    if asked_by is not None and not is_own:
-        rows = rows.filter(tenant__in={"", tenant})
+
+def judged(ways: Sequence[Way], asked: Scope, home: Scope) -> tuple[Way | None, Way | None]:
+    """The first way that denies and the first that gives, where it is asked; denials count at home too."""
+    here = [way for way in ways if way.scope.counts_in(asked)]
+    denials = (way for way in ways if way.denies and (way in here or way.scope.counts_in(home)))
+    return next(denials, None), next((way for way in here if not way.denies), None)
+
+
+def _ways(user: Any, permission: str) -> Iterator[Way]:
+    """Every way from the user's grants to a pattern that covers the permission, shorter ways first."""
+    theirs = Q(user_id=user.pk)
+    if hasattr(user, "groups"):
+        theirs |= Q(group__in=user.groups.all())
     grants = list(
-        rows.order_by("created_at", "id").values_list(
-            "role__name", "role__tenant", "tenant", "expires_at", "role__permissions__pattern"
-        )
+        Assignment.objects.filter(theirs).select_related("role", "group").order_by("created_at", "id")
     )
-    hindrances = []
-    for role, role_tenant, in_tenant, expires_at, pattern in grants:
-        if role_tenant not in ("", in_tenant):
-            hindrances.append(f"The role {role!r} belongs to another tenant than its grant.")
-        elif in_tenant not in ("", tenant):
-            hindrances.append(f"The role {role!r} is granted in the tenant {in_tenant!r} only.")
-        elif expires_at is not None and expires_at <= now:
-            hindrances.append(f"The grant of the role {role!r} ended at {expires_at.isoformat()}.")
-        else:
-            path = (start, Link("role", role), Link("pattern", pattern), goal)
-            return _allowed(path, names_roles or is_own)
-    if not (names_roles or is_own):
-        hindrances.clear()
-    names = _roles_with(permission, tenant) if names_roles else ""
-    return Explanation(False, (start,), " ".join(hindrances) or _nothing_granted(names))
+    reached = with_included(grant.role_id for grant in grants)
+    roles = Role.objects.in_bulk(reached)
+    below: dict[Any, list[Any]] = {}
+    for link in Role.includes.through.objects.filter(from_role_id__in=reached).order_by("id"):
+        below.setdefault(link.from_role_id, []).append(link.to_role_id)
+    said: dict[Any, list[tuple[str, bool]]] = {}
+    for each in RolePermission.objects.filter(role_id__in=reached).order_by("pattern"):
+        said.setdefault(each.role_id, []).append((each.pattern, each.denies))
+    for grant in grants:
+        seen = {grant.role_id}
+        waiting: list[tuple[Any, tuple[str, ...]]] = [(grant.role_id, (roles[grant.role_id].name,))]
+        for key, names in waiting:
+            if roles[key].tenant not in ("", grant.tenant):
+                continue
+            found = (Way(grant, names, pattern, denies) for pattern, denies in said.get(key, ()))
+            yield from (way for way in found if way.speaks_of(permission))
+            for other in below.get(key, ()):
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append((other, (*names, roles[other].name)))
 
 
-def _allowed(path: tuple[Link, ...], is_named: bool) -> Explanation:
-    hidden = () if is_named else ("role", "group")
-    return Explanation(True, tuple(Link(link.kind, "") if link.kind in hidden else link for link in path))
+def _hindrance(way: Way, now: datetime) -> str:
+    expires_at = way.grant.expires_at
+    if expires_at is not None and expires_at <= now:
+        return f"The grant of the role {way.roles[0]!r} ended at {expires_at.isoformat()}."
+    return f"The role {way.roles[0]!r} is granted {way.scope} only."
 
 
-def _covering(permission: str) -> list[str]:
-    """Every pattern that covers the permission."""
-    return [permission, "*", *wildcards_above(permission)]
-
-
-def _django_links(user: Any, permission: str, backend: str) -> tuple[Link, ...]:
+def _django_links(user: Any, permission: str, backend: str, *, is_named: bool) -> tuple[Link, ...]:
     app_label, _, codename = permission.partition(".")
     if backend == MODEL_BACKEND:
         wanted = Q(permissions__codename=codename, permissions__content_type__app_label=app_label)
         group = user.groups.filter(wanted).order_by("name").first()
-        if group is not None:
-            return (Link("group", group.name),)
-        return ()
+        return () if group is None else (Link("group", group.name if is_named else ""),)
     return (Link("backend", backend),)
 
 
-def _roles_with(permission: str, tenant: str) -> str:
+def _nothing_granted(permission: str, tenant: str, names_roles: bool) -> str:
+    missing = "No role of theirs has it, and Django's own permissions do not give it to them either."
+    if not names_roles:
+        return missing
     roles = (
-        RolePermission.objects.filter(pattern__in=_covering(permission), role__tenant__in={"", tenant})
+        RolePermission.objects.filter(
+            pattern__in=list(covering(permission)), denies=False, role__tenant__in={"", tenant}
+        )
         .order_by("role__name")
         .values_list("role__name", flat=True)
         .distinct()[:5]
     )
-    return ", ".join(repr(name) for name in roles)
-
-
-def _nothing_granted(names: str) -> str:
-    missing = "No role of theirs has it, and Django's own permissions do not give it to them either."
+    names = ", ".join(repr(name) for name in roles)
     return f"{missing} Roles that have it: {names}." if names else missing

@@ -9,7 +9,6 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.db.models import ProtectedError
 from django.utils import timezone
 
 from svc_infra_django.errors import ValidationError
@@ -21,15 +20,13 @@ from svc_infra_django.rbac.errors import (
     NotForDelegates,
     NotGranted,
     RoleDeclared,
-    RoleExists,
-    RoleInUse,
     RoleOfAnotherTenant,
     RoleRetired,
     RoleUnknown,
 )
 from svc_infra_django.rbac.events import ROLE_GRANTED, ROLE_WITHDRAWN
 from svc_infra_django.rbac.models import Assignment, Role
-from svc_infra_django.rbac.services.granting import define_role, remove_role
+from svc_infra_django.rbac.services.defining import define_role, remove_role
 
 NOW = timezone.now()
 DAY = timedelta(days=1)
@@ -180,24 +177,6 @@ def test_a_key_changes_no_roles_whatever_its_owner_may(user: Any, make_user: Any
     ):
         with pytest.raises(NotForDelegates):
             change()
-
-
-def test_defining_and_removing_roles(user: Any) -> None:
-    role = define_role("clerk", ["a.b", "a.b", "c.*"])
-    assert patterns("clerk") == ["a.b", "c.*"]
-    with pytest.raises(RoleExists):
-        define_role("clerk", [])
-    with pytest.raises(ValidationError) as refused:
-        define_role("other", ["a.b", "nonsense"])
-    assert [problem.pointer for problem in refused.value.errors] == ["/body/permissions/1"]
-    grant(user, role)
-    with pytest.raises(RoleInUse):
-        remove_role(role)
-    with pytest.raises(ProtectedError):
-        role.delete()
-    withdraw(user, role)
-    remove_role(role)
-    assert not Role.objects.exists()
 
 
 def test_declared_roles_become_what_the_settings_say(user: Any, svc_settings: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from ....errors import SvcInfraError
-from ...services.granting import sync_declared_roles
+from ...services.defining import sync_declared_roles
 
 
 class Command(BaseCommand):
