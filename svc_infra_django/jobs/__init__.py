@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from .._exports import lazy
 
 if TYPE_CHECKING:
+    from .decorators import Limit as Limit
+    from .decorators import Rate as Rate
     from .decorators import TaskContext as TaskContext
     from .decorators import Unique as Unique
     from .decorators import periodic as periodic
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
+        "Limit": ".decorators",
+        "Rate": ".decorators",
         "TaskContext": ".decorators",
         "Unique": ".decorators",
         "WorkerService": ".worker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -30,10 +31,14 @@ CatchUp: TypeAlias = Literal["skip", "once", "all"]
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
+KEY_LENGTH = 200
 PROGRESS_NOTE_LENGTH = 200
 ONCE_KEY_LENGTH = 200
 MOST_CAUGHT_UP = 1000
 """The missed times that one schedule may make up for at once: their jobs are one transaction."""
+
+RATE = re.compile(r"([0-9]{1,6})/([0-9]{0,4})([smhd])")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 registry: dict[str, JobTask] = {}
 """Every function decorated with `@task`, by its dotted path."""
@@ -47,11 +52,51 @@ class Unique:
     """At most one such job at a time: enqueueing another one gives back the first.
 
     `by` names the arguments that make two jobs the same, all of them when empty. The claim on the key
-    ends when the job is `started` or when it is `finished`.
+    ends when the job is `started` or when it is `finished`, or, whatever becomes of the job, after a `window`
+    of seconds from its enqueueing.
+
+    With `replace`, the one that waits takes over the arguments, the time and the priority of the later one;
+    a job that runs is left alone.
     """
 
     by: tuple[str, ...] = ()
     until: Literal["started", "finished"] = "finished"
+    window: timedelta | float | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `n` jobs under way at once that have the same values of the arguments in `by`.
+
+    The key is the task's own unless tasks share one by the name in `key`.
+    """
+
+    n: int
+    by: tuple[str, ...] = ()
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most so many starts in a time, evenly spread: `Rate("100/m")`, `Rate("5/10s", by=("customer",))`.
+
+    No span of that time, whenever it begins, sees more starts than that. With `burst`, so many of them may
+    start together. `by` and `key` are those of `Limit`. Units are s, m, h and d.
+    """
+
+    limit: str
+    by: tuple[str, ...] = ()
+    key: str = ""
+    burst: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """Seconds between two starts. Raises BadTask for what is no rate."""
+        match = RATE.fullmatch(self.limit)
+        if match is None or not int(match[1]):
+            raise BadTask(f"{self.limit!r} is no rate: write 100/m or 5/10s.")
+        return int(match[2] or 1) * UNITS[match[3]] / int(match[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +128,12 @@ class JobTask(AnyTask):
     unique: Unique | None = None
     """Refuse a second job of the same arguments while one is waiting."""
 
+    concurrency: Limit | None = None
+    """How many such jobs may be under way at once, in all workers together."""
+
+    rate: Rate | None = None
+    """How often such a job may start, in all workers together."""
+
     atomic: bool = False
     """Run the body and its acknowledgement in one transaction: its database effects happen exactly once."""
 
@@ -102,7 +153,26 @@ class JobTask(AnyTask):
             raise BadTask(f"{path_of(self.func)}: timeout must be more than 0 seconds.")
         if self.atomic and iscoroutinefunction(self.func):
             raise BadTask(f"{path_of(self.func)}: an atomic task must be a plain function, not `async def`.")
+        self._check_limits()
         super().__post_init__()
+
+    def _check_limits(self) -> None:
+        unique, rate = self.unique, self.rate
+        if self.concurrency and not 1 <= self.concurrency.n <= 32_767:
+            raise BadTask(f"{path_of(self.func)}: a concurrency limit is between 1 and 32767.")
+        if rate and not (1 <= rate.burst <= 32_767 and 0 < rate.seconds <= 86_400):
+            raise BadTask(f"{path_of(self.func)}: a rate is once a day at least, its burst up to 32767.")
+        if rate and unique and unique.until == "started" and unique.window is None:
+            raise BadTask(f"{path_of(self.func)}: with a rate, a job cannot be unique until it is started.")
+        if unique and unique.window is not None and not 0 < seconds_of(unique.window) <= 10 * 366 * 86_400:
+            raise BadTask(f"{path_of(self.func)}: a window is more than 0 seconds, up to ten years.")
+        known = signature(self.func).parameters
+        for rule in (unique, self.concurrency, rate):
+            for name in rule.by if rule else ():
+                if name not in known:
+                    raise BadTask(
+                        f"{path_of(self.func)} has no argument {name!r} to be unique or limited by."
+                    )
 
     def using(self, **changes: Any) -> JobTask:
         """A copy with another `priority`, `queue_name`, `run_after`, `backend`, `owner` or `tenant`."""
@@ -219,6 +289,8 @@ def task(
     discard_on: tuple[type[BaseException], ...] | type[BaseException] = ...,
     timeout: float | timedelta | None = ...,
     unique: Unique | bool | None = ...,
+    concurrency: Limit | int | None = ...,
+    rate: Rate | str | None = ...,
     atomic: bool = ...,
 ) -> Callable[[FunctionT], JobTask]: ...
 
@@ -238,12 +310,15 @@ def task(
     discard_on: tuple[type[BaseException], ...] | type[BaseException] = (),
     timeout: float | timedelta | None = None,
     unique: Unique | bool | None = None,
+    concurrency: Limit | int | None = None,
+    rate: Rate | str | None = None,
     atomic: bool = False,
 ) -> JobTask | Callable[[FunctionT], JobTask]:
     """Make a module-level function, sync or async, a job that `.enqueue()` puts into the queue.
 
     See JobTask for each option; `timeout` is in seconds, `queue_name` is Django's name of `queue`, and
-    `unique=True` means `Unique()`. Raises InvalidTask if the function or an option cannot work.
+    `unique=True` means `Unique()`, `concurrency=2` `Limit(2)` and `rate="100/m"` `Rate("100/m")`. Raises
+    InvalidTask if the function or an option cannot work.
     """
 
     def decorate(function: FunctionT) -> JobTask:
@@ -259,6 +334,8 @@ def task(
             discard_on=(discard_on,) if isinstance(discard_on, type) else tuple(discard_on),
             timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
             unique=Unique() if unique is True else unique or None,
+            concurrency=Limit(concurrency) if isinstance(concurrency, int) else concurrency,
+            rate=Rate(rate) if isinstance(rate, str) else rate,
             atomic=atomic,
         )
         registry[made.module_path] = made
@@ -295,7 +372,7 @@ def periodic(
         raise BadTask(
             f"@periodic takes catch_up= of {get_args(CatchUp)} and max_catch_up= up to {MOST_CAUGHT_UP}."
         )
-    interval = None if every is None else interval_of(_seconds(every))
+    interval = None if every is None else interval_of(seconds_of(every))
     timezone_named(tz)
     if cron:
         next_cron(cron, zone=tz, after=datetime.now().astimezone())
@@ -317,7 +394,7 @@ def periodic(
             every=interval,
             enabled=enabled,
             catch_up=catch_up,
-            window=None if window is None else interval_of(_seconds(window)),
+            window=None if window is None else interval_of(seconds_of(window)),
             max_catch_up=max_catch_up,
         )
         return made
@@ -325,7 +402,8 @@ def periodic(
     return declare
 
 
-def _seconds(span: timedelta | float) -> float:
+def seconds_of(span: timedelta | float) -> float:
+    """A span of time, however it is written, in seconds."""
     return span.total_seconds() if isinstance(span, timedelta) else span
 
 

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from ..observability.redaction import redacted
 from ..rows import TENANT_LENGTH, id_field
 from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
-from .decorators import ONCE_KEY_LENGTH, parameter_names
+from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names
 from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
@@ -34,6 +34,7 @@ class Job(models.Model):
     class UniqueUntil(models.IntegerChoices):
         STARTED = 1, "started"
         FINISHED = 2, "finished"
+        WINDOW = 3, "the end of a time"
 
     FINAL: ClassVar = (State.SUCCEEDED, State.FAILED, State.CANCELLED)
     WAITING: ClassVar = (State.READY, State.SCHEDULED, State.BLOCKED)
@@ -65,6 +66,12 @@ class Job(models.Model):
     worker_id = models.UUIDField(null=True)
     unique_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - NULL is what lets go of the key
     unique_until = models.SmallIntegerField(choices=UniqueUntil.choices, null=True)
+    unique_expires_at = models.DateTimeField(null=True)
+    concurrency_key = models.CharField(max_length=KEY_LENGTH, null=True)  # noqa: DJ001 - NULL: no limit
+    concurrency_limit = models.PositiveSmallIntegerField(null=True)
+    rate_key = models.CharField(max_length=KEY_LENGTH, null=True)  # noqa: DJ001 - NULL: no limit
+    rate_seconds = models.FloatField(null=True, help_text="Seconds between two starts.")
+    rate_burst = models.PositiveSmallIntegerField(null=True)
     result = models.JSONField(null=True)
     progress = models.JSONField(null=True, help_text='{"n": 3, "total": 10, "note": "..."}')
     error = models.CharField(max_length=255, blank=True, default="", help_text="Path of the last exception.")
@@ -89,6 +96,14 @@ class Job(models.Model):
             models.CheckConstraint(
                 condition=~Q(state=5) | Q(run_at__isnull=False), name="svc_jobs_job_scheduled_has_time"
             ),
+            models.CheckConstraint(
+                condition=~Q(state=6) | Q(concurrency_key__isnull=False, concurrency_limit__gte=1),
+                name="svc_jobs_job_blocked_has_limit",
+            ),
+            models.CheckConstraint(
+                condition=Q(rate_key__isnull=True) | Q(rate_seconds__gt=0, rate_burst__gte=1),
+                name="svc_jobs_job_rate",
+            ),
             models.UniqueConstraint(
                 fields=["unique_key"], condition=Q(unique_key__isnull=False), name="svc_jobs_job_unique_key"
             ),
@@ -99,6 +114,24 @@ class Job(models.Model):
                 "queue", models.F("priority").desc(), "id", condition=Q(state=0), name="svc_jobs_job_ready"
             ),
             models.Index("run_at", condition=Q(state=5), name="svc_jobs_job_scheduled"),
+            models.Index(
+                "concurrency_key",
+                models.F("priority").desc(),
+                "id",
+                condition=Q(state=6),
+                name="svc_jobs_job_blocked",
+            ),
+            models.Index(
+                "concurrency_key",
+                condition=Q(state__in=(0, 1), concurrency_key__isnull=False),
+                name="svc_jobs_job_holding",
+            ),
+            models.Index(
+                "rate_key",
+                "run_at",
+                condition=Q(state=5, rate_key__isnull=False),
+                name="svc_jobs_job_in_line",
+            ),
             models.Index("worker_id", condition=Q(state=1), name="svc_jobs_job_running"),
             models.Index("id", condition=Q(state=3), name="svc_jobs_job_failed"),
             models.Index("owner", condition=Q(owner__isnull=False), name="svc_jobs_job_owner"),
@@ -159,6 +192,17 @@ class JobAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.attempt} of {self.job_id}: {self.outcome}"
+
+
+class Pace(models.Model):
+    """When the next job of a rate's key may start. One row for a key, locked by whoever starts one."""
+
+    key = models.CharField(max_length=KEY_LENGTH, primary_key=True)
+    free_at = models.DateTimeField(help_text="When the whole burst is free again.")
+    line_at = models.DateTimeField(help_text="The end of the line of those that have to wait.")
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class Effect(models.Model):

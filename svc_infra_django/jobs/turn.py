@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import Error as DatabaseFailure
-from django.db import connections, router, transaction
+from django.db import connections
 from django.db.models import Exists, F, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -26,7 +26,11 @@ from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from .compat import path_of
 from .conf import settings
+from .database import database as database
+from .database import database_now as database_now
+from .database import immediate as immediate
 from .errors import JobCrashed
+from .limits import admit, promote
 from .models import Effect, Job, JobAttempt, Queue, Worker
 
 logger = get_logger("svc_infra_django.jobs")
@@ -61,42 +65,6 @@ class Outcome:
     """The job wrote its own end already, inside its transaction."""
 
     ended_at: datetime = field(default_factory=timezone.now)
-
-
-def database() -> str:
-    """The alias of the database that holds the jobs."""
-    return router.db_for_write(Job)
-
-
-@contextmanager
-def immediate(alias: str) -> Iterator[None]:
-    """A transaction that has the right to write from its first statement on.
-
-    SQLite gives that only when it is asked for; asked later, it refuses with `database is locked`.
-    """
-    connection: Any = connections[alias]
-    if connection.vendor == "sqlite" and not connection.in_atomic_block:
-        connection.ensure_connection()
-        usual, connection.transaction_mode = connection.transaction_mode, "IMMEDIATE"
-        try:
-            with transaction.atomic(using=alias):
-                yield
-        finally:
-            connection.transaction_mode = usual
-    else:
-        with transaction.atomic(using=alias):
-            yield
-
-
-def database_now() -> datetime:
-    """The time by the clock that all workers share."""
-    connection = connections[database()]
-    if connection.vendor != "postgresql":
-        return timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        moment: datetime = cursor.fetchone()[0]
-        return moment
 
 
 def commits() -> int:
@@ -159,12 +127,22 @@ def take_turn(
     queues: Sequence[str],
     room: int,
     excluding: Sequence[str] = (),
+    now: datetime | None = None,
 ) -> list[Job]:
     """Write `outcomes` and claim up to `room` jobs of `queues`, in this order, for `worker`.
 
-    Jobs of paused queues, and of the tasks in `excluding`, are left. One transaction: either all of it
-    happens or nothing. Writing the same outcomes again is harmless.
+    Jobs of paused queues, of the tasks in `excluding`, and those whose rate does not let them start `now`
+    are left. One transaction: either all of it happens or nothing. Writing the same outcomes again is
+    harmless.
     """
+    claimed = _turn(outcomes, worker=worker, queues=queues, room=room, excluding=excluding)
+    promote(outcome.job.concurrency_key for outcome in outcomes if outcome.job.concurrency_key)
+    return admit(claimed, now=now)
+
+
+def _turn(
+    outcomes: Sequence[Outcome], *, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
+) -> list[Job]:
     alias = database()
     wins = [
         outcome for outcome in outcomes if outcome.state == Job.State.SUCCEEDED and not outcome.is_settled
@@ -315,12 +293,20 @@ def _as_json(result: Any) -> str | None:
     return None if result is None else json.dumps(result)
 
 
+NOT_CLAIMED = {
+    "result",
+    "progress",
+    "error",
+    "traceback",
+    "unique_expires_at",
+    "concurrency_limit",
+    "rate_seconds",
+    "rate_burst",
+}
 CLAIMED: tuple[str, ...] = tuple(
-    str(field.column)
-    for field in Job._meta.concrete_fields
-    if field.name not in ("result", "error", "traceback")
+    str(field.column) for field in Job._meta.concrete_fields if field.name not in NOT_CLAIMED
 )
-"""What a worker has to know of a job: all but how it ended."""
+"""What a worker has to know of a job: all but how it ended and what its limits are."""
 _CLAIMED_NAMES = [field.attname for field in Job._meta.concrete_fields if field.column in CLAIMED]
 _JSON_PLACES = [CLAIMED.index("args"), CLAIMED.index("headers")]
 
@@ -451,19 +437,25 @@ def _names(connection: Any) -> dict[str, str]:
 
 
 def stage(*, now: datetime | None = None) -> int:
-    """Make scheduled jobs ready that are due at `now` (by default now, by the database's clock)."""
+    """Make scheduled jobs ready that are due at `now` (by default now, by the database's clock).
+
+    Those with a concurrency limit have to wait for a place.
+    """
     alias = database()
     moment = Now() if now is None else now
     with immediate(alias):
         due = Job.objects.using(alias).due(now=moment).order_by("run_at").select_for_update(skip_locked=True)
-        ids = list(due.values_list("pk", flat=True)[:STAGED_AT_ONCE])
-        if not ids:
-            return 0
-        return (
-            Job.objects.using(alias)
-            .filter(pk__in=ids, state=Job.State.SCHEDULED)
-            .update(state=Job.State.READY)
-        )
+        found = dict(due.values_list("pk", "concurrency_key")[:STAGED_AT_ONCE])
+        staged = 0
+        for state, ids in (
+            (Job.State.READY, [pk for pk, key in found.items() if key is None]),
+            (Job.State.BLOCKED, [pk for pk, key in found.items() if key is not None]),
+        ):
+            if ids:
+                scheduled = Job.objects.using(alias).filter(pk__in=ids, state=Job.State.SCHEDULED)
+                staged += scheduled.update(state=state)
+    promote(key for key in found.values() if key is not None)
+    return staged
 
 
 def next_due_in() -> float | None:
@@ -582,6 +574,8 @@ def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
         until = now - timedelta(hours=hours)
         # Along the key, which is ordered by time and so ends where the young jobs begin: no index is kept.
         old = jobs.filter(state=state, finished_at__lt=until, pk__lt=uuid7_at(until)).order_by("pk")
+        # One that still keeps others out of its window is what they are refused by.
+        old = old.exclude(unique_key__isnull=False, unique_expires_at__gt=now)
         while limit is None or deleted < limit:
             size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
             ids = list(old.values_list("pk", flat=True)[:size])

@@ -36,6 +36,7 @@ from .compat import AnyTask
 from .conf import settings
 from .decorators import discover, queue_names, task_at
 from .errors import UnknownTask
+from .limits import sweep
 from .models import Job, Queue, Worker
 from .runner import arun, broken, run
 from .scheduler import fire_due, keep_schedules, sync_schedules
@@ -87,8 +88,12 @@ def drain(now: datetime | None = None) -> int:
             while turn.stage(now=moment):
                 pass
             queues = turn.ready_queues()
-            jobs = turn.take_turn(outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown))
+            jobs = turn.take_turn(
+                outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown), now=now
+            )
             if not jobs and not outcomes:
+                if sweep():
+                    continue
                 return ran
             outcomes = []
             for job in jobs:
@@ -544,6 +549,8 @@ class JobWorker:
                 lease = timedelta(seconds=settings.lease_seconds)
                 rescued = turn.rescue(lease=lease, max_crashes=settings.max_crashes)
                 if rescued:
+                    self._wake.set()
+                if sweep():
                     self._wake.set()
                 if rescued < turn.RESCUED_AT_ONCE:
                     next_at["rescue"] = now + settings.rescue_seconds

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 
-from svc_infra_django.jobs import TaskContext, Unique, exponential, periodic, task
+from svc_infra_django.jobs import Limit, Rate, TaskContext, Unique, exponential, periodic, task
 from svc_infra_django.observability.context import bound, current
 
 
@@ -191,6 +191,41 @@ def only_once(key: str) -> None: ...
 
 @task(unique=Unique(by=("key",), until="started"))
 def once_waiting(key: str, note: str = "") -> None: ...
+
+
+@task(unique=Unique(by=("key",), window=3600))
+def once_an_hour(key: str) -> None: ...
+
+
+@task(unique=Unique(by=("key",), replace=True), takes_context=True)
+def latest(context: TaskContext, key: str, path: str, word: str) -> None:
+    note(path, word)
+
+
+@task(concurrency=Limit(2, by=("tenant",)), max_attempts=2, backoff=lambda attempt: 60.0)
+def two_a_tenant(tenant: str, path: str = "", seconds: float = 0.0, fail: bool = False) -> None:
+    if path:
+        note(path, f"start {time.time()}")
+        time.sleep(seconds)
+        note(path, f"end {time.time()}")
+    if fail:
+        raise Shaky
+
+
+@task(rate="60/m")
+def once_a_second(number: int = 0) -> None: ...
+
+
+@task(rate="10/m")
+def ten_a_minute() -> None: ...
+
+
+@task(rate=Rate("60/m", key="shared", burst=3))
+def three_at_first() -> None: ...
+
+
+@task(concurrency=1, rate=Rate("60/m", by=("customer",)))
+def both_limits(customer: str) -> None: ...
 
 
 @task(queue="mail")

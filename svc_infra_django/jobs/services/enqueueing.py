@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from datetime import timedelta
 from functools import lru_cache, partial
 from hashlib import sha256
 from inspect import signature
 from json import dumps
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -20,8 +21,9 @@ from ...observability.context import carried
 from ...observability.metrics import metrics
 from ..compat import DEFAULT_TASK_QUEUE_NAME, AnyTask, task_backends
 from ..conf import settings
-from ..decorators import JobTask, Unique, queue_names
-from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue
+from ..decorators import KEY_LENGTH, JobTask, Limit, Rate, Unique, queue_names, seconds_of, task_at
+from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue, UnknownTask
+from ..limits import promote
 from ..models import Job
 from ..payloads import plain
 from ..turn import database, wake
@@ -32,18 +34,36 @@ AT_ONCE = 1000
 _signature = lru_cache(maxsize=1024)(signature)
 
 
+class Row(NamedTuple):
+    """What differs between the jobs of one task."""
+
+    id: UUID
+    args: dict[str, Any]
+    unique_key: str | None
+    concurrency_key: str | None
+    rate_key: str | None
+
+    def as_job(self, pattern: Job) -> Job:
+        job = copy(pattern)
+        for name, value in self._asdict().items():
+            setattr(job, name, value)
+        return job
+
+
 def enqueue(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
     """Write one job. Of a unique task that waits already, the waiting job is returned.
 
     Raises BadArguments, ArgumentsTooLarge or UnknownQueue.
     """
     _check_queue(task)
-    job = _new_job(task, args, kwargs)
-    if job.unique_key is None:
+    row = _row(task, args, kwargs)
+    job = row.as_job(_pattern(task))
+    unique: Unique | None = getattr(task, "unique", None)
+    if unique is None:
         job.save(force_insert=True, using=database())
     else:
-        job = _insert_unique(job)
-    _announce(task, 1)
+        job = _insert_unique(job, replace=unique.replace)
+    _announce(task, [row])
     return job
 
 
@@ -56,63 +76,61 @@ def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any
     _check_queue(task)
     pattern = _pattern(task)
     unique: Unique | None = getattr(task, "unique", None)
-    rows: list[tuple[UUID, dict[str, Any], str | None]] = []
-    for call in calls:
-        arguments = (
-            checked_arguments(task, (), call)
-            if isinstance(call, Mapping)
-            else checked_arguments(task, call, {})
-        )
-        rows.append((uuid7(), arguments, _unique_key(task, unique, arguments) if unique else None))
+    rows = [
+        _row(task, (), call) if isinstance(call, Mapping) else _row(task, call, {}) for call in calls
+    ]
     if not rows:
         return []
-    if unique:
-        # Sorted, so that two callers with the same keys wait for each other and never in a circle.
-        rows.sort(key=lambda row: (row[2] or "", row[0]))
     alias = database()
-    insert = _insert_unnested if connections[alias].vendor == "postgresql" else _insert_each
     with transaction.atomic(using=alias):
-        written = [
-            pk
-            for start in range(0, len(rows), AT_ONCE)
-            for pk in insert(alias, pattern, rows[start : start + AT_ONCE])
-        ]
-    _announce(task, len(written))
+        if unique and unique.replace:
+            jobs = [row.as_job(pattern) for row in rows]
+            written = [job.pk for job in jobs if _insert_unique(job, replace=True).pk == job.pk]
+        else:
+            written = _insert(alias, pattern, rows, is_unique=unique is not None)
+    _announce(task, rows)
     return [str(pk) for pk in sorted(written)]
 
 
-def _insert_unnested(
-    alias: str, pattern: Job, rows: Sequence[tuple[UUID, dict[str, Any], str | None]]
-) -> list[UUID]:
+def _insert(alias: str, pattern: Job, rows: Sequence[Row], *, is_unique: bool) -> list[UUID]:
+    if is_unique:
+        # Sorted, so that two callers with the same keys wait for each other and never in a circle.
+        rows = sorted(rows, key=lambda row: (row.unique_key or "", row.id))
+    insert = _insert_unnested if connections[alias].vendor == "postgresql" else _insert_each
+    written: list[UUID] = []
+    for start in range(0, len(rows), AT_ONCE):
+        batch = rows[start : start + AT_ONCE]
+        if pattern.unique_expires_at is not None:
+            _let_go_of_expired([row.unique_key for row in batch])
+        written += insert(alias, pattern, batch)
+    return written
+
+
+def _insert_unnested(alias: str, pattern: Job, rows: Sequence[Row]) -> list[UUID]:
     """PostgreSQL: what differs goes as arrays, what all have in common only once."""
     connection = connections[alias]
     quote = connection.ops.quote_name
-    common = [field for field in Job._meta.concrete_fields if field.name not in ("id", "args", "unique_key")]
+    common = [field for field in Job._meta.concrete_fields if field.name not in Row._fields]
     columns = ", ".join(quote(str(field.column)) for field in common)
     values = ", ".join(f"%s::{field.db_type(connection)}" for field in common)
+    names = ", ".join(Row._fields)
     sql = f"""
-        INSERT INTO {quote(Job._meta.db_table)} (id, args, unique_key, {columns})
-        SELECT d.id, d.args, d.unique_key, {values}
-        FROM unnest(%s::uuid[], %s::jsonb[], %s::text[]) AS d(id, args, unique_key)
+        INSERT INTO {quote(Job._meta.db_table)} ({names}, {columns})
+        SELECT {names}, {values}
+        FROM unnest(%s::uuid[], %s::jsonb[], %s::text[], %s::text[], %s::text[]) AS d({names})
         ON CONFLICT DO NOTHING RETURNING id
     """  # noqa: S608 - names of columns and types only
     shared = [
         field.get_db_prep_save(getattr(pattern, field.attname), connection=connection) for field in common
     ]
-    ids, arguments, keys = zip(*rows, strict=True)
+    ids, arguments, *keys = (list(values) for values in zip(*rows, strict=True))
     with connection.cursor() as cursor:
-        cursor.execute(sql, [*shared, list(ids), [dumps(each) for each in arguments], list(keys)])
+        cursor.execute(sql, [*shared, ids, [dumps(each) for each in arguments], *keys])
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _insert_each(
-    alias: str, pattern: Job, rows: Sequence[tuple[UUID, dict[str, Any], str | None]]
-) -> list[UUID]:
-    jobs = []
-    for pk, arguments, key in rows:
-        job = copy(pattern)
-        job.pk, job.args, job.unique_key = pk, arguments, key
-        jobs.append(job)
+def _insert_each(alias: str, pattern: Job, rows: Sequence[Row]) -> list[UUID]:
+    jobs = [row.as_job(pattern) for row in rows]
     is_unique = jobs[0].unique_key is not None
     Job.objects.using(alias).bulk_create(jobs, ignore_conflicts=is_unique)
     ids = [job.pk for job in jobs]
@@ -134,21 +152,26 @@ def _check_queue(task: AnyTask) -> None:
         )
 
 
-def _new_job(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
+def _row(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Row:
     arguments = checked_arguments(task, args, kwargs)
-    job = _pattern(task)
-    job.args = arguments
-    if unique := getattr(task, "unique", None):
-        job.unique_key = _unique_key(task, unique, arguments)
-    return job
+    unique: Unique | None = getattr(task, "unique", None)
+    concurrency: Limit | None = getattr(task, "concurrency", None)
+    rate: Rate | None = getattr(task, "rate", None)
+    return Row(
+        uuid7(),
+        arguments,
+        _unique_key(task, unique, arguments) if unique else None,
+        _key(task, concurrency, arguments) if concurrency else None,
+        _key(task, rate, arguments) if rate else None,
+    )
 
 
 def _pattern(task: AnyTask) -> Job:
-    """A job of the task, but for its arguments."""
+    """A job of the task, but for what differs by its arguments."""
     now = timezone.now()
     is_later = task.run_after is not None and task.run_after > now
     unique: Unique | None = getattr(task, "unique", None)
-    return Job(
+    job = Job(
         queue=task.queue_name,
         task=task.module_path,
         args={},
@@ -163,6 +186,25 @@ def _pattern(task: AnyTask) -> Job:
         tenant=getattr(task, "tenant", ""),
         unique_until=Job.UniqueUntil[unique.until.upper()] if unique else None,
     )
+    if unique and unique.window is not None:
+        job.unique_until = Job.UniqueUntil.WINDOW
+        job.unique_expires_at = now + timedelta(seconds=seconds_of(unique.window))
+    if concurrency := getattr(task, "concurrency", None):
+        job.concurrency_limit = concurrency.n
+        if not is_later:
+            # It has to wait for a place first.
+            job.state = Job.State.BLOCKED
+    if rate := getattr(task, "rate", None):
+        job.rate_seconds, job.rate_burst = rate.seconds, rate.burst
+    return job
+
+
+def _key(task: AnyTask, rule: Limit | Rate, arguments: Mapping[str, Any]) -> str:
+    """One that people can read, where it is short enough."""
+    chosen = _chosen(task, rule.by, arguments) if rule.by else {}
+    name = rule.key or task.module_path
+    key = f"{name} {dumps(chosen, sort_keys=True)}" if chosen else name
+    return key if len(key) <= KEY_LENGTH else sha256(key.encode()).hexdigest()
 
 
 def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,26 +227,66 @@ def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, A
 
 
 def _unique_key(task: AnyTask, unique: Unique, arguments: Mapping[str, Any]) -> str:
+    chosen = _chosen(task, unique.by, arguments)
+    return sha256(f"{task.module_path} {dumps(chosen, sort_keys=True)}".encode()).hexdigest()
+
+
+def unique_key_of(job: Job) -> str | None:
+    """The key that a job lays claim to; None if it does not, or if its task is unknown here."""
+    try:
+        task = task_at(job.task)
+        unique: Unique | None = getattr(task, "unique", None)
+        return _unique_key(task, unique, job.args) if unique else None
+    except (UnknownTask, TypeError):
+        return None
+
+
+def _chosen(task: AnyTask, names: Sequence[str], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the named arguments, or of all."""
     bound = _signature(task.func).bind(
         *([None] if task.takes_context else []), *arguments["args"], **arguments["kwargs"]
     )
     bound.apply_defaults()
-    names = unique.by or [name for name in bound.arguments if not (task.takes_context and name == "context")]
-    chosen = {name: bound.arguments[name] for name in names}
-    return sha256(f"{task.module_path} {dumps(chosen, sort_keys=True)}".encode()).hexdigest()
+    context = next(iter(bound.arguments), None) if task.takes_context else None
+    return {name: bound.arguments[name] for name in names or bound.arguments if name != context}
 
 
-def _insert_unique(job: Job) -> Job:
+def _insert_unique(job: Job, *, replace: bool) -> Job:
     jobs = Job.objects.using(database())
+    if job.unique_expires_at is not None:
+        _let_go_of_expired([job.unique_key])
     while True:
         jobs.bulk_create([job], ignore_conflicts=True)
         holder = jobs.filter(unique_key=job.unique_key).first()
         if holder is not None:
+            if replace and holder.pk != job.pk:
+                _replace(holder, job)
             return holder
         if jobs.filter(pk=job.pk).exists():
             return job
 
 
-def _announce(task: AnyTask, count: int) -> None:
-    metrics.increment("jobs.enqueued", count, queue=task.queue_name)
+def _replace(holder: Job, job: Job) -> None:
+    """Let the job that waits take over what the later one would have been."""
+    changes = {name: getattr(job, name) for name in REPLACED}
+    Job.objects.using(database()).filter(pk=holder.pk, state__in=Job.WAITING).update(**changes)
+    holder.refresh_from_db()
+
+
+REPLACED = (
+    "args", "headers", "queue", "priority", "state", "run_at", "unique_expires_at", "concurrency_key",
+    "concurrency_limit", "rate_key", "rate_seconds", "rate_burst",
+)  # fmt: skip
+
+
+def _let_go_of_expired(keys: Iterable[str | None]) -> None:
+    """Take their keys from those whose window is over."""
+    holders = Job.objects.using(database()).filter(unique_key__in=sorted({key for key in keys if key}))
+    holders.filter(unique_expires_at__lte=timezone.now()).update(unique_key=None)
+
+
+def _announce(task: AnyTask, rows: Sequence[Row]) -> None:
+    metrics.increment("jobs.enqueued", len(rows), queue=task.queue_name)
+    if keys := {row.concurrency_key for row in rows if row.concurrency_key}:
+        transaction.on_commit(partial(promote, keys), using=database())
     transaction.on_commit(partial(wake, task.queue_name), using=database())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,10 @@ from ..errors import (
     QueueNotFound,
     UnknownTask,
 )
+from ..limits import promote
 from ..models import Job, JobAttempt, Queue
 from ..turn import database, immediate, prune, wake
+from .enqueueing import unique_key_of
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -64,6 +67,7 @@ def cancel(job_id: UUID | str) -> Job:
             )
         was_running = job.state == Job.State.RUNNING
         _change(job, state=Job.State.CANCELLED, finished_at=now, unique_key=None)
+        _promote_later(job)
         if was_running:
             JobAttempt.objects.using(database()).create(
                 job=job,
@@ -83,21 +87,29 @@ acancel = sync_to_async(cancel)
 def retry(job_id: UUID | str) -> Job:
     """Make a failed or cancelled job ready again, with all its attempts before it.
 
-    Crashes are forgiven; a claim on a unique key is not taken again. Raises JobNotFound, JobNotRetryable.
+    Crashes are forgiven. Raises JobNotFound, and JobNotRetryable also while another job has its unique key.
     """
     with immediate(database()):
         job = _locked(job_id)
         if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
             raise JobNotRetryable(f"This job is {job.get_state_display()}.", state=job.get_state_display())
+        key = job.unique_key or unique_key_of(job)
+        holders = Job.objects.using(database()).filter(unique_key=key) if key else Job.objects.none()
+        if holder := holders.exclude(pk=job.pk).first():
+            raise JobNotRetryable(
+                "Another such job is waiting, and one at a time is allowed.", job=str(holder.pk)
+            )
         _change(
             job,
-            state=Job.State.READY,
+            state=Job.State.BLOCKED if job.concurrency_key else Job.State.READY,
+            unique_key=key,
             finished_at=None,
             worker_id=None,
             run_at=None,
             crashes=0,
             max_attempts=min(job.attempt + _attempts_of(job.task), MOST_ATTEMPTS),
         )
+        _promote_later(job)
         transaction.on_commit(wake, using=database())
     logger.info("job retried by hand", job_id=str(job.pk), task=job.task)
     return job
@@ -122,10 +134,17 @@ def duplicate(job_id: UUID | str) -> Job:
             headers=carried() | {"duplicate_of": str(job.pk)},
             backend=job.backend,
             priority=job.priority,
+            state=Job.State.BLOCKED if job.concurrency_key else Job.State.READY,
             created_at=timezone.now(),
             max_attempts=_attempts_of(job.task),
+            concurrency_key=job.concurrency_key,
+            concurrency_limit=job.concurrency_limit,
+            rate_key=job.rate_key,
+            rate_seconds=job.rate_seconds,
+            rate_burst=job.rate_burst,
         )
         made.save(force_insert=True, using=database())
+        _promote_later(made)
         transaction.on_commit(wake, using=database())
     metrics.increment("jobs.enqueued", queue=job.queue)
     logger.info("job duplicated", job_id=str(job.pk), task=job.task, duplicate=str(made.pk))
@@ -191,6 +210,11 @@ def _locked(job_id: UUID | str) -> Job:
         return Job.objects.using(database()).select_for_update().get(pk=UUID(str(job_id)))
     except (Job.DoesNotExist, ValueError):
         raise JobNotFound("Job", job_id) from None
+
+
+def _promote_later(job: Job) -> None:
+    if job.concurrency_key:
+        transaction.on_commit(partial(promote, [job.concurrency_key]), using=database())
 
 
 def _change(job: Job, **changes: Any) -> None:

@@ -1,0 +1,135 @@
+"""How many jobs of a key may be under way at once, and how often one may start.
+
+Only jobs with a key pay for it; the claim knows nothing of limits. A job that is ready or running holds a
+place of its key: places are the rows themselves, so a crash cannot leak one. Whoever finds none is blocked,
+and made ready by whoever leaves one; what a crash left out is made up for by `sweep`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+from django.db import connections
+from django.db.models import Count, F, Max
+
+from ..observability.logging import get_logger
+from ..observability.metrics import metrics
+from .database import database, database_now, immediate
+from .models import Job, Pace
+
+logger = get_logger("svc_infra_django.jobs")
+
+PROMOTED_AT_ONCE = 1000
+
+
+def promote(keys: Iterable[str]) -> int:
+    """Make blocked jobs of these concurrency keys ready, as many as there are places. Returns how many."""
+    # Sorted, so that two who lock the same keys wait for each other and never in a circle.
+    return sum(_promote(key) for key in sorted(set(keys)))
+
+
+def _promote(key: str) -> int:
+    jobs = Job.objects.using(database()).filter(concurrency_key=key)
+    with immediate(database()):
+        _lock(key)
+        waiting = jobs.filter(state=Job.State.BLOCKED).order_by("-priority", "pk")
+        head = list(waiting.values_list("pk", "concurrency_limit")[:PROMOTED_AT_ONCE])
+        if not head:
+            return 0
+        held = jobs.filter(state__in=(Job.State.READY, Job.State.RUNNING)).count()
+        chosen = [pk for pk, _ in head[: max(0, (head[0][1] or 1) - held)]]
+        if not chosen:
+            return 0
+        return jobs.filter(pk__in=chosen, state=Job.State.BLOCKED).update(state=Job.State.READY)
+
+
+def sweep() -> int:
+    """Fill the places that are free though jobs wait for them. Returns how many became ready."""
+    jobs = Job.objects.using(database())
+    blocked = jobs.filter(state=Job.State.BLOCKED).values("concurrency_key").order_by()
+    limits = dict(blocked.annotate(limit=Max("concurrency_limit")).values_list("concurrency_key", "limit"))
+    if not limits:
+        return 0
+    holding = jobs.filter(state__in=(Job.State.READY, Job.State.RUNNING), concurrency_key__isnull=False)
+    held = dict(
+        holding.values("concurrency_key")
+        .order_by()
+        .annotate(held=Count("pk"))
+        .values_list("concurrency_key", "held")
+    )
+    return promote(key for key, limit in limits.items() if key and held.get(key, 0) < limit)
+
+
+def admit(jobs: Sequence[Job], *, now: datetime | None = None) -> list[Job]:
+    """Those of the jobs, just claimed, that may start now by the rate of their key.
+
+    The others are handed back, each for a time of its own, as if they had never been claimed.
+    """
+    limited: dict[str, list[Job]] = {}
+    for job in jobs:
+        if job.rate_key:
+            limited.setdefault(job.rate_key, []).append(job)
+    if not limited:
+        return list(jobs)
+    moment = now or database_now()
+    refused: set[Any] = set()
+    for key in sorted(limited):
+        refused |= _refuse(key, limited[key], now=moment)
+    promote(job.concurrency_key for job in jobs if job.pk in refused and job.concurrency_key)
+    return [job for job in jobs if job.pk not in refused]
+
+
+def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
+    """Let start as many of the jobs as the rate allows; returns the keys of those that have to wait."""
+    refused: set[Any] = set()
+    rows = Job.objects.using(database())
+    rates = {
+        pk: (timedelta(seconds=seconds or 0), burst or 1)
+        for pk, seconds, burst in rows.filter(pk__in=[job.pk for job in jobs]).values_list(
+            "pk", "rate_seconds", "rate_burst"
+        )
+    }
+    paces = Pace.objects.using(database())
+    paces.bulk_create([Pace(key=key, free_at=now, line_at=now)], ignore_conflicts=True)
+    with immediate(database()):
+        pace = paces.select_for_update().get(pk=key)
+        waiting = rows.filter(
+            state=Job.State.SCHEDULED, rate_key=key, run_at__gt=now, run_at__lte=pace.line_at
+        )
+        if not waiting.exists():
+            # Whoever stood in line is gone: cancelled, say.
+            pace.line_at = now
+        for job in jobs:
+            step, burst = rates.get(job.pk, (timedelta(0), 1))
+            start = pace.free_at - step * (burst - 1)
+            if start <= now:
+                pace.free_at = max(pace.free_at, now) + step
+                continue
+            at = max(pace.line_at, start)
+            pace.line_at = at + step
+            refused.add(job.pk)
+            rows.filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch).update(
+                state=Job.State.SCHEDULED,
+                run_at=at,
+                attempt=F("attempt") - 1,
+                epoch=F("epoch") + 1,
+                worker_id=None,
+            )
+            metrics.increment("jobs.limited", queue=job.queue)
+        pace.save(using=database(), update_fields=["free_at", "line_at"])
+    return refused
+
+
+def _lock(key: str) -> None:
+    """Hold up everybody else who counts the places of this key, until the end of the transaction.
+
+    On SQLite whoever writes holds up all others anyway.
+    """
+    connection = connections[database()]
+    if connection.vendor == "postgresql":
+        number = int.from_bytes(sha256(f"svc_jobs {key}".encode()).digest()[:8], signed=True)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
