@@ -76,9 +76,7 @@ def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any
     _check_queue(task)
     pattern = _pattern(task)
     unique: Unique | None = getattr(task, "unique", None)
-    rows = [
-        _row(task, (), call) if isinstance(call, Mapping) else _row(task, call, {}) for call in calls
-    ]
+    rows = [_row(task, (), call) if isinstance(call, Mapping) else _row(task, call, {}) for call in calls]
     if not rows:
         return []
     alias = database()
