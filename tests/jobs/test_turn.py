@@ -272,7 +272,7 @@ def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
     now = timezone.now()
     for state, extra in (
         (Job.State.SCHEDULED, {"run_at": now + timedelta(days=1)}),
-        (Job.State.BLOCKED, {}),
+        (Job.State.BLOCKED, {"concurrency_key": "k", "concurrency_limit": 1}),
         (Job.State.SUCCEEDED, {"finished_at": now}),
     ):
         Job.objects.bulk_create(
