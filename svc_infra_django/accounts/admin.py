@@ -27,6 +27,7 @@ class AuthSessionAdmin(_OfUser):
     list_display = [
         "id",
         "owner",
+        "kind",
         "state",
         "amr",
         "created_at",

@@ -61,6 +61,7 @@ from .services.enrolling_mfa import (
 from .services.introspecting import introspect, revoke_token
 from .services.issuing_tokens import Client, Tokens, refresh_tokens
 from .services.logging_in import SecondStep, log_in
+from .services.noting_browsers import user_agent
 from .services.signing_up import sign_up, verify_email
 from .services.verifying_mfa import begin_session, challenge_of, finish_login
 from .signing import password_states
@@ -183,10 +184,10 @@ def take_token_back(request: HttpRequest, body: Form[TokenIn]) -> Any:
 @not_delegated
 def logout(request: ApiRequest) -> Any:
     """End this session: both tokens are dead at once."""
-    if request.principal.method == "session":
-        end_browser_session(request)
     for session in AuthSession.objects.of_principal(request.principal).select_related("owner"):
         end_session(session, reason=AuthSession.Reason.LOGOUT, now=timezone.now())
+    if request.principal.method == "session":
+        end_browser_session(request)
     return Status(204, None)
 
 
@@ -222,8 +223,8 @@ def list_sessions(request: ApiRequest, page: Query[PageQuery]) -> Any:
     """Your living sessions, the newest first."""
     rows = _good_sessions(request)
     found = paginated(rows, page)
-    current = request.principal.credential_id
-    return {**found, "items": [SessionOut.of(row, current=current) for row in found["items"]]}
+    items = [SessionOut.of(row, is_current=row.is_of(request.principal)) for row in found["items"]]
+    return {**found, "items": items}
 
 
 @router.delete("sessions/{session_id}", response={204: None})
@@ -304,8 +305,7 @@ def _good_sessions(request: ApiRequest) -> AuthSessionQuerySet:
 
 
 def _client(request: HttpRequest) -> Client:
-    agent = "".join(letter for letter in request.headers.get("User-Agent", "") if letter.isprintable())
-    return Client(address=client_address(request), user_agent=agent)
+    return Client(address=client_address(request), user_agent=user_agent(request))
 
 
 def _enrolment(enrolment: Enrolment) -> EnrolmentOut:

@@ -12,16 +12,20 @@ from ..api.authentication import SecondFactorMissing
 from ..principals import Principal
 from .models import lacks_factor
 from .services.checking_tokens import check_access_token
+from .services.noting_browsers import note_browser
 
 
 class BrowserSession(SessionAuthenticator):
     """Django's session, and of staff only one that was begun with two factors."""
 
     def authenticate(self, request: HttpRequest) -> Principal | None:
-        """Raises SecondFactorMissing, for staff without a device too."""
+        """Raises SecondFactorMissing, for staff without a device too, or SessionOver."""
         principal = super().authenticate(request)
-        if principal is not None and lacks_factor(principal.user, principal.amr):
+        if principal is None:
+            return None
+        if lacks_factor(principal.user, principal.amr):
             raise SecondFactorMissing()
+        note_browser(request, principal.user, amr=principal.amr, now=timezone.now())
         return principal
 
 

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from ..cache.backends import shared
 from ..config.checks import register
 from .conf import AccountsSettings, settings
+from .services.noting_browsers import IN_COOKIES
 
 MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"
 WEAK_HASHERS = ("MD5PasswordHasher", "UnsaltedMD5PasswordHasher", "UnsaltedSHA1PasswordHasher")
@@ -81,7 +82,7 @@ def check_shared_cache(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     """W001 weak secret, W002 issuer, W003 validators, W004 weak hashes, W005 plain links, W006 no slowing,
-    W007 an admin without second factors."""
+    W007 an admin without second factors, W008 sessions that nobody can end."""
     for secret in (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS):
         if len(str(secret)) < SECRET_KEY_LENGTH or str(secret).startswith("django-insecure-"):
             yield Warning(
@@ -125,6 +126,12 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
                 'in the place of "django.contrib.admin".',
                 id="svc_accounts.W007",
             )
+    if django_settings.SESSION_ENGINE == IN_COOKIES:
+        yield Warning(
+            "Sessions are kept in cookies alone: logging out everywhere does not end them.",
+            hint="Use another SESSION_ENGINE, such as django.contrib.sessions.backends.cached_db.",
+            id="svc_accounts.W008",
+        )
     if getattr(django_settings, "OTP_TOTP_THROTTLE_FACTOR", 1) == 0:
         yield Warning(
             "OTP_TOTP_THROTTLE_FACTOR is 0: devices do not slow down wrong codes.",

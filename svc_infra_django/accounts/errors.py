@@ -48,6 +48,12 @@ class KeyTooYoung(ConflictError):
     code = "accounts.key_too_young"
 
 
+class SessionOver(AuthenticationError):
+    """This session was ended; sign in again."""
+
+    code = "accounts.session_over"
+
+
 class InvalidRefreshToken(AuthenticationError):
     """The refresh token is unknown, expired, revoked or was used before. Log in again."""
 

@@ -12,6 +12,7 @@ from django.db import models
 from django.utils import timezone
 from django_otp.models import Device, ThrottlingMixin
 
+from ..principals import Principal
 from ..rows import id_field, tenant_field
 from ..sealing import seal, unseal
 from .conf import settings
@@ -32,7 +33,8 @@ def lacks_factor(user: Any, methods: Collection[str]) -> bool:
 
 
 class AuthSession(models.Model):
-    """One login on one device: the family of its refresh tokens, and what its access tokens stand on."""
+    """One login on one device: the family of its refresh tokens and what its access tokens stand on, or a
+    session of Django's in a browser, with its key sealed."""
 
     class Reason(models.TextChoices):
         LOGOUT = "logout", "logged out"
@@ -58,6 +60,9 @@ class AuthSession(models.Model):
     revoked_for = models.CharField(max_length=16, choices=Reason, blank=True)
     user_agent = models.CharField(max_length=255, blank=True)
     client_address = models.GenericIPAddressField(null=True, blank=True)
+    # NULL where there is none, because each is unique.
+    browser_digest = models.CharField(max_length=64, null=True, editable=False)  # noqa: DJ001
+    browser_key = models.TextField(editable=False, blank=True)
 
     objects = AuthSessionQuerySet.as_manager()
 
@@ -75,6 +80,7 @@ class AuthSession(models.Model):
                 name="svc_accounts_session_idle_before_end",
                 condition=models.Q(idle_expires_at__lte=models.F("expires_at")),
             ),
+            models.UniqueConstraint(fields=["browser_digest"], name="svc_accounts_session_browser"),
         ]
         indexes = [
             models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
@@ -93,6 +99,17 @@ class AuthSession(models.Model):
 
     def __str__(self) -> str:
         return str(self.pk)
+
+    @property
+    def kind(self) -> str:
+        """`browser` for a session of Django's, which has a cookie and no tokens; else `tokens`."""
+        return "browser" if self.browser_digest else "tokens"
+
+    def is_of(self, principal: Principal) -> bool:
+        """Whether the principal came with this session."""
+        if principal.method == "session":
+            return (self.browser_digest or "").startswith(principal.credential_id)
+        return str(self.pk) == principal.credential_id
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -30,12 +30,11 @@ class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
 
     def of_principal(self, principal: Principal) -> AuthSessionQuerySet:
         """The session that the principal came with, if it is one of these."""
-        return self.filter(pk=principal.credential_id) if principal.method == "jwt" else self.none()
+        return self.filter(_came_with(principal))
 
     def others(self, principal: Principal) -> AuthSessionQuerySet:
         """The sessions of the principal's user but that one."""
-        mine = self.of_user(principal.user)
-        return mine.exclude(pk=principal.credential_id) if principal.method == "jwt" else mine
+        return self.of_user(principal.user).exclude(_came_with(principal))
 
     def revoke(self, *, now: datetime, reason: str) -> int:
         """End what is not ended yet; how many that were."""
@@ -45,6 +44,15 @@ class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
         """Sessions that were ended, or ran out, before `before`."""
         # The idle end is never later than the absolute one.
         return self.filter(Q(revoked_at__lt=before) | Q(idle_expires_at__lt=before))
+
+
+def _came_with(principal: Principal) -> Q:
+    match principal.method:
+        case "jwt":
+            return Q(pk=principal.credential_id)
+        case "session" if principal.credential_id:
+            return Q(owner_id=principal.user.pk, browser_digest__startswith=principal.credential_id)
+    return Q(pk__in=[])
 
 
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):

@@ -6,8 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.db.models.signals import post_delete, post_save
+from django.http import HttpRequest
+from django.utils import timezone
 
+from .services.ending_sessions import end_noted_browser
+from .services.noting_browsers import note_browser
 from .services.sharing_sessions import forget_sessions
 
 
@@ -26,3 +31,18 @@ for signal in (post_save, post_delete):
         sender=django_settings.AUTH_USER_MODEL,
         dispatch_uid="svc_infra_django.accounts.receivers",
     )
+
+
+def note_login(*, request: HttpRequest, user: Any, **_: Any) -> None:
+    """Have a row for a browser's session, by whatever view it was begun."""
+    note_browser(request, user, now=timezone.now())
+
+
+def note_logout(*, request: HttpRequest, user: Any, **_: Any) -> None:
+    """A browser's session ends, by whatever view."""
+    if user is not None:
+        end_noted_browser(request, user, now=timezone.now())
+
+
+user_logged_in.connect(note_login, dispatch_uid="svc_infra_django.accounts.receivers")
+user_logged_out.connect(note_logout, dispatch_uid="svc_infra_django.accounts.receivers")

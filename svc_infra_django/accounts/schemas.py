@@ -139,9 +139,10 @@ class SessionOut(ninja.Schema):
     user_agent: str
     client_address: str | None
     is_current: bool
+    kind: str = Field(description="`tokens`, or `browser` for a session with a cookie.")
 
     @classmethod
-    def of(cls, row: Any, *, current: str) -> SessionOut:
+    def of(cls, row: Any, *, is_current: bool) -> SessionOut:
         return cls(
             id=row.pk,
             created_at=row.created_at,
@@ -150,7 +151,8 @@ class SessionOut(ninja.Schema):
             amr=list(row.methods),
             user_agent=row.user_agent,
             client_address=row.client_address,
-            is_current=str(row.pk) == current,
+            is_current=is_current,
+            kind=row.kind,
         )
 
 

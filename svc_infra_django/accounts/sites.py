@@ -27,12 +27,13 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from ..api.authentication import LOGIN_SESSION_KEY, SecondFactorMissing, session_principal
 from ..errors import SvcInfraError
 from ..observability.middleware import client_address
-from .errors import InvalidCredentials, InvalidMFAToken
+from .errors import InvalidCredentials, InvalidMFAToken, SessionOver
 from .events import ADMIN_ENTERED, AdminEntered
 from .models import MFAChallenge, TOTPDevice, lacks_factor
 from .services.enrolling_mfa import Enrolment, begin_enrolment, finish_enrolment, shown_enrolment
 from .services.issuing_tokens import Client
 from .services.logging_in import SecondStep, log_in_staff
+from .services.noting_browsers import note_browser
 from .services.verifying_mfa import Proven, finish_second_step, open_challenge
 
 CHALLENGE = "svc_accounts.challenge"
@@ -78,9 +79,12 @@ class SecondFactorAdminSite(AdminSite):
             return False
         try:
             principal = session_principal(request, request.user)
-        except SecondFactorMissing:
+            if lacks_factor(request.user, principal.amr):
+                return False
+            note_browser(request, request.user, amr=principal.amr, now=timezone.now())
+        except (SecondFactorMissing, SessionOver):
             return False
-        return not lacks_factor(request.user, principal.amr)
+        return True
 
     @method_decorator(
         [never_cache, login_not_required, csrf_protect, sensitive_post_parameters("password", "code")]

@@ -107,3 +107,10 @@ def test_a_shared_cache_is_shared(settings: Any, svc_settings: Any, alias: str, 
     svc_settings(accounts={"shared_cache": alias})
 
     assert [each.id for each in check_shared_cache(None)] == ["svc_accounts.E005"] * is_wrong
+
+
+def test_sessions_that_nobody_can_end_are_named(settings: Any) -> None:
+    assert "W008" not in ids(check_deployment(None))
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+
+    assert "W008" in ids(check_deployment(None))

@@ -59,6 +59,8 @@ class Migration(migrations.Migration):
                 ),
                 ("user_agent", models.CharField(blank=True, max_length=255)),
                 ("client_address", models.GenericIPAddressField(blank=True, null=True)),
+                ("browser_digest", models.CharField(editable=False, max_length=64, null=True)),
+                ("browser_key", models.TextField(blank=True, editable=False)),
                 (
                     "owner",
                     models.ForeignKey(
@@ -345,6 +347,12 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(("idle_expires_at__lte", models.F("expires_at"))),
                 name="svc_accounts_session_idle_before_end",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="authsession",
+            constraint=models.UniqueConstraint(
+                fields=("browser_digest",), name="svc_accounts_session_browser"
             ),
         ),
         migrations.AddIndex(
