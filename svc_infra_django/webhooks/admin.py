@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
@@ -18,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
 from .models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
-from .services import publishing, replaying, subscribing
+from .services import declaring, publishing, replaying, subscribing
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[Endpoint]
@@ -221,16 +222,38 @@ class EventTypeForm(EventTypeModelForm):
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         try:
-            publishing.check_name(name)
+            declaring.check_name(name)
         except SvcInfraError as error:
             raise forms.ValidationError(error.message) from None
         return name
 
     def clean_schema(self) -> dict[str, Any]:
         schema = self.cleaned_data["schema"] or {}
-        if not isinstance(schema, dict):
-            raise forms.ValidationError("A JSON Schema is an object.")
-        return schema
+        try:
+            declaring.check_schema(schema)
+        except SvcInfraError as error:
+            raise forms.ValidationError(error.message) from None
+        return dict(schema)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        examples = cleaned.get("examples") or []
+        schema = cleaned.get("schema", self.instance.schema)
+        if not isinstance(examples, list):
+            raise forms.ValidationError({"examples": "A list of data."})
+        for number, example in enumerate(examples, start=1):
+            if declaring.violations(orjson.dumps(schema).decode(), example):
+                raise forms.ValidationError({"examples": f"Example {number} does not fit the schema."})
+        cleaned["examples"] = examples
+        return cleaned
+
+    def clean_retry_schedule(self) -> list[float] | None:
+        schedule = self.cleaned_data["retry_schedule"]
+        try:
+            checked: list[float] | None = subscribing.checked("retry_schedule", schedule)
+        except SvcInfraError as error:
+            raise forms.ValidationError(error.message) from None
+        return checked
 
 
 @admin.register(EventType)
@@ -241,12 +264,26 @@ class EventTypeAdmin(ModelAdmin):
     list_display = ["name", "description", "source", "is_archived"]
     list_filter = ["source", "is_archived"]
     search_fields = ["name__startswith"]
-    fields = ["name", "description", "schema", "source", "is_archived"]
+    fields = [
+        "name",
+        "description",
+        "schema",
+        "version",
+        "examples",
+        "retry_schedule",
+        "source",
+        "is_archived",
+    ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         if obj is None:
-            return ["source", "is_archived"]
-        return self.fields if obj.source == EventType.Source.CODE else ["name", "source"]  # type: ignore[return-value]
+            return ["version", "source", "is_archived"]
+        if obj.source == EventType.Source.CODE:
+            return ["name", "description", "schema", "version", "source", "is_archived"]
+        return ["name", "version", "source"]
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        declaring.save_described(obj, was=form.initial.get("schema") if change else None)
 
 
 class NothingToAdd:

@@ -15,7 +15,7 @@ from ..api import Page, PageQuery, not_delegated, paginated, requires
 from ..errors import NotFoundError
 from ..events import catalog
 from .errors import ReservedEventType
-from .models import Attempt, Delivery, Endpoint, EventType, Message
+from .models import Attempt, Delivery, Endpoint, EventType, EventTypeVersion, Message
 from .schemas import (
     AttemptOut,
     DeliveryOut,
@@ -23,6 +23,7 @@ from .schemas import (
     EndpointChange,
     EndpointOut,
     EventTypeOut,
+    EventTypeVersionOut,
     KeyOut,
     MessageDetail,
     MessageOut,
@@ -33,7 +34,7 @@ from .schemas import (
     Replayed,
     Rotation,
 )
-from .services import publishing, replaying, subscribing
+from .services import declaring, publishing, replaying, subscribing
 
 router = Router(tags=["Webhooks"])
 
@@ -43,6 +44,21 @@ DeliveryState = Literal["pending", "sending", "succeeded", "dead", "cancelled"]
 @router.get("/event-types", response=Page[EventTypeOut], summary="What endpoints can ask for")
 def list_event_types(request: Any, page: Query[PageQuery]) -> Any:
     return paginated(EventType.objects.filter(is_archived=False), page, order=("name",))
+
+
+@router.get("/event-types/openapi", response=dict[str, Any], summary="The same as OpenAPI 3.1 webhooks")
+def export_event_types(request: Any) -> Any:
+    return declaring.openapi_document(title="Webhooks", version="1")
+
+
+@router.get(
+    "/event-types/{name}/versions",
+    response=Page[EventTypeVersionOut],
+    summary="The schemas that an event type has and had",
+)
+def list_event_type_versions(request: Any, name: str, page: Query[PageQuery]) -> Any:
+    event_type = _one(EventType.objects.all(), "Event type", name)
+    return paginated(EventTypeVersion.objects.filter(event_type=event_type), page, order=("-version", "-id"))
 
 
 @router.get("/endpoints", response=Page[EndpointOut], summary="My endpoints, newest first")
@@ -236,7 +252,7 @@ def _endpoint(request: Any, endpoint_id: UUID) -> Endpoint:
     return found
 
 
-def _one(queryset: QuerySet[Any], kind: str, pk: UUID) -> Any:
+def _one(queryset: QuerySet[Any], kind: str, pk: UUID | str) -> Any:
     row: Model | None = queryset.filter(pk=pk).first()
     if row is None:
         raise NotFoundError(kind, pk)

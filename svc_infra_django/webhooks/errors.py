@@ -35,6 +35,12 @@ class BadPayload(ValidationError):
     code = "webhooks.bad_payload"
 
 
+class BadSchema(ValidationError):
+    """This is no JSON Schema (draft 2020-12) that stands on its own, or an example does not fit it."""
+
+    code = "webhooks.bad_schema"
+
+
 class BadEndpoint(ValidationError):
     """The endpoint cannot be used; `errors` names the fields."""
 

@@ -35,6 +35,10 @@ class EventType(models.Model):
     description = models.TextField(blank=True, default="")
     schema = models.JSONField(blank=True, default=dict)
     """JSON Schema (draft 2020-12) of `data`; empty if nobody described it."""
+    version = models.PositiveIntegerField(default=1, editable=False)
+    """Grows when the schema changes; what it was before is in `versions`."""
+    examples = models.JSONField(blank=True, default=list)
+    """A list of `data` as receivers may get it; each fits the schema."""
     retry_schedule = models.JSONField(null=True, blank=True)
     """Instead of the setting of that name: seconds after each failure. An endpoint's own goes before it."""
     source = models.CharField(max_length=8, choices=Source, default=Source.ADMIN)
@@ -53,6 +57,23 @@ class EventType(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class EventTypeVersion(models.Model):
+    """A schema that an event type has or had. Written once."""
+
+    id = id_field()
+    event_type = models.ForeignKey(EventType, on_delete=models.CASCADE, related_name="versions")
+    version = models.PositiveIntegerField()
+    schema = models.JSONField(default=dict)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-version"]
+        constraints = [models.UniqueConstraint("event_type", "version", name="svc_webhooks_schema_version")]
+
+    def __str__(self) -> str:
+        return f"{self.event_type_id} {self.version}"
 
 
 class Endpoint(models.Model):
@@ -276,6 +297,8 @@ class Message(models.Model):
     owner = owner_field(on_delete=models.SET_NULL)
     tenant = tenant_field()
     event_type = models.CharField(max_length=EVENT_TYPE_LENGTH)
+    schema_version = models.PositiveIntegerField(null=True, editable=False)
+    """The version of the event type's schema that the data was checked against, if it has a record."""
     body = models.BinaryField()
     idempotency_key = models.CharField(max_length=255, null=True, blank=True)  # noqa: DJ001 -- many may have none
     idempotency_digest = models.CharField(max_length=64, null=True, unique=True, editable=False)  # noqa: DJ001 -- as above

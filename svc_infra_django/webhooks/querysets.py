@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NIL = UUID(int=0)
 
+NewDelivery = tuple[UUID, UUID, UUID, datetime]
+"""Id, message, endpoint, and when it is due."""
+
 INSERT_BATCH = 1_000
 
 STRANDING_TIME = timedelta(hours=1)
@@ -59,6 +62,22 @@ class Claimed(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<Claimed {self.id} epoch {self.epoch}>"
+
+
+class Listener(NamedTuple):
+    """An endpoint that may hear something, and the patterns that say what."""
+
+    id: UUID
+    tenant: str
+    owner_id: Any
+    patterns: list[str]
+
+
+class DataSchema(NamedTuple):
+    """The JSON Schema of an event type's data, as text, and its version."""
+
+    text: str
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +131,68 @@ class EndpointQuerySet(OwnedQuerySet["Endpoint"]):
         theirs = Q(owner=None) | Q(owner__in=list(owner_ids))
         return self.filter(theirs, tenant__in=list(tenants), state__in=["enabled", "paused"]).order_by()
 
+    def with_event_types(self, names: Iterable[str]) -> tuple[list[Listener], dict[str, DataSchema]]:
+        """These endpoints, and the schemas of the event types of these names, in one statement."""
+        connection = _connection(self.model)
+        types = _table(apps.get_model("svc_webhooks", "EventType"))
+        names = list(names) or [""]
+        no_version = models.Value(None, output_field=models.IntegerField())
+        columns = self.values_list("id", "tenant", "owner_id", "event_types", no_version)
+        endpoints, values = columns.query.sql_with_params()
+        owner = self.model._meta.get_field("owner").target_field
+        listeners: list[Listener] = []
+        schemas: dict[str, DataSchema] = {}
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"{endpoints} UNION ALL SELECT NULL, t.name, NULL, t.schema, t.version FROM {types} t"  # noqa: S608 -- the ORM's statement and our own fragments
+                f" WHERE t.name IN ({', '.join(['%s'] * len(names))})",
+                [*values, *names],
+            )
+            for pk, text, owner_id, document, version in cursor.fetchall():
+                if pk is None:
+                    schemas[text] = DataSchema(document, version)
+                else:
+                    patterns = orjson.loads(document)
+                    listeners.append(Listener(_uuid(pk), text, owner.to_python(owner_id), patterns))
+        return listeners, schemas
+
 
 class MessageQuerySet(OwnedQuerySet["Message"]):
-    def insert_new(self, messages: Sequence[Message]) -> set[UUID]:
-        """Insert, leaving out those whose idempotency key is taken; returns the ids of the inserted.
+    def insert_new(
+        self, messages: Sequence[Message], deliveries: Sequence[NewDelivery], *, trigger: str, now: datetime
+    ) -> set[UUID]:
+        """Insert messages with their deliveries, leaving out those whose idempotency key is taken.
 
-        One statement for every thousand: SQLite takes 32,766 values in one.
+        Returns the ids of the inserted. One statement on PostgreSQL, two on SQLite, for every thousand
+        messages. An endpoint that somebody deletes in this moment is left out: whoever publishes must
+        not fail for it when they commit.
         """
         if len(messages) > INSERT_BATCH:
-            return self.insert_new(messages[:INSERT_BATCH]) | self.insert_new(messages[INSERT_BATCH:])
+            first, rest = messages[:INSERT_BATCH], messages[INSERT_BATCH:]
+            theirs = {message.pk for message in first}
+            return self.insert_new(
+                first, [row for row in deliveries if row[1] in theirs], trigger=trigger, now=now
+            ) | self.insert_new(
+                rest, [row for row in deliveries if row[1] not in theirs], trigger=trigger, now=now
+            )
         connection = _connection(self.model)
+        insert, values = self._insert(messages, connection)
+        with connection.cursor() as cursor:
+            if connection.vendor != "postgresql" or not deliveries:
+                cursor.execute(insert, values)
+                new = {_uuid(found) for (found,) in cursor.fetchall()}
+                if rows := [row for row in deliveries if row[1] in new]:
+                    cursor.execute(*self._insert_deliveries("", rows, connection, trigger=trigger, now=now))
+                return new
+            fresh = "JOIN m ON m.id = fresh.message"
+            spread, more = self._insert_deliveries(fresh, deliveries, connection, trigger=trigger, now=now)
+            cursor.execute(
+                f"WITH m AS ({insert}), d AS ({spread}) SELECT id FROM m",  # noqa: S608 -- our own fragments
+                [*values, *more],
+            )
+            return {found for (found,) in cursor.fetchall()}
+
+    def _insert(self, messages: Sequence[Message], connection: Any) -> tuple[str, list[Any]]:
         fields = self.model._meta.concrete_fields
         columns = ", ".join(connection.ops.quote_name(field.column) for field in fields)
         row = f"({', '.join(['%s'] * len(fields))})"
@@ -130,13 +201,33 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
             for message in messages
             for field in fields
         ]
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"INSERT INTO {_table(self.model)} ({columns}) VALUES {', '.join([row] * len(messages))}"  # noqa: S608 -- names from the model, values as parameters
-                " ON CONFLICT DO NOTHING RETURNING id",
-                values,
+        sql = f"INSERT INTO {_table(self.model)} ({columns}) VALUES {', '.join([row] * len(messages))}"  # noqa: S608 -- names from the model, values as parameters
+        return f"{sql} ON CONFLICT DO NOTHING RETURNING id", values
+
+    def _insert_deliveries(
+        self, only: str, rows: Sequence[NewDelivery], connection: Any, *, trigger: str, now: datetime
+    ) -> tuple[str, list[Any]]:
+        delivery = self.model._meta.get_field("deliveries").related_model
+        endpoints = _table(delivery._meta.get_field("endpoint").related_model)
+        values: list[Any]
+        if connection.vendor == "postgresql":
+            arrays = ", ".join(f"%s::{kind}[]" for kind in ("uuid", "uuid", "uuid", "timestamptz"))
+            fresh = (
+                f"unnest({arrays}) AS fresh(id, message, endpoint, due) {only}"
+                f" JOIN {endpoints} e ON e.id = fresh.endpoint FOR KEY SHARE OF e"
             )
-            return {_uuid(found) for (found,) in cursor.fetchall()}
+            values = [list(column) for column in zip(*rows, strict=True)]
+        else:
+            fields = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
+            fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"  # noqa: S608 -- our own fragments
+            told = [[*(_id(connection, one) for one in ids), _moment(connection, due)] for *ids, due in rows]
+            values = [orjson.dumps(told).decode()]
+        sql = f"""
+            INSERT INTO {_table(delivery)} (id, message_id, endpoint_id, due_at, state, lane, trigger,
+                attempts, attempts_before, epoch, last_error, created_at)
+            SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}
+        """  # noqa: S608 -- our own fragments, values as parameters
+        return sql, [trigger, _moment(connection, now), *values]
 
     def having_key_of(self, digests: Iterable[str | None]) -> MessageQuerySet:
         """The messages that took these idempotency keys."""
@@ -164,44 +255,6 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def waiting(self) -> DeliveryQuerySet:
         """Still to be sent."""
         return self.filter(state="pending")
-
-    def insert_for(
-        self, rows: Iterable[tuple[UUID, UUID, UUID, datetime]], *, trigger: str, now: datetime
-    ) -> None:
-        """Insert (id, message, endpoint, due) rows, however many, in one statement.
-
-        An endpoint that somebody deletes in this moment is left out: whoever publishes must not fail
-        for it when they commit.
-        """
-        connection = _connection(self.model)
-        rows = list(rows)
-        if not rows:
-            return
-        if connection.vendor == "postgresql":
-            arrays = ", ".join(f"%s::{kind}[]" for kind in ("uuid", "uuid", "uuid", "timestamptz"))
-            endpoints = _table(self.model._meta.get_field("endpoint").related_model)
-            fresh = (
-                f"unnest({arrays}) AS fresh(id, message, endpoint, due)"
-                f" JOIN {endpoints} e ON e.id = fresh.endpoint FOR KEY SHARE OF e"
-            )
-            values: list[Any] = [list(column) for column in zip(*rows, strict=True)]
-        else:
-            fields = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
-            fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"  # noqa: S608 -- our own fragments
-            values = [
-                orjson.dumps(
-                    [[*(_id(connection, one) for one in ids), _moment(connection, due)] for *ids, due in rows]
-                ).decode()
-            ]
-        with connection.cursor() as cursor:
-            cursor.execute(
-                f"""
-                INSERT INTO {_table(self.model)} (id, message_id, endpoint_id, due_at, state, lane, trigger,
-                    attempts, attempts_before, epoch, last_error, created_at)
-                SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}
-                """,  # noqa: S608 -- our own fragments, values as parameters
-                [trigger, _moment(connection, now), *values],
-            )
 
     def claim(
         self,

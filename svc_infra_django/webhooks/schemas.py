@@ -132,11 +132,23 @@ class EventTypeOut(Schema):
     data_schema: Annotated[
         dict[str, Any], Field(description="JSON Schema of `data`; empty if not described.")
     ]
+    version: Annotated[int, Field(description="Grows when the schema changes.")]
+    examples: list[Any]
     is_archived: bool
 
     @staticmethod
     def resolve_data_schema(event_type: Any) -> Any:
         return event_type.schema
+
+
+class EventTypeVersionOut(Schema):
+    version: int
+    data_schema: dict[str, Any]
+    created_at: datetime
+
+    @staticmethod
+    def resolve_data_schema(version: Any) -> Any:
+        return version.schema
 
 
 class NewMessage(Schema):

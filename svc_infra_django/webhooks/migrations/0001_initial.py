@@ -80,6 +80,8 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=128, primary_key=True, serialize=False)),
                 ("description", models.TextField(blank=True, default="")),
                 ("schema", models.JSONField(blank=True, default=dict)),
+                ("version", models.PositiveIntegerField(default=1, editable=False)),
+                ("examples", models.JSONField(blank=True, default=list)),
                 ("retry_schedule", models.JSONField(blank=True, null=True)),
                 (
                     "source",
@@ -104,6 +106,34 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="EventTypeVersion",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                ("schema", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "event_type",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="svc_webhooks.eventtype",
+                    ),
+                ),
+            ],
+            options={
+                "ordering": ["-version"],
+            },
+        ),
+        migrations.CreateModel(
             name="Message",
             fields=[
                 (
@@ -118,6 +148,7 @@ class Migration(migrations.Migration):
                 ("uid", models.CharField(editable=False, max_length=40, unique=True)),
                 ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
                 ("event_type", models.CharField(max_length=128)),
+                ("schema_version", models.PositiveIntegerField(editable=False, null=True)),
                 ("body", models.BinaryField()),
                 ("idempotency_key", models.CharField(blank=True, max_length=255, null=True)),
                 (
@@ -381,6 +412,12 @@ class Migration(migrations.Migration):
                     ("max_in_flight__isnull", True), ("max_in_flight__gte", 1), _connector="OR"
                 ),
                 name="svc_webhooks_endpoint_in_flight",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="eventtypeversion",
+            constraint=models.UniqueConstraint(
+                models.F("event_type"), models.F("version"), name="svc_webhooks_schema_version"
             ),
         ),
         migrations.AddIndex(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pydantic
 from asgiref.sync import sync_to_async
 from django.db import router, transaction
@@ -24,10 +24,11 @@ from ...observability.context import carried
 from ...observability.metrics import metrics
 from ...rows import TENANT_LENGTH
 from ..conf import settings
-from ..errors import BadEventType, BadPayload, EndpointNotEnabled
-from ..models import EVENT_TYPE_LENGTH, Delivery, Endpoint, Message, wants
+from ..errors import BadPayload, EndpointNotEnabled
+from ..models import Delivery, Endpoint, Message, wants
+from ..querysets import DataSchema, Listener, NewDelivery
+from .declaring import check_name, violations
 
-NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 KEY_LENGTH = 255
 TEST_EVENT = "webhooks.test"
 UNDECLARED = "undeclared"
@@ -58,9 +59,10 @@ def publish(
 
     No network: the rows are part of the caller's transaction, and the deliverer finds them once it
     commits. `data` is anything that JSON can say, pydantic models included; if the type is declared in
-    code, it must fit the payload. `owner` is the user it belongs to: endpoints of other users do not
-    hear it. With an `idempotency_key` the second call for the same tenant and owner writes nothing
-    and returns the first message. `deliver_at` holds the delivery back until then.
+    code, it must fit the payload, and if it has a record with a schema, the schema. `owner` is the user
+    it belongs to: endpoints of other users do not hear it. With an `idempotency_key` the second call for
+    the same tenant and owner writes nothing and returns the first message. `deliver_at` holds the
+    delivery back until then.
 
     Raises BadEventType and BadPayload.
     """
@@ -74,11 +76,19 @@ def publish_many(publications: Iterable[Publication]) -> list[Message]:
     messages = [_message(publication, now=now) for publication in publications]
     if not messages:
         return []
+    listening = Endpoint.objects.listening(
+        tenants={message.tenant for message in messages},
+        owner_ids={message.owner_id for message in messages} - {None},
+    )
+    listeners, schemas = listening.with_event_types({message.event_type for message in messages})
+    for message in messages:
+        _check_data(message, schemas)
     # Everything is validated by now, so nothing here needs a savepoint of its own.
     with transaction.atomic(using=router.db_for_write(Message), savepoint=False):
-        new = Message.objects.insert_new(messages)
-        fresh = [message for message in messages if message.pk in new]
-        _fan_out(fresh, now=now)
+        new = Message.objects.insert_new(
+            messages, _fan_out(messages, listeners), trigger=Delivery.Trigger.PUBLISH, now=now
+        )
+    fresh = [message for message in messages if message.pk in new]
     for message in fresh:
         # Callers of the API name types as they like, and every name would be a time series for ever.
         kind = message.event_type if message.event_type in catalog else UNDECLARED
@@ -98,20 +108,9 @@ def send_test(endpoint: Endpoint) -> Message:
     publication = Publication(TEST_EVENT, {"endpoint_id": str(endpoint.pk)}, endpoint.tenant, endpoint.owner)
     message = _message(publication, now=now)
     with transaction.atomic(using=router.db_for_write(Message)):
-        Message.objects.insert_new([message])
         row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
-        Delivery.objects.insert_for([row], trigger=Delivery.Trigger.TEST, now=now)
+        Message.objects.insert_new([message], [row], trigger=Delivery.Trigger.TEST, now=now)
     return message
-
-
-def check_name(event_type: Any) -> None:
-    """Raises BadEventType unless this may be the name of an event type."""
-    if (
-        not isinstance(event_type, str)
-        or len(event_type) > EVENT_TYPE_LENGTH
-        or not NAME.fullmatch(event_type)
-    ):
-        raise BadEventType()
 
 
 def _message(publication: Publication, *, now: datetime) -> Message:
@@ -171,24 +170,31 @@ def _check_text(name: str, text: Any, length: int) -> None:
         raise ValidationError.at(f"/body/{name}", f"At most {length} printable characters.")
 
 
-def _fan_out(messages: Sequence[Message], *, now: datetime) -> None:
-    if not messages:
+def _check_data(message: Message, schemas: Mapping[str, DataSchema]) -> None:
+    """By the event type's record, for those that code does not declare: their payload checks them already."""
+    schema = schemas.get(message.event_type)
+    if schema is None:
         return
-    listening = Endpoint.objects.listening(
-        tenants={message.tenant for message in messages},
-        owner_ids={message.owner_id for message in messages} - {None},
-    )
-    listeners: dict[tuple[str, Any], list[tuple[UUID, list[str]]]] = defaultdict(list)
-    for pk, tenant, owner_id, patterns in listening.values_list("id", "tenant", "owner_id", "event_types"):
-        listeners[tenant, owner_id].append((pk, patterns))
-    rows = [
-        (uuid7(), message.pk, endpoint, message.deliver_at)
+    message.schema_version = schema.version
+    if message.event_type not in catalog and schema.text != "{}":
+        # The very bytes that are sent, read again: what is checked is what receivers get.
+        problems = violations(schema.text, orjson.loads(message.body)["data"])
+        if problems:
+            what = ", ".join(problem.pointer for problem in problems)
+            raise BadPayload(f"The data does not fit {message.event_type}: {what}.", errors=problems)
+
+
+def _fan_out(messages: Sequence[Message], listeners: Iterable[Listener]) -> list[NewDelivery]:
+    by_audience: dict[tuple[str, Any], list[Listener]] = defaultdict(list)
+    for listener in listeners:
+        by_audience[listener.tenant, listener.owner_id].append(listener)
+    return [
+        (uuid7(), message.pk, listener.id, message.deliver_at)
         for message in messages
         for owner_id in dict.fromkeys((None, message.owner_id))
-        for endpoint, patterns in listeners[message.tenant, owner_id]
-        if wants(patterns, message.event_type)
+        for listener in by_audience[message.tenant, owner_id]
+        if wants(listener.patterns, message.event_type)
     ]
-    Delivery.objects.insert_for(rows, trigger=Delivery.Trigger.PUBLISH, now=now)
 
 
 def _with_first(messages: Sequence[Message], new: set[UUID]) -> list[Message]:
