@@ -27,6 +27,9 @@ class SvcAppConfig(AppConfig):
     api_prefix: ClassVar[str] = ""
     """Where `mount_installed_apps` puts this app's `api.router`; empty for no API."""
 
+    api_routers: ClassVar[dict[str, str]] = {}
+    """Further routers of this app: prefixes, and the modules that have the `router`, relative to the app."""
+
     authenticators: ClassVar[tuple[str, ...]] = ()
     """Authenticator classes that this app brings, relative to the app."""
 

@@ -36,6 +36,11 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.github",
+    "allauth.socialaccount.providers.google",
+    "allauth.socialaccount.providers.microsoft",
+    "allauth.socialaccount.providers.openid_connect",
     "django_otp.plugins.otp_static",
     *suite.APPS,
     "svc_infra_django.webhooks.inbound",
@@ -78,6 +83,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
 
 TASKS = suite.TASKS
+
+SOCIALACCOUNT_QUERY_EMAIL = True
 
 # A source for the pages that show how webhooks are received.
 os.environ.setdefault("STRIPE_WEBHOOK_SECRET", "whsec_shared_with_nobody")

@@ -15,7 +15,6 @@ from ninja import Form, Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
 from ..api.authentication import LOGIN_SESSION_KEY
-from ..observability.middleware import client_address
 from .conf import settings
 from .models import AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
@@ -44,6 +43,8 @@ from .schemas import (
     TokenIn,
     TokensOut,
     VerifyIn,
+    client_of,
+    shown,
 )
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
@@ -59,9 +60,8 @@ from .services.enrolling_mfa import (
     step_up,
 )
 from .services.introspecting import introspect, revoke_token
-from .services.issuing_tokens import Client, Tokens, refresh_tokens
-from .services.logging_in import SecondStep, log_in
-from .services.noting_browsers import user_agent
+from .services.issuing_tokens import refresh_tokens
+from .services.logging_in import log_in
 from .services.signing_up import sign_up, verify_email
 from .services.verifying_mfa import begin_session, challenge_of, finish_login
 from .signing import password_states
@@ -73,13 +73,13 @@ router = Router(tags=["auth"])
 def login(request: HttpRequest, response: HttpResponse, body: LoginIn) -> Any:
     """Log in by address and password: two tokens, or a token for the second step."""
     _not_stored(response)
-    return _shown(log_in(body.email, body.password, client=_client(request), now=timezone.now()))
+    return shown(log_in(body.email, body.password, client=client_of(request), now=timezone.now()))
 
 
 @router.post("signup", auth=None, response={202: AcceptedOut})
 def signup(request: HttpRequest, body: SignupIn) -> Any:
     """Make yourself an account. The answer is the same for an address that has one; the mail is not."""
-    sign_up(body.email, body.password, client=_client(request), now=timezone.now())
+    sign_up(body.email, body.password, client=client_of(request), now=timezone.now())
     return Status(202, AcceptedOut(detail="Look into your mail: it says how to go on."))
 
 
@@ -93,7 +93,7 @@ def verify_address(request: HttpRequest, body: VerifyIn) -> Any:
 @router.post("password/reset", auth=None, response={202: AcceptedOut})
 def request_password_reset(request: HttpRequest, body: ResetIn) -> Any:
     """Ask for a mail with a key to set a new password. The answer is the same for unknown addresses."""
-    request_reset(body.email, client=_client(request), now=timezone.now())
+    request_reset(body.email, client=client_of(request), now=timezone.now())
     return Status(202, AcceptedOut(detail="If we know the address, a mail is on its way to it."))
 
 
@@ -119,7 +119,7 @@ def change_own_password(request: ApiRequest, body: ChangePasswordIn) -> Any:
 def verify_second_factor(request: HttpRequest, response: HttpResponse, body: FinishLoginIn) -> Any:
     """The second step of a login."""
     _not_stored(response)
-    return _shown(finish_login(body.mfa_token, body.code, client=_client(request), now=timezone.now()))
+    return shown(finish_login(body.mfa_token, body.code, client=client_of(request), now=timezone.now()))
 
 
 @router.post("mfa/enrol", auth=None, response={201: EnrolmentOut})
@@ -137,7 +137,7 @@ def confirm_required_totp(request: HttpRequest, response: HttpResponse, body: Fi
     _not_stored(response)
     now = timezone.now()
     proven, codes = finish_enrolment(challenge_of(body.mfa_token, now=now), body.code, now=now)
-    tokens = _shown(begin_session(proven, client=_client(request), now=now))
+    tokens = shown(begin_session(proven, client=client_of(request), now=now))
     return EnrolledOut(**tokens.model_dump(), recovery_codes=codes)
 
 
@@ -145,7 +145,7 @@ def confirm_required_totp(request: HttpRequest, response: HttpResponse, body: Fi
 def refresh(request: HttpRequest, response: HttpResponse, body: RefreshIn) -> Any:
     """Exchange a refresh token for the next pair. Each is good once; a second use ends the session."""
     _not_stored(response)
-    return _shown(refresh_tokens(body.refresh_token, client=_client(request), now=timezone.now()))
+    return shown(refresh_tokens(body.refresh_token, client=client_of(request), now=timezone.now()))
 
 
 @router.post("introspect", response=StandingOut, exclude_none=True)
@@ -304,24 +304,8 @@ def _good_sessions(request: ApiRequest) -> AuthSessionQuerySet:
     return AuthSession.objects.good(user, password_states(user), now=timezone.now())
 
 
-def _client(request: HttpRequest) -> Client:
-    return Client(address=client_address(request), user_agent=user_agent(request))
-
-
 def _enrolment(enrolment: Enrolment) -> EnrolmentOut:
     return EnrolmentOut(secret=enrolment.secret, url=enrolment.url, qr_svg=enrolment.qr_svg)
-
-
-def _shown(outcome: Tokens | SecondStep) -> TokensOut | SecondStepOut:
-    if isinstance(outcome, SecondStep):
-        return SecondStepOut(
-            mfa_token=outcome.mfa_token,
-            mfa_enrolment_required=outcome.must_enrol,
-            expires_in=outcome.expires_in,
-        )
-    return TokensOut(
-        access_token=outcome.access_token, refresh_token=outcome.refresh_token, expires_in=outcome.expires_in
-    )
 
 
 def _not_stored(response: HttpResponse) -> None:

@@ -9,6 +9,7 @@ class AccountsConfig(SvcAppConfig):
     verbose_name = "Logins"
     settings_section = ".conf.AccountsSettings"
     api_prefix = "auth/"
+    api_routers = {"oauth/": ".oauth"}
     authenticators = (".authentication.BearerToken", ".authentication.BrowserSession")
 
 

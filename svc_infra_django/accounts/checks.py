@@ -79,6 +79,33 @@ def check_shared_cache(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
         )
 
 
+@register("svc_infra")
+def check_providers(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E006 nowhere to come back to, W009 addresses not asked for, W010 tokens of providers in clear."""
+    if not apps.is_installed("allauth.socialaccount"):
+        return
+    from allauth.socialaccount import app_settings
+
+    if app_settings.PROVIDERS and not settings.oauth_callback_url.startswith(("https://", "http://")):
+        yield Error(
+            "Providers are configured, but not where they send people back to.",
+            hint='Set SVC_INFRA["accounts"]["oauth_callback_url"] to the public URL of GET oauth/callback.',
+            id="svc_accounts.E006",
+        )
+    if not app_settings.QUERY_EMAIL:
+        yield Warning(
+            "Google and GitHub are not asked for addresses, so people who come by them have none.",
+            hint="Set SOCIALACCOUNT_QUERY_EMAIL = True.",
+            id="svc_accounts.W009",
+        )
+    if app_settings.STORE_TOKENS:
+        yield Warning(
+            "django-allauth keeps the tokens of providers, in clear.",
+            hint="Leave SOCIALACCOUNT_STORE_TOKENS out, unless views of allauth's own need them.",
+            id="svc_accounts.W010",
+        )
+
+
 @register(Tags.security, deploy=True)
 def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     """W001 weak secret, W002 issuer, W003 validators, W004 weak hashes, W005 plain links, W006 no slowing,

@@ -13,6 +13,7 @@ from typing import Any
 from allauth.account import signals
 from allauth.account.adapter import get_adapter
 from allauth.account.models import EmailAddress
+from allauth.account.utils import user_email, user_field
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import get_password_validators, validate_password
@@ -129,6 +130,30 @@ def new_user(address: str, password: str) -> Any:
     user = adapter.save_user(None, adapter.new_user(None), form)
     EmailAddress.objects.create(user=user, email=address, primary=True, verified=False)
     return user
+
+
+def new_federated_user(address: str, names: dict[str, str]) -> Any:
+    """Make a user as the project's adapter makes them, without a password; the (folded) address is proven.
+
+    An empty address is no address.
+    """
+    adapter = get_adapter()
+    user = adapter.new_user(None)
+    user.set_unusable_password()
+    user_email(user, address)
+    for name in ("first_name", "last_name"):
+        user_field(user, name, names.get(name, ""))
+    adapter.populate_username(None, user)
+    user.save()
+    if address:
+        EmailAddress.objects.create(user=user, email=address, primary=True, verified=True)
+    return user
+
+
+def address_is_required() -> bool:
+    """Whether the project's user model has no users without an address."""
+    model = get_user_model()
+    return _email_field() == model.USERNAME_FIELD
 
 
 def mark_proven(address: EmailAddress) -> bool:

@@ -113,6 +113,25 @@ class AccountsSettings(Section):
     totp_issuer: str = Field("svc-infra-django", min_length=1)
     """The name that an authenticator app shows beside the account."""
 
+    oauth_callback_url: str = ""
+    """The public URL of `GET oauth/callback`, exactly as it is registered with the providers."""
+
+    oauth_front_ends: tuple[str, ...] = ()
+    """Pages of your front end that a login by a provider may end at, exactly as they are named in `next`."""
+
+    oauth_trusted_providers: tuple[str, ...] = ()
+    """Providers whose word opens an account that has the same proven address. People who come by any other
+    log in as before and connect it themselves. Staff always do."""
+
+    oauth_flow_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=10 * MINUTE)
+    """How long a login may be away at the provider."""
+
+    oauth_flows_per_client: int = Field(60, ge=1)
+    """Logins by providers that one client may begin within `login_window_seconds`."""
+
+    oauth_handoff_seconds: int = Field(60, ge=10, le=60)
+    """How long the code that ends at a front end may be exchanged for tokens."""
+
     recovery_codes: int = Field(10, ge=8, le=20)
     """How many recovery codes a user gets."""
 

@@ -6,6 +6,7 @@ from ..errors import (
     AuthenticationError,
     ConfigurationError,
     ConflictError,
+    NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
     UnavailableError,
@@ -134,3 +135,76 @@ class NoSecondFactor(ConflictError):
     """There is no second factor on this account."""
 
     code = "accounts.no_second_factor"
+
+
+class CallbackUnset(ConfigurationError):
+    """Set SVC_INFRA["accounts"]["oauth_callback_url"] to the public URL of `GET oauth/callback`."""
+
+    code = "accounts.callback_unset"
+
+
+class UnknownProvider(NotFoundError):
+    """Nobody logs in by this provider here."""
+
+    code = "accounts.unknown_provider"
+
+
+class ProviderRefused(AuthenticationError):
+    """The provider did not confirm this login. Begin again."""
+
+    code = "accounts.provider_refused"
+    keeps_writes = True
+
+
+class ProviderUnavailable(UnavailableError):
+    """The provider does not answer; try again."""
+
+    code = "accounts.provider_unavailable"
+    keeps_writes = True
+
+
+class InvalidState(AuthenticationError):
+    """This login was not begun in this browser, has expired, or was finished already. Begin again."""
+
+    code = "accounts.invalid_state"
+    keeps_writes = True
+
+
+class InvalidHandoff(AuthenticationError):
+    """The code is wrong, has expired, or was used before. Begin again."""
+
+    code = "accounts.invalid_handoff"
+    keeps_writes = True
+
+
+class AccountExists(ConflictError):
+    """There is an account with this address. Log in to it as before, then connect the provider."""
+
+    code = "accounts.account_exists"
+    keeps_writes = True
+
+
+class AddressMissing(ConflictError):
+    """The provider proves no e-mail address of yours, and an account here needs one."""
+
+    code = "accounts.address_missing"
+    keeps_writes = True
+
+
+class AlreadyConnected(ConflictError):
+    """This account of the provider is connected to another account here."""
+
+    code = "accounts.already_connected"
+    keeps_writes = True
+
+
+class LastWayIn(ConflictError):
+    """You could not log in any more. Set a password first, or connect another provider."""
+
+    code = "accounts.last_way_in"
+
+
+class TargetRefused(ValidationError):
+    """This is not a page that logins may end at."""
+
+    code = "accounts.target_refused"

@@ -82,6 +82,20 @@ class PasswordChanged(BaseModel):
     by_reset: bool
 
 
+class ProviderConnected(BaseModel):
+    """A user can now log in by their account at a provider."""
+
+    user_id: str
+    provider: str
+
+
+class ProviderDisconnected(BaseModel):
+    """A user cannot log in by their account at a provider any more."""
+
+    user_id: str
+    provider: str
+
+
 class MFAEnabled(BaseModel):
     """A user confirmed a device for their second factor."""
 
@@ -125,6 +139,8 @@ SESSION_ENDED = EventType("session.ended", SessionEnded)
 SESSIONS_ENDED = EventType("session.all_ended", SessionsEnded)
 SESSION_REUSE_DETECTED = EventType("session.reuse_detected", SessionReuseDetected)
 PASSWORD_CHANGED = EventType("user.password_changed", PasswordChanged)
+PROVIDER_CONNECTED = EventType("user.provider_connected", ProviderConnected)
+PROVIDER_DISCONNECTED = EventType("user.provider_disconnected", ProviderDisconnected)
 MFA_ENABLED = EventType("user.mfa_enabled", MFAEnabled)
 MFA_DISABLED = EventType("user.mfa_disabled", MFADisabled)
 RECOVERY_CODES_REPLACED = EventType("user.recovery_codes_replaced", RecoveryCodesReplaced)

@@ -10,7 +10,10 @@ from .compat import addresses_of, email_of, stored_address, user_with_address, w
 from .conf import settings
 from .signing import RESET, VERIFY, make_key, reset_state, verification_state
 
-NOTICES = ("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced")
+NOTICES = (
+    *("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced"),
+    *("provider_connected", "provider_disconnected"),
+)
 
 
 def mail_after_signup(address: str) -> None:

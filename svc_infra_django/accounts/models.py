@@ -242,6 +242,53 @@ class MFAChallenge(models.Model):
         return tuple(self.amr.split())
 
 
+class OAuthFlow(models.Model):
+    """A login that is away at a provider. Its state brings it back once, and to the same browser.
+
+    With an owner it is no login: it connects the provider to their account.
+    """
+
+    id = id_field()
+    provider = models.CharField(max_length=200)
+    digest = models.CharField(max_length=64, editable=False)
+    browser_digest = models.CharField(max_length=64, editable=False)
+    sealed_secrets = models.TextField(editable=False)
+    target = models.CharField(max_length=2000, blank=True)
+    owner = models.ForeignKey(
+        django_settings.AUTH_USER_MODEL, null=True, on_delete=models.CASCADE, related_name="+"
+    )
+    password_state = models.CharField(max_length=64, blank=True, editable=False)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "login at a provider"
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_oauthflow_digest")]
+        indexes = [models.Index(fields=["expires_at"], name="svc_accounts_oauthflow_expires")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class OAuthHandoff(models.Model):
+    """A login that has ended at a front end, which exchanges its code for tokens, once."""
+
+    id = id_field()
+    owner = _owner()
+    digest = models.CharField(max_length=64, editable=False)
+    state_digest = models.CharField(max_length=64, editable=False)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "login at a front end"
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_oauthhandoff_digest")]
+        indexes = [models.Index(fields=["expires_at"], name="svc_accounts_handoff_expires")]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
 class TOTPDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp is untyped
     """An authenticator app. The key is sealed; a step that was used, and any before it, is used up."""
 
@@ -326,6 +373,7 @@ class Throttle(models.Model):
         MFA = "mfa", "wrong codes"
         MAIL = "mail", "mails to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
+        OAUTH = "oauth", "logins by providers from a client"
 
     scope = models.CharField(max_length=16, choices=Scope)
     subject = models.CharField(max_length=64)

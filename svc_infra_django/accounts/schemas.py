@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 import ninja
+from django.http import HttpRequest
 from pydantic import Field
 
 from ..api import Schema, Text
+from ..observability.middleware import client_address
+from .services.issuing_tokens import Client, Tokens
+from .services.logging_in import SecondStep
+from .services.noting_browsers import user_agent
 
 if TYPE_CHECKING:
     Address = str
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
     Key = str
     Name = str
     Password = str
+    Returned = str
+    Target = str
     Token = str
 else:
     Address = Text(min_length=1, max_length=320)
@@ -27,6 +34,8 @@ else:
     Name = Text(min_length=1, max_length=64)
     # Longer ones are refused before anything is hashed; nothing is cut.
     Password = Text(min_length=1, max_length=4096)
+    Returned = Text(max_length=4096)
+    Target = Text(max_length=2000)
     Token = Text(min_length=1, max_length=256)
 
 
@@ -183,6 +192,44 @@ class EnrolledOut(TokensOut, RecoveryCodesOut):
     pass
 
 
+class ProviderOut(ninja.Schema):
+    id: str
+    name: str
+
+
+class DepartureOut(ninja.Schema):
+    authorization_url: str = Field(repr=False, description="Send the browser there.")
+    state: str = Field(repr=False, description="Keep it in the page: `POST oauth/exchange` wants it.")
+    expires_in: int = Field(description="Seconds that the login may be away at the provider.")
+
+
+class ExchangeIn(Schema):
+    code: Token = Field(repr=False, description="The `code` that the browser came back with.")
+    state: Token = Field(repr=False, description="The `state` that `oauth/authorize` answered.")
+
+
+class ConnectIn(FreshFactorIn):
+    provider: Name
+    next: Target = Field("", description="The page to end at, one of `oauth_front_ends`, or a path here.")
+
+
+class ConnectedOut(ninja.Schema):
+    id: int
+    provider: str
+    connected_at: datetime
+    last_login_at: datetime
+
+    @classmethod
+    def of(cls, row: Any) -> ConnectedOut:
+        return cls(
+            id=row.pk, provider=row.provider, connected_at=row.date_joined, last_login_at=row.last_login
+        )
+
+
+class ConnectedAccountsOut(ninja.Schema):
+    accounts: list[ConnectedOut]
+
+
 class DeviceOut(ninja.Schema):
     id: str
     kind: str
@@ -192,3 +239,21 @@ class DeviceOut(ninja.Schema):
 class DevicesOut(ninja.Schema):
     devices: list[DeviceOut]
     recovery_codes_left: int
+
+
+def client_of(request: HttpRequest) -> Client:
+    """Where the request comes from."""
+    return Client(address=client_address(request), user_agent=user_agent(request))
+
+
+def shown(outcome: Tokens | SecondStep) -> TokensOut | SecondStepOut:
+    """What the client gets to see of a login."""
+    if isinstance(outcome, SecondStep):
+        return SecondStepOut(
+            mfa_token=outcome.mfa_token,
+            mfa_enrolment_required=outcome.must_enrol,
+            expires_in=outcome.expires_in,
+        )
+    return TokensOut(
+        access_token=outcome.access_token, refresh_token=outcome.refresh_token, expires_in=outcome.expires_in
+    )

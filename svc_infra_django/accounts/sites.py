@@ -30,8 +30,8 @@ from ..observability.middleware import client_address
 from .errors import InvalidCredentials, InvalidMFAToken, SessionOver
 from .events import ADMIN_ENTERED, AdminEntered
 from .models import MFAChallenge, TOTPDevice, lacks_factor
+from .schemas import client_of
 from .services.enrolling_mfa import Enrolment, begin_enrolment, finish_enrolment, shown_enrolment
-from .services.issuing_tokens import Client
 from .services.logging_in import SecondStep, log_in_staff
 from .services.noting_browsers import note_browser
 from .services.verifying_mfa import Proven, finish_second_step, open_challenge
@@ -106,7 +106,7 @@ class SecondFactorAdminSite(AdminSite):
         if form.is_valid():
             name, password = form.cleaned_data["username"], form.cleaned_data["password"]
             try:
-                step = log_in_staff(name, password, client=_client(request), now=timezone.now())
+                step = log_in_staff(name, password, client=client_of(request), now=timezone.now())
             except InvalidCredentials:
                 form.add_error(None, form.get_invalid_login_error())
             except SvcInfraError as error:
@@ -230,7 +230,3 @@ def _backend_of(user: Any) -> str:
     """The authentication backend that knows the user, for the session to load them by."""
     paths = django_settings.AUTHENTICATION_BACKENDS
     return next(path for path in paths if load_backend(path).get_user(user.pk) is not None)
-
-
-def _client(request: HttpRequest) -> Client:
-    return Client(address=client_address(request))

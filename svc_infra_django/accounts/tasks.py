@@ -9,7 +9,7 @@ from django.utils import timezone
 from ..jobs import periodic, task
 from .conf import settings
 from .mailer import mail_after_signup, mail_notice, mail_reset_key
-from .models import AuthSession, MFAChallenge, Throttle
+from .models import AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
 
 BATCH = 500
 
@@ -37,4 +37,6 @@ def prune_accounts() -> None:
     while batch := list(over.values_list("pk", flat=True)[:BATCH]):
         AuthSession.objects.filter(pk__in=batch).delete()
     MFAChallenge.objects.filter(expires_at__lt=now).delete()
+    OAuthFlow.objects.filter(expires_at__lt=now).delete()
+    OAuthHandoff.objects.filter(expires_at__lt=now).delete()
     Throttle.objects.filter(ends_at__lt=now).delete()

@@ -60,12 +60,15 @@ def create_api(**ninja_options: Any) -> NinjaAPI:
 def mount_installed_apps(api: NinjaAPI) -> None:
     """Add `<app>.api.router` at the `api_prefix` of every installed app whose config has one.
 
-    An app with a prefix and no `api` module is left out; the check svc_api.W003 names it.
+    What its `api_routers` name is added too. An app with a prefix and no `api` module is left out; the
+    check svc_api.W003 names it.
     """
     for app in apps.get_app_configs():
         prefix = getattr(app, "api_prefix", "").strip("/")
         if prefix and find_spec(f"{app.name}.api"):
             api.add_router(f"/{prefix}", import_module(f"{app.name}.api").router)
+        for prefix, module in getattr(app, "api_routers", {}).items():
+            api.add_router(f"/{prefix.strip('/')}", import_module(module, app.name).router)
 
 
 class SuiteAPI(NinjaAPI):

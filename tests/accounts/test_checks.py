@@ -10,6 +10,7 @@ from svc_infra_django.accounts.checks import (
     check_deployment,
     check_installed,
     check_links,
+    check_providers,
     check_shared_cache,
 )
 
@@ -114,3 +115,26 @@ def test_sessions_that_nobody_can_end_are_named(settings: Any) -> None:
     settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 
     assert "W008" in ids(check_deployment(None))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("SOCIALACCOUNT_PROVIDERS", {"google": {}}, "E006"),
+        ("SOCIALACCOUNT_QUERY_EMAIL", False, "W009"),
+        ("SOCIALACCOUNT_STORE_TOKENS", True, "W010"),
+    ],
+)
+def test_providers_that_cannot_work_or_be_trusted_are_named(
+    settings: Any, setting: str, value: Any, wanted: str
+) -> None:
+    assert ids(check_providers(None)) == []
+    setattr(settings, setting, value)
+
+    assert ids(check_providers(None)) == [wanted]
+
+
+def test_without_providers_installed_there_is_nothing_to_say(settings: Any) -> None:
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if "socialaccount" not in app]
+
+    assert ids(check_providers(None)) == []

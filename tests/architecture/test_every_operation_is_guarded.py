@@ -24,6 +24,10 @@ PUBLIC = {
     ("POST", "/api/auth/revoke"),
     ("POST", "/api/auth/mfa/verify"),
     ("POST", "/api/auth/mfa/enrol"),
+    ("GET", "/api/oauth/providers"),
+    ("GET", "/api/oauth/authorize"),
+    ("GET", "/api/oauth/callback"),
+    ("POST", "/api/oauth/exchange"),
     ("POST", "/api/auth/mfa/enrol/confirm"),
     ("POST", "/api/auth/email/verify"),
     ("POST", "/api/auth/password/reset"),
@@ -39,6 +43,9 @@ OF_ONES_OWN = {
     ("POST", "/api/auth/logout-all"),
     ("POST", "/api/auth/password/change"),
     ("GET", "/api/auth/mfa/devices"),
+    ("POST", "/api/oauth/connect"),
+    ("GET", "/api/oauth/accounts"),
+    ("DELETE", "/api/oauth/accounts/{account}"),
     ("POST", "/api/auth/step-up"),
     ("POST", "/api/auth/mfa/totp"),
     ("POST", "/api/auth/mfa/totp/confirm"),
@@ -90,6 +97,7 @@ BODIES = {
     "/api/auth/mfa/totp/confirm": {"code": "000000"},
     "/api/auth/password/change": {"current_password": "wrong", "password": "another long enough one 8"},
     "/api/jobs/schedules": {"key": "mine", "task": "tests.jobs.work.hourly", "every_seconds": 60},
+    "/api/oauth/connect": {"provider": "corp"},
     "/api/rbac/assignments": {"role": str(uuid4()), "user": "1"},
     "/api/rbac/roles": {"name": "clerk", "permissions": []},
     "/api/webhooks/endpoints": {"url": "https://receiver.example/hook"},
@@ -121,6 +129,7 @@ def call(db, settings):
     def send(operation: Operation, client: Client, **headers: str) -> int:
         method, path = operation
         path = re.sub(r"\{\w+_id\}", lambda _: str(uuid4()), path).replace("{name}", "default")
+        path = path.replace("{account}", "1")
         form = FORMS.get(operation[1])
         body = json.dumps(BODIES.get(operation[1], {})) if form is None else form
         kind = "application/json" if form is None else "application/x-www-form-urlencoded"

@@ -110,6 +110,69 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="OAuthFlow",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("provider", models.CharField(max_length=200)),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("browser_digest", models.CharField(editable=False, max_length=64)),
+                ("sealed_secrets", models.TextField(editable=False)),
+                ("target", models.CharField(blank=True, max_length=2000)),
+                ("password_state", models.CharField(blank=True, editable=False, max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "login at a provider",
+            },
+        ),
+        migrations.CreateModel(
+            name="OAuthHandoff",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("state_digest", models.CharField(editable=False, max_length=64)),
+                ("created_at", models.DateTimeField()),
+                ("expires_at", models.DateTimeField()),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "login at a front end",
+            },
+        ),
+        migrations.CreateModel(
             name="RecoveryCode",
             fields=[
                 (
@@ -245,6 +308,7 @@ class Migration(migrations.Migration):
                             ("mfa", "wrong codes"),
                             ("mail", "mails to an address"),
                             ("signup", "sign-ups and resets from a client"),
+                            ("oauth", "logins by providers from a client"),
                         ],
                         max_length=16,
                     ),
@@ -362,6 +426,22 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="mfachallenge",
             constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_mfachallenge_digest"),
+        ),
+        migrations.AddIndex(
+            model_name="oauthflow",
+            index=models.Index(fields=["expires_at"], name="svc_accounts_oauthflow_expires"),
+        ),
+        migrations.AddConstraint(
+            model_name="oauthflow",
+            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthflow_digest"),
+        ),
+        migrations.AddIndex(
+            model_name="oauthhandoff",
+            index=models.Index(fields=["expires_at"], name="svc_accounts_handoff_expires"),
+        ),
+        migrations.AddConstraint(
+            model_name="oauthhandoff",
+            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthhandoff_digest"),
         ),
         migrations.AddConstraint(
             model_name="recoverycode",
