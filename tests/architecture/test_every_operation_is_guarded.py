@@ -61,6 +61,8 @@ OF_ONES_OWN = {
     ("GET", "/api/rbac/check"),
     ("GET", "/api/rbac/explain"),
     ("GET", "/api/webhooks/event-types"),
+    ("GET", "/api/webhooks/event-types/openapi"),
+    ("GET", "/api/webhooks/event-types/{name}/versions"),
     ("GET", "/api/webhooks/endpoints"),
     ("POST", "/api/webhooks/endpoints"),
     ("GET", "/api/webhooks/endpoints/{endpoint_id}"),
@@ -88,6 +90,8 @@ OF_A_KEY = {
     ("GET", "/api/rbac/check"),
     ("GET", "/api/rbac/explain"),
     ("GET", "/api/webhooks/event-types"),
+    ("GET", "/api/webhooks/event-types/openapi"),
+    ("GET", "/api/webhooks/event-types/{name}/versions"),
 }
 """A key without any scope may."""
 
