@@ -228,5 +228,9 @@ def _forget(request: HttpRequest) -> None:
 
 def _backend_of(user: Any) -> str:
     """The authentication backend that knows the user, for the session to load them by."""
-    paths = django_settings.AUTHENTICATION_BACKENDS
-    return next(path for path in paths if load_backend(path).get_user(user.pk) is not None)
+    for path in django_settings.AUTHENTICATION_BACKENDS:
+        # A backend that only answers for permissions knows nobody.
+        find = getattr(load_backend(path), "get_user", None)
+        if find is not None and find(user.pk) is not None:
+            return path
+    raise InvalidCredentials()
