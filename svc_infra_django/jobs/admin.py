@@ -12,16 +12,22 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.timesince import timesince
 
 from ..admin import MachineRowAdmin
 from ..errors import SvcInfraError, ValidationError
+from . import throughput
+from .charts import throughput_chart
 from .conf import settings
 from .cron import timezone_named
 from .errors import BadSchedule
 from .models import Job, JobAttempt, Queue, Schedule, Worker
+from .querysets import RATE_MINUTES
 from .services import scheduling
 from .services.operating import cancel, discard, duplicate, pause, resume, retry
 
@@ -170,11 +176,39 @@ class JobAdmin(MachineRowAdmin):
 
 @admin.register(Queue)
 class QueueAdmin(MachineRowAdmin):
-    list_display = ("name", "is_running", "paused_at", "ready", "running", "scheduled")
+    list_display = (
+        "name",
+        "is_running",
+        "ready",
+        "oldest",
+        "running",
+        "scheduled",
+        "blocked",
+        "failed",
+        "rate",
+        "paused_at",
+    )
+    fields = ("name", "paused_at", "keep_succeeded_hours", "keep_cancelled_hours", "keep_failed_hours")
+    readonly_fields = ("name", "paused_at")
     actions = ("pause_queues", "resume_queues")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Queue]:
         return Queue.objects.with_depth()
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        rows = throughput.per_minute(now=timezone.now())
+        chart = throughput_chart(throughput.bars(rows), title="Attempts that ended in the last hour")
+        return super().changelist_view(request, {**(extra_context or {}), "chart": chart})
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # How long its jobs are kept is for people to say.
+        return self.may_act(request)
+
+    def save_model(self, request: HttpRequest, obj: Queue, form: Any, change: bool) -> None:
+        # Not the whole row: it may have been paused while the form was open.
+        obj.save(update_fields=[name for name in form.fields if name.startswith("keep_")])
 
     @admin.display(boolean=True, description="running")
     def is_running(self, queue: Queue) -> bool:
@@ -184,13 +218,35 @@ class QueueAdmin(MachineRowAdmin):
     def ready(self, queue: Any) -> int:
         return int(queue.ready)
 
+    @admin.display(description="waits for")
+    def oldest(self, queue: Any) -> str:
+        since = queue.oldest_ready_at
+        return timesince(since) if since and since < timezone.now() else "-"
+
     @admin.display(description="running jobs")
     def running(self, queue: Any) -> int:
         return int(queue.running)
 
-    @admin.display(description="scheduled jobs")
+    @admin.display(description="scheduled")
     def scheduled(self, queue: Any) -> int:
         return int(queue.scheduled)
+
+    @admin.display(description="blocked")
+    def blocked(self, queue: Any) -> int:
+        return int(queue.blocked)
+
+    @admin.display(description="failed")
+    def failed(self, queue: Any) -> str:
+        if not queue.failed:
+            return "0"
+        query = urlencode({"queue": queue.name, "state__exact": Job.State.FAILED.value})
+        return format_html(
+            '<a href="{}?{}">{}</a>', reverse("admin:svc_jobs_job_changelist"), query, queue.failed
+        )
+
+    @admin.display(description="a minute")
+    def rate(self, queue: Any) -> str:
+        return f"{queue.ended / RATE_MINUTES:.1f}"
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return self.may_act(request)
@@ -211,6 +267,7 @@ class WorkerAdmin(MachineRowAdmin):
         "is_alive",
         "shown_queues",
         "concurrency",
+        "busy",
         "started_at",
         "heartbeat_at",
         "is_stopping",
@@ -220,6 +277,13 @@ class WorkerAdmin(MachineRowAdmin):
     @admin.display(boolean=True, description="alive")
     def is_alive(self, worker: Worker) -> bool:
         return worker.heartbeat_at > timezone.now() - timedelta(seconds=settings.lease_seconds)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
+        return Worker.objects.with_busy()
+
+    @admin.display(description="running jobs")
+    def busy(self, worker: Any) -> int:
+        return int(worker.busy)
 
     @admin.display(description="queues")
     def shown_queues(self, worker: Worker) -> str:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.utils import timezone
 from ninja import Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, paginated, requires
+from .conf import settings
 from .errors import JobNotFound
-from .models import Job, Queue, Schedule
+from .models import Job, Queue, Schedule, Worker
 from .schemas import (
     JobDetail,
     JobOut,
+    MinuteOut,
+    QueueChange,
     QueueOut,
     ScheduleChange,
     ScheduleDetail,
     ScheduleIn,
     ScheduleOut,
     StateName,
+    WorkerOut,
 )
 from .services import scheduling
-from .services.operating import cancel, discard, duplicate, pause, queue_named, resume, retry
+from .services.operating import (
+    cancel,
+    discard,
+    duplicate,
+    pause,
+    queue_named,
+    resume,
+    retry,
+    set_retention,
+)
+from .throughput import per_minute
 
 router = Router(tags=["jobs"])
 
@@ -65,6 +80,33 @@ def resume_queue(request: ApiRequest, name: str) -> Queue:
     """Start jobs of the queue again."""
     resume(name)
     return Queue.objects.with_depth().get(pk=queue_named(name).pk)
+
+
+@router.patch("/queues/{name}", response=QueueOut)
+@requires("svc_jobs.change_queue")
+def change_queue(request: ApiRequest, name: str, body: QueueChange) -> Queue:
+    """Say how long jobs of the queue are kept."""
+    set_retention(name, **body.model_dump(exclude_unset=True))
+    return Queue.objects.with_depth().get(pk=name)
+
+
+@router.get("/throughput", response=list[MinuteOut])
+@requires("svc_jobs.view_queue")
+def list_throughput(
+    request: ApiRequest,
+    minutes: Annotated[int, Query(ge=1, le=1440)] = 60,
+    queue: Annotated[str, Query(max_length=64)] = "",
+) -> list[dict[str, Any]]:
+    """How many attempts ended in each of the last minutes, the empty ones too, the oldest first."""
+    return per_minute(now=timezone.now(), minutes=minutes, queue=queue)
+
+
+@router.get("/workers", response=Page[WorkerOut])
+@requires("svc_jobs.view_worker")
+def list_workers(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
+    """The worker processes that were heard of within their lease, and how busy they are."""
+    alive = Worker.objects.alive(lease=timedelta(seconds=settings.lease_seconds))
+    return paginated(alive.with_busy(), page, order=("-id",))
 
 
 @router.get("/schedules", response=Page[ScheduleOut])

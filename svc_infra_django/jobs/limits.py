@@ -35,21 +35,21 @@ def _promote(key: str) -> int:
     jobs = Job.objects.using(database()).filter(concurrency_key=key)
     with immediate(database()):
         _lock(key)
-        waiting = jobs.filter(state=Job.State.BLOCKED).order_by("-priority", "pk")
+        waiting = jobs.blocked().order_by("-priority", "pk")
         head = list(waiting.values_list("pk", "concurrency_limit")[:PROMOTED_AT_ONCE])
         if not head:
             return 0
-        held = jobs.filter(state__in=(Job.State.READY, Job.State.RUNNING)).count()
+        held = jobs.holding().count()
         chosen = [pk for pk, _ in head[: max(0, (head[0][1] or 1) - held)]]
         if not chosen:
             return 0
-        return jobs.filter(pk__in=chosen, state=Job.State.BLOCKED).update(state=Job.State.READY)
+        return jobs.filter(pk__in=chosen).blocked().update(state=Job.State.READY)
 
 
 def sweep() -> int:
     """Fill the places that are free though jobs wait for them. Returns how many became ready."""
     jobs = Job.objects.using(database())
-    blocked = jobs.filter(state=Job.State.BLOCKED).values("concurrency_key").order_by()
+    blocked = jobs.blocked().values("concurrency_key").order_by()
     limits = dict(blocked.annotate(limit=Max("concurrency_limit")).values_list("concurrency_key", "limit"))
     if not limits:
         return 0

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -17,6 +18,9 @@ from .cron import interval_of, last_crons, last_intervals, next_cron, next_inter
 from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names
 from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
+
+KEEP_RANGE = [MinValueValidator(0.0), MaxValueValidator(24 * 366 * 10)]
+KEEP_HELP = "How long such jobs are kept; empty for what the settings say."
 
 
 class Job(models.Model):
@@ -123,7 +127,7 @@ class Job(models.Model):
             ),
             models.Index(
                 "concurrency_key",
-                condition=Q(state__in=(0, 1), concurrency_key__isnull=False),
+                condition=Q(state__lt=2, concurrency_key__isnull=False),
                 name="svc_jobs_job_holding",
             ),
             models.Index(
@@ -245,6 +249,13 @@ class Queue(models.Model):
 
     name = models.CharField(max_length=64, primary_key=True)
     paused_at = models.DateTimeField(null=True, blank=True)
+    keep_succeeded_hours = models.FloatField(
+        null=True, blank=True, validators=KEEP_RANGE, help_text=KEEP_HELP
+    )
+    keep_cancelled_hours = models.FloatField(
+        null=True, blank=True, validators=KEEP_RANGE, help_text=KEEP_HELP
+    )
+    keep_failed_hours = models.FloatField(null=True, blank=True, validators=KEEP_RANGE, help_text=KEEP_HELP)
 
     objects = QueueQuerySet.as_manager()
 
@@ -257,6 +268,25 @@ class Queue(models.Model):
     @property
     def is_paused(self) -> bool:
         return self.paused_at is not None
+
+
+class Throughput(models.Model):
+    """How many attempts of a queue ended in one minute."""
+
+    minute = models.DateTimeField()
+    queue = models.CharField(max_length=64)
+    succeeded = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    cancelled = models.PositiveIntegerField(default=0)
+    retried = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["minute", "queue"], name="svc_jobs_throughput_minute"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.queue} at {self.minute:%Y-%m-%d %H:%M}"
 
 
 class Schedule(models.Model):

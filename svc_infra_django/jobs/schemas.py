@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from ..api.schemas import Schema, Text
+from .querysets import RATE_MINUTES
 
 StateName = Literal["ready", "running", "succeeded", "failed", "cancelled", "scheduled", "blocked"]
 
@@ -81,8 +82,51 @@ class QueueOut(Schema):
     is_paused: bool
     paused_at: datetime | None
     ready: int
+    oldest_ready_at: datetime | None = Field(description="When the one that waits longest fell due.")
     running: int
     scheduled: int
+    blocked: int
+    failed: int
+    per_minute: float = Field(description="Attempts that ended, on the average of the last five minutes.")
+    keep_succeeded_hours: float | None
+    keep_cancelled_hours: float | None
+    keep_failed_hours: float | None
+
+    @staticmethod
+    def resolve_per_minute(queue: Any) -> float:
+        return round(int(queue.ended) / RATE_MINUTES, 2)
+
+
+Hours = Annotated[float | None, Field(gt=0, le=24 * 366 * 10, description="Null for what the settings say.")]
+
+
+class QueueChange(Schema):
+    """How long jobs of the queue are kept. What is left out stays as it is."""
+
+    keep_succeeded_hours: Hours = None
+    keep_cancelled_hours: Hours = None
+    keep_failed_hours: Hours = None
+
+
+class MinuteOut(Schema):
+    minute: datetime
+    succeeded: int
+    failed: int
+    cancelled: int
+    retried: int
+
+
+class WorkerOut(Schema):
+    id: UUID
+    name: str
+    host: str
+    pid: int
+    queues: list[str] = Field(description="Empty for all.")
+    concurrency: int
+    busy: int = Field(description="Jobs that it runs.")
+    started_at: datetime
+    heartbeat_at: datetime
+    is_stopping: bool
 
 
 CatchUpName = Literal["skip", "once", "all"]

@@ -17,8 +17,8 @@ from uuid import UUID
 
 from django.db import Error as DatabaseFailure
 from django.db import connections
-from django.db.models import Exists, F, OuterRef
-from django.db.models.functions import Now
+from django.db.models import Exists, F, Min, OuterRef, Q
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from ..identifiers import uuid7_at
@@ -31,13 +31,15 @@ from .database import database_now as database_now
 from .database import immediate as immediate
 from .errors import JobCrashed
 from .limits import admit, promote
-from .models import Effect, Job, JobAttempt, Queue, Worker
+from .models import Effect, Job, JobAttempt, Queue, Throughput, Worker
 
 logger = get_logger("svc_infra_django.jobs")
 
 STAGED_AT_ONCE = 1000
 RESCUED_AT_ONCE = 200
 PRUNED_AT_ONCE = 5000
+KEPT = (Job.State.SUCCEEDED, Job.State.CANCELLED, Job.State.FAILED)
+THROUGHPUT_HOURS = 48
 CRASHED = path_of(JobCrashed)
 
 CHANNEL = "svc_jobs"
@@ -465,6 +467,14 @@ def next_due_in() -> float | None:
     return None if found is None else (found[0] - found[1]).total_seconds()
 
 
+def oldest_ready(queues: Iterable[str]) -> dict[str, float]:
+    """For how many seconds the ready job that waits longest has been due, 0 in an empty queue."""
+    ready = Job.objects.using(database()).ready().values("queue").order_by()
+    found = dict(ready.annotate(at=Min(Coalesce("run_at", "created_at"))).values_list("queue", "at"))
+    now = database_now()
+    return {name: max(0.0, (now - found.get(name, now)).total_seconds()) for name in queues}
+
+
 def ready_queues() -> list[str]:
     """The queues that have ready jobs: one probe of the index for each, however many jobs wait."""
     ready = Job.objects.using(database()).ready()
@@ -561,30 +571,41 @@ def first_effect(job: Job, key: str) -> Iterator[bool]:
 
 
 def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
-    """Delete finished jobs that have been kept long enough, in chunks. Returns how many."""
+    """Delete finished jobs that have been kept long enough, in chunks. Returns how many.
+
+    How long is for each state in the settings, and for single queues in their rows.
+    """
     now = now or timezone.now()
-    jobs = Job.objects.using(database())
-    kept = {
-        Job.State.SUCCEEDED: settings.keep_succeeded_hours,
-        Job.State.CANCELLED: settings.keep_cancelled_hours,
-        Job.State.FAILED: settings.keep_failed_hours,
-    }
+    own = list(Queue.objects.using(database()).all())
     deleted = 0
-    for state, hours in kept.items():
-        until = now - timedelta(hours=hours)
-        # Along the key, which is ordered by time and so ends where the young jobs begin: no index is kept.
-        old = jobs.filter(state=state, finished_at__lt=until, pk__lt=uuid7_at(until)).order_by("pk")
-        # One that still keeps others out of its window is what they are refused by.
-        old = old.exclude(unique_key__isnull=False, unique_expires_at__gt=now)
-        while limit is None or deleted < limit:
-            size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
-            ids = list(old.values_list("pk", flat=True)[:size])
-            # The state is asked again: one of them may have been retried in between.
-            deleted += jobs.filter(pk__in=ids, state=state).delete()[1].get("svc_jobs.Job", 0) if ids else 0
-            if len(ids) < size:
-                break
+    for state in KEPT:
+        name = f"keep_{state.label}_hours"
+        special = {queue.name: hours for queue in own if (hours := getattr(queue, name)) is not None}
+        rules: list[tuple[Q, float]] = [(Q(queue=queue), hours) for queue, hours in special.items()]
+        rules.append((~Q(queue__in=list(special)), getattr(settings, name)))
+        for jobs, hours in rules:
+            rest = None if limit is None else limit - deleted
+            deleted += _prune(jobs & Q(state=state), now=now, until=now - timedelta(hours=hours), limit=rest)
     forgotten = now - timedelta(hours=settings.keep_effects_hours)
     Effect.objects.using(database()).filter(pk__lt=uuid7_at(forgotten)).delete()
+    Throughput.objects.using(database()).filter(minute__lt=now - timedelta(hours=THROUGHPUT_HOURS)).delete()
     if deleted:
         logger.info("jobs pruned", count=deleted)
+    return deleted
+
+
+def _prune(which: Q, *, now: datetime, until: datetime, limit: int | None) -> int:
+    jobs = Job.objects.using(database()).filter(which)
+    # Along the key, which is ordered by time and so ends where the young jobs begin: no index is kept.
+    old = jobs.filter(finished_at__lt=until, pk__lt=uuid7_at(until)).order_by("pk")
+    # One that still keeps others out of its window is what they are refused by.
+    old = old.exclude(unique_key__isnull=False, unique_expires_at__gt=now)
+    deleted = 0
+    while limit is None or deleted < limit:
+        size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
+        ids = list(old.values_list("pk", flat=True)[:size])
+        # The state is asked again: one of them may have been retried in between.
+        deleted += jobs.filter(pk__in=ids).delete()[1].get("svc_jobs.Job", 0) if ids else 0
+        if len(ids) < size:
+            break
     return deleted

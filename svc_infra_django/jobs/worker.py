@@ -40,6 +40,7 @@ from .limits import sweep
 from .models import Job, Queue, Worker
 from .runner import arun, broken, run
 from .scheduler import fire_due, keep_schedules, sync_schedules
+from .throughput import tally
 from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
@@ -456,6 +457,7 @@ class JobWorker:
 
     def _deregister(self) -> None:
         try:
+            tally.write()
             Worker.objects.using(turn.database()).filter(pk=self.id).delete()
         except DatabaseFailure as error:
             logger.warning("worker could not sign off", error=repr(error))
@@ -571,6 +573,7 @@ class JobWorker:
             running = list(self._running.values())
             turn.write_progress((each.job, told) for each in running if (told := each.take_report()))
             self._drop_lost()
+            tally.write()
             return settings.watch_seconds
 
         self._repeat(once)
@@ -728,6 +731,7 @@ def _count(outcome: Outcome) -> None:
     name = "retried" if outcome.state == Job.State.SCHEDULED else outcome.state.label
     metrics.increment("jobs.finished", queue=job.queue, task=job.task, outcome=name)
     metrics.observe("jobs.run", outcome.seconds, queue=job.queue, task=job.task)
+    tally.add(job.queue, outcome.state, at=outcome.ended_at)
 
 
 def _measure_depth() -> None:
@@ -738,3 +742,5 @@ def _measure_depth() -> None:
     for queue, states in counts.items():
         for state, count in states.items():
             metrics.gauge("jobs.depth", count, queue=queue, state=Job.State(state).label)
+    for queue, seconds in turn.oldest_ready(counts).items():
+        metrics.gauge("jobs.oldest_ready", seconds, queue=queue)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
-from svc_infra_django.jobs.models import Job, Queue, Schedule, Worker
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.models import Job, Queue, Schedule, Throughput, Worker
 from svc_infra_django.jobs.scheduler import sync_schedules
 from svc_infra_django.jobs.turn import take_turn
 from svc_infra_django.jobs.worker import drain
@@ -154,10 +156,56 @@ def test_a_queue_is_paused_and_resumed(admin: Client) -> None:
     assert not Queue.objects.get().is_paused
 
 
-def test_workers_are_shown(admin: Client) -> None:
-    Worker.objects.create(name="host:1", host="host", pid=1, concurrency=4)
+def test_workers_are_shown_with_how_busy_they_are(admin: Client) -> None:
+    worker = Worker.objects.create(name="host:1", host="host", pid=1, concurrency=4)
+    enqueue_many(work.add, [[1], [2]])
+    take_turn([], worker=worker.pk, queues=["default"], room=2)
 
-    assert "host:1" in admin.get(f"{BASE}/worker/").content.decode()
+    page = admin.get(f"{BASE}/worker/").content.decode()
+    assert "host:1" in page
+    assert '<td class="field-busy">2</td>' in page
+
+
+def test_queues_show_how_they_are_doing(admin: Client) -> None:
+    Queue.objects.create(name="default")
+    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    Throughput.objects.create(minute=minute, queue="default", succeeded=20, failed=5)
+    work.add.enqueue(1)
+    Job.objects.update(created_at=timezone.now() - timedelta(minutes=7, seconds=30))
+    work.two_a_tenant.enqueue("a")
+
+    page = admin.get(f"{BASE}/queue/").content.decode()
+
+    assert re.search(r'field-ready">1</td><td class="field-oldest[^>]*>7\xa0minutes', page)
+    assert '<td class="field-blocked">1</td>' in page
+    assert '<td class="field-rate">5.0</td>' in page
+    assert "20 succeeded and 5 failed" in page
+    assert "http" not in page[page.index("<svg role") : page.index("</figure>")]
+
+
+def test_failed_jobs_of_a_queue_are_one_click_away(admin: Client) -> None:
+    Queue.objects.create(name="default")
+    work.fail.enqueue()
+    drain(timezone.now() + timedelta(hours=1))
+
+    page = admin.get(f"{BASE}/queue/").content.decode()
+
+    link = re.search(r'href="([^"]+)">1</a></td><td class="field-rate', page)
+    assert link and "1 job" in admin.get(link[1].replace("&amp;", "&")).content.decode()
+
+
+def test_how_long_jobs_of_a_queue_are_kept_is_written_in_its_row(admin: Client) -> None:
+    Queue.objects.create(name="default", paused_at=timezone.now())
+
+    form = {"keep_succeeded_hours": "1.5", "keep_cancelled_hours": "", "keep_failed_hours": ""}
+    assert admin.post(f"{BASE}/queue/default/change/", form).status_code == 302
+
+    row = Queue.objects.get()
+    assert (row.keep_succeeded_hours, row.is_paused) == (1.5, True)
+    assert (
+        "greater than or equal"
+        in admin.post(f"{BASE}/queue/default/change/", {**form, "keep_failed_hours": "-1"}).content.decode()
+    )
 
 
 def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:

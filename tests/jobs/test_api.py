@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many
-from svc_infra_django.jobs.models import Job, Queue, Schedule
+from svc_infra_django.jobs.models import Job, Queue, Schedule, Throughput, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.turn import take_turn, write_progress
 from svc_infra_django.jobs.worker import drain
@@ -49,6 +49,9 @@ def test_a_stranger_is_told_which_permission_is_missing(stranger: Any) -> None:
         ("get", "/queues", "view_queue"),
         ("post", "/queues/default/pause", "change_queue"),
         ("post", "/queues/default/resume", "change_queue"),
+        ("patch", "/queues/default", "change_queue"),
+        ("get", "/throughput", "view_queue"),
+        ("get", "/workers", "view_worker"),
         ("get", "/schedules", "view_schedule"),
         ("get", f"/schedules/{MISSING}", "view_schedule"),
         ("post", "/schedules", "add_schedule"),
@@ -181,17 +184,62 @@ def test_queues_are_paused_and_resumed(operator: Client) -> None:
     assert operator.post(f"{URL}/queues/%00/pause").status_code == 422
 
 
+def test_queues_show_how_they_are_doing(operator: Client) -> None:
+    Queue.objects.create(name="default")
+    work.add.enqueue(1)
+    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    Throughput.objects.create(minute=minute, queue="default", succeeded=20, failed=5)
+
+    (queue,) = operator.get(f"{URL}/queues").json()["items"]
+
+    assert (queue["ready"], queue["blocked"], queue["failed"], queue["per_minute"]) == (1, 0, 0, 5.0)
+    assert queue["oldest_ready_at"] is not None
+    minutes = operator.get(f"{URL}/throughput?minutes=3&queue=default").json()
+    assert [row["succeeded"] for row in minutes] == [0, 20, 0]
+
+
+@pytest.mark.parametrize("query", ["minutes=0", "minutes=1441", "minutes=x", "queue=" + "x" * 65])
+def test_a_span_that_is_none_is_refused(operator: Client, query: str) -> None:
+    assert operator.get(f"{URL}/throughput?{query}").status_code == 422
+
+
+def test_how_long_jobs_of_a_queue_are_kept_is_set(operator: Client) -> None:
+    def change(**body: Any) -> Any:
+        return operator.patch(f"{URL}/queues/default", data=body, content_type=JSON)
+
+    assert change(keep_failed_hours=12).json()["keep_failed_hours"] == 12
+    assert change(keep_succeeded_hours=1).json()["keep_failed_hours"] == 12
+    assert change(keep_failed_hours=None).json()["keep_failed_hours"] is None
+    assert change(keep_failed_hours=0).status_code == 422
+    assert change(keep_failed_hours=1e9).status_code == 422
+    assert operator.patch(f"{URL}/queues/mial", data={}, content_type=JSON).status_code == 404
+
+
+def test_workers_are_listed_while_they_are_alive(operator: Client) -> None:
+    worker = Worker.objects.create(name="host:1", host="host", pid=1, concurrency=4)
+    Worker.objects.create(
+        name="dead", host="host", pid=2, concurrency=4, heartbeat_at=timezone.now() - timedelta(hours=1)
+    )
+    work.add.enqueue(1)
+    take_turn([], worker=worker.pk, queues=["default"], room=2)
+
+    (shown,) = operator.get(f"{URL}/workers").json()["items"]
+
+    assert (shown["name"], shown["busy"], shown["queues"]) == ("host:1", 1, [])
+
+
 def test_schedules_are_listed(operator: Client) -> None:
     Schedule.objects.create(key="a", task="x", every_seconds=5, next_fire_at=timezone.now())
 
     assert operator.get(f"{URL}/schedules").json()["items"][0]["key"] == "a"
 
 
-@pytest.mark.parametrize("path", ["", "/queues", "/schedules"])
+@pytest.mark.parametrize("path", ["", "/queues", "/schedules", "/workers"])
 def test_lists_ask_as_much_for_fifty_rows_as_for_one(operator: Client, path: str) -> None:
     def fill(count: int) -> None:
         for number in range(count):
             Queue.objects.create(name=f"q{count}-{number}")
+            Worker.objects.create(name=f"w{number}", host="h", pid=1, concurrency=1)
             Schedule.objects.create(
                 key=f"s{count}-{number}", task="x", every_seconds=5, next_fire_at=timezone.now()
             )

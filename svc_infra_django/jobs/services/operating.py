@@ -48,6 +48,7 @@ __all__ = [
     "queue_named",
     "resume",
     "retry",
+    "set_retention",
 ]
 
 
@@ -192,6 +193,19 @@ def resume(queue: str) -> Queue:
 
 
 aresume = sync_to_async(resume)
+
+
+def set_retention(queue: str, **hours: float | None) -> Queue:
+    """How long finished jobs of the queue are kept: `keep_failed_hours=1`; None for what the settings say.
+
+    Raises QueueNotFound.
+    """
+    row = queue_named(queue)
+    for name, value in hours.items():
+        setattr(row, name, value)
+    row.save(update_fields=list(hours), using=database())
+    logger.info("retention of a queue set", queue=queue, **hours)
+    return row
 
 
 def queue_named(name: str) -> Queue:
