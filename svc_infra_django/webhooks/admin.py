@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.db import models
 from django.db.models import Q
@@ -19,6 +24,7 @@ from django.views.decorators.debug import sensitive_variables
 from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
 from .models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
+from .pictures import Dot, Lane, outcome, sparkline, success_rate, timeline
 from .services import declaring, publishing, replaying, subscribing
 
 if TYPE_CHECKING:
@@ -34,6 +40,11 @@ else:
 
 ADVICE = "Give this secret to the receiver: it verifies with it that a webhook comes from here."
 SHOWN_BYTES = 20_000
+SHOWN_DELIVERIES = 50
+"""So many of the newest make the health of an endpoint, and so many lanes a timeline."""
+
+SHOWN_ATTEMPTS = 500
+LABEL_LENGTH = 36
 
 
 class EndpointForm(ModelForm):
@@ -53,7 +64,10 @@ class EndpointForm(ModelForm):
 
     class Meta:
         model = Endpoint
-        fields = ["url", "description", "owner", "tenant", "event_types", "timeout_seconds", "retry_schedule"]
+        fields = [
+            "url", "description", "owner", "tenant", "event_types", "timeout_seconds", "retry_schedule",
+            "rate_limit", "max_in_flight",
+        ]  # fmt: skip
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -82,12 +96,37 @@ class EndpointForm(ModelForm):
         return {name: value for name, value in cleaned.items() if name != "headers" or value is not None}
 
 
+class ExampleForm(ActionForm):
+    """Which event type *Send an example* sends."""
+
+    event_type = forms.ModelChoiceField(
+        EventType.objects.none(), required=False, empty_label="webhooks.test", label="Example of"
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["event_type"].queryset = EventType.objects.filter(is_archived=False)  # type: ignore[attr-defined]
+
+
+class EndpointList(ChangeList):
+    """A page of endpoints, each with its newest deliveries: one query for all of them."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        _look_back(self.result_list)
+
+
 @admin.register(Endpoint)
 class EndpointAdmin(UserPicker, ModelAdmin):
     """Endpoints. Without an owner, one hears every event of its tenant."""
 
     form = EndpointForm
-    list_display = ["__str__", "owner", "tenant", "state", "health", "last_success_at", "created_at"]
+    action_form = ExampleForm
+    list_display = [
+        "__str__", "owner", "tenant", "state", "recent", "succeeded", "health", "last_success_at",
+        "created_at",
+    ]  # fmt: skip
     list_select_related = ["owner"]
     list_filter = ["state"]
     show_full_result_count = False
@@ -95,14 +134,27 @@ class EndpointAdmin(UserPicker, ModelAdmin):
     user_fields = ("owner",)
     actions = ["rotate_secret", "sign_publicly", "pause", "enable", "disable", "send_test", "replay_dead"]
     shown = [
-        "public_keys", "state", "health", "reason", "disabled_at", "held_until", "first_failure_at",
-        "last_success_at", "last_failure_at", "has_headers", "created_at", "updated_at",
+        "public_keys", "state", "recent", "succeeded", "health", "reason", "disabled_at", "held_until",
+        "first_failure_at", "last_success_at", "last_failure_at", "has_headers", "created_at", "updated_at",
     ]  # fmt: skip
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
+        return EndpointList
+
+    @admin.display(description="newest deliveries")
+    def recent(self, endpoint: Endpoint) -> str:
+        return sparkline(_outcomes(endpoint))
+
+    @admin.display(description="succeeded")
+    def succeeded(self, endpoint: Endpoint) -> str:
+        rate = success_rate(_outcomes(endpoint))
+        return "-" if rate is None else f"{rate:.0%}"
 
     @admin.display(description="health")
     def health(self, endpoint: Endpoint) -> str:
         if endpoint.consecutive_failures:
-            return f"{endpoint.consecutive_failures} failures in a row"
+            rests = " · rests" if endpoint.breaker_trips else ""
+            return f"{endpoint.consecutive_failures} failures in a row{rests}"
         return "well" if endpoint.last_success_at else "nothing sent yet"
 
     @admin.display(description="public keys (v1a)")
@@ -180,9 +232,11 @@ class EndpointAdmin(UserPicker, ModelAdmin):
     def disable(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
         self._each(request, queryset, subscribing.disable_endpoint, "Disabled.")
 
-    @admin.action(description="Send a test message", permissions=["act"])
+    @admin.action(description="Send an example of the event type on the right", permissions=["act"])
     def send_test(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
-        self._each(request, queryset, publishing.send_test, "Test message sent.")
+        name = request.POST.get("event_type") or None
+        send = partial(publishing.send_test, event_type=name)
+        self._each(request, queryset, send, f"Sent {name or 'webhooks.test'}.")
 
     @admin.action(description="Replay all that is dead or cancelled", permissions=["act"])
     def replay_dead(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
@@ -265,22 +319,20 @@ class EventTypeAdmin(ModelAdmin):
     list_filter = ["source", "is_archived"]
     search_fields = ["name__startswith"]
     fields = [
-        "name",
-        "description",
-        "schema",
-        "version",
-        "examples",
-        "retry_schedule",
-        "source",
+        "name", "description", "schema", "version", "examples", "example", "retry_schedule", "source",
         "is_archived",
-    ]
+    ]  # fmt: skip
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         if obj is None:
-            return ["version", "source", "is_archived"]
+            return ["version", "example", "source", "is_archived"]
         if obj.source == EventType.Source.CODE:
-            return ["name", "description", "schema", "version", "source", "is_archived"]
-        return ["name", "version", "source"]
+            return ["name", "description", "schema", "version", "example", "source", "is_archived"]
+        return ["name", "version", "example", "source"]
+
+    @admin.display(description="what an example sends")
+    def example(self, event_type: EventType) -> str:
+        return json.dumps(event_type.example, indent=2, ensure_ascii=False)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         declaring.save_described(obj, was=form.initial.get("schema") if change else None)
@@ -323,10 +375,10 @@ class MessageAdmin(MachineRowAdmin):
     list_select_related = ["owner"]
     search_fields = ["uid__exact", "tenant__exact"]
     fields = [
-        "uid", "event_type", "owner", "tenant", "idempotency_key", "text", "context", "occurred_at",
-        "deliver_at", "created_at",
+        "uid", "event_type", "owner", "tenant", "timeline", "idempotency_key", "text", "context",
+        "occurred_at", "deliver_at", "created_at",
     ]  # fmt: skip
-    readonly_fields = ["text"]
+    readonly_fields = ["timeline", "text"]
     inlines = [DeliveryInline]
     actions = ["replay"]
 
@@ -337,6 +389,10 @@ class MessageAdmin(MachineRowAdmin):
             if request.resolver_match and "object_id" in request.resolver_match.kwargs
             else found.defer("body")
         )
+
+    @admin.display(description="timeline")
+    def timeline(self, message: Message) -> str:
+        return _timeline(message.deliveries.all(), message)
 
     @admin.display(description="body")
     def text(self, message: Message) -> str:
@@ -369,9 +425,10 @@ class DeliveryAdmin(MachineRowAdmin):
     list_filter = ["state"]
     search_fields = ["message__uid__exact"]
     fields = [
-        "id", "message", "endpoint", "state", "trigger", "attempts", "due_at", "lease_until", "last_status",
-        "last_error", "settled_at", "created_at",
+        "id", "message", "endpoint", "timeline", "state", "trigger", "attempts", "due_at", "lease_until",
+        "last_status", "last_error", "settled_at", "created_at",
     ]  # fmt: skip
+    readonly_fields = ["timeline"]
     inlines = [AttemptInline]
     actions = ["replay"]
 
@@ -381,6 +438,10 @@ class DeliveryAdmin(MachineRowAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """As Django's own: without it nobody could delete an endpoint, or a user who has one."""
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    @admin.display(description="timeline")
+    def timeline(self, delivery: Delivery) -> str:
+        return _timeline(Delivery.objects.filter(pk=delivery.pk), delivery.message)
 
     @admin.display(description="event type")
     def event_type(self, delivery: Delivery) -> str:
@@ -398,3 +459,54 @@ class DeliveryAdmin(MachineRowAdmin):
                 count += 1
                 self.log_change(request, delivery, "Replayed.")
         self.message_user(request, f"Deliveries replayed: {count}.")
+
+
+def _look_back(endpoints: Sequence[Endpoint]) -> None:
+    """Put the newest deliveries of each endpoint beside it."""
+    found = Delivery.objects.newest_of([endpoint.pk for endpoint in endpoints], each=SHOWN_DELIVERIES)
+    for endpoint in endpoints:
+        endpoint.newest = found[endpoint.pk]  # type: ignore[attr-defined]  # for this one page, in no column
+
+
+def _outcomes(endpoint: Endpoint) -> list[str]:
+    if not hasattr(endpoint, "newest"):
+        _look_back([endpoint])
+    return [outcome(state, attempts) for state, attempts in endpoint.newest]  # type: ignore[attr-defined]  # as above
+
+
+def _timeline(deliveries: models.QuerySet[Delivery], message: Message) -> str:
+    """The picture of what was tried, those first that are not done."""
+    shown = list(
+        deliveries.select_related("endpoint")
+        .order_by(models.Case(models.When(state="succeeded", then=1), default=0), "created_at")
+        .only("state", "attempts", "due_at", "endpoint__description", "endpoint__url")[:SHOWN_DELIVERIES]
+    )
+    if not shown:
+        return "No endpoint listened."
+    attempts: dict[Any, list[Attempt]] = defaultdict(list)
+    newest = Attempt.objects.filter(delivery__in=shown).defer("response_head").order_by("-at")
+    for attempt in reversed(list(newest[:SHOWN_ATTEMPTS])):
+        attempts[attempt.delivery_id].append(attempt)
+    lanes = [_lane(delivery, attempts[delivery.pk]) for delivery in shown]
+    ends = [dot.at for lane in lanes for dot in lane.dots] + [lane.due_at for lane in lanes if lane.due_at]
+    return timeline(lanes, begins_at=message.created_at, ends_at=max([message.created_at, *ends]))
+
+
+def _lane(delivery: Delivery, attempts: Sequence[Attempt]) -> Lane:
+    dots = [
+        Dot(
+            attempt.at,
+            is_success=not attempt.error,
+            title=f"{attempt.n}: {attempt.status_code or attempt.error}, {attempt.duration_ms} ms, "
+            f"{attempt.at:%Y-%m-%d %H:%M:%S} ({attempt.trigger})",
+        )
+        for attempt in attempts
+    ]
+    is_waiting = delivery.state == Delivery.State.PENDING
+    label = str(delivery.endpoint)
+    return Lane(
+        label if len(label) <= LABEL_LENGTH else f"{label[:LABEL_LENGTH]}…",
+        delivery.state,
+        dots,
+        due_at=delivery.due_at if is_waiting else None,
+    )

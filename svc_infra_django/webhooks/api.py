@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
@@ -16,20 +17,24 @@ from ..errors import NotFoundError
 from ..events import catalog
 from .errors import ReservedEventType
 from .models import Attempt, Delivery, Endpoint, EventType, EventTypeVersion, Message
+from .pictures import outcome
 from .schemas import (
     AttemptOut,
     DeliveryOut,
     Disabling,
     EndpointChange,
     EndpointOut,
+    EventTypeDetail,
     EventTypeOut,
     EventTypeVersionOut,
+    HealthOut,
     KeyOut,
     MessageDetail,
     MessageOut,
     NewEndpoint,
     NewEndpointOut,
     NewMessage,
+    NewMessages,
     PublicKeyOut,
     Replayed,
     Rotation,
@@ -37,6 +42,8 @@ from .schemas import (
 from .services import declaring, publishing, replaying, subscribing
 
 router = Router(tags=["Webhooks"])
+
+HEALTH_DELIVERIES = 50
 
 DeliveryState = Literal["pending", "sending", "succeeded", "dead", "cancelled"]
 
@@ -59,6 +66,12 @@ def export_event_types(request: Any) -> Any:
 def list_event_type_versions(request: Any, name: str, page: Query[PageQuery]) -> Any:
     event_type = _one(EventType.objects.all(), "Event type", name)
     return paginated(EventTypeVersion.objects.filter(event_type=event_type), page, order=("-version", "-id"))
+
+
+@router.get("/event-types/{name}", response=EventTypeDetail, summary="One of them, with an example")
+def get_event_type(request: Any, name: str) -> Any:
+    declaring.check_name(name)
+    return _one(EventType.objects.filter(is_archived=False), "Event type", name)
 
 
 @router.get("/endpoints", response=Page[EndpointOut], summary="My endpoints, newest first")
@@ -159,10 +172,26 @@ def disable_endpoint(request: Any, endpoint_id: UUID, body: Disabling) -> Any:
     return endpoint
 
 
-@router.post("/endpoints/{uuid:endpoint_id}/test", response={201: MessageOut}, summary="Send a test message")
+@router.post(
+    "/endpoints/{uuid:endpoint_id}/test",
+    response={201: MessageOut},
+    summary="Send a test message, or an example of an event type",
+)
 @not_delegated
-def send_test(request: Any, endpoint_id: UUID) -> Any:
-    return Status(201, publishing.send_test(_endpoint(request, endpoint_id)))
+def send_test(request: Any, endpoint_id: UUID, event_type: str | None = None) -> Any:
+    return Status(201, publishing.send_test(_endpoint(request, endpoint_id), event_type=event_type))
+
+
+@router.get(
+    "/endpoints/{uuid:endpoint_id}/health",
+    response=HealthOut,
+    summary="What became of the newest deliveries to an endpoint",
+)
+@not_delegated
+def get_health(request: Any, endpoint_id: UUID) -> Any:
+    endpoint = _endpoint(request, endpoint_id)
+    newest = Delivery.objects.newest_of([endpoint.pk], each=HEALTH_DELIVERIES)[endpoint.pk]
+    return HealthOut.of(endpoint, [outcome(state, attempts) for state, attempts in newest])
 
 
 @router.post(
@@ -182,12 +211,18 @@ def list_messages(request: Any, page: Query[PageQuery]) -> Any:
 @router.post("/messages", response={201: MessageOut}, summary="Publish a message")
 @requires("svc_webhooks.add_message")
 def publish(request: Any, body: NewMessage) -> Any:
-    """Events that are declared in code are told by the code alone: who hears one may rely on it."""
-    if body.event_type in catalog:
-        raise ReservedEventType()
-    return Status(
-        201, publishing.publish(owner=request.user, tenant=request.principal.tenant, **body.model_dump())
-    )
+    (message,) = _publish(request, [body])
+    return Status(201, message)
+
+
+@router.post(
+    "/messages/batch",
+    response={201: list[MessageOut]},
+    summary="Publish up to 100 messages: all of them, or none",
+)
+@requires("svc_webhooks.add_message")
+def publish_batch(request: Any, body: NewMessages) -> Any:
+    return Status(201, _publish(request, body.messages))
 
 
 @router.get("/messages/{uuid:message_id}", response=MessageDetail, summary="One of my messages")
@@ -230,6 +265,16 @@ def replay(request: Any, delivery_id: UUID) -> Any:
 def list_attempts(request: Any, delivery_id: UUID, page: Query[PageQuery]) -> Any:
     delivery = _one(_deliveries(request), "Delivery", delivery_id)
     return paginated(Attempt.objects.filter(delivery=delivery), page, order=("-n", "-id"))
+
+
+def _publish(request: Any, messages: Sequence[NewMessage]) -> list[Message]:
+    """Events that are declared in code are told by the code alone: who hears one may rely on it."""
+    if any(message.event_type in catalog for message in messages):
+        raise ReservedEventType()
+    whose = {"owner": request.user, "tenant": request.principal.tenant}
+    return publishing.publish_many(
+        publishing.Publication(**message.model_dump(), **whose) for message in messages
+    )
 
 
 @sensitive_variables("secret")

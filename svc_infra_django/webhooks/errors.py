@@ -7,6 +7,7 @@ from ..errors import (
     ConfigurationError,
     ConflictError,
     PermissionDeniedError,
+    RateLimitedError,
     ValidationError,
 )
 
@@ -63,6 +64,12 @@ class NotReplayable(ConflictError):
     """Only a delivery that is dead, cancelled or done can be replayed."""
 
     code = "webhooks.not_replayable"
+
+
+class TooManyTests(RateLimitedError):
+    """This endpoint was sent many tests a moment ago; wait a little."""
+
+    code = "webhooks.too_many_tests"
 
 
 class EndpointNotEnabled(ConflictError):

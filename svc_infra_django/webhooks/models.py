@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from fnmatch import translate
 from functools import lru_cache
 from re import Pattern, compile
+from typing import Any
 
 import orjson
 from django.db import models
@@ -15,6 +16,7 @@ from django.utils import timezone
 from ..rows import id_field, owner_field, tenant_field
 from ..sealing import seal, unseal
 from .conf import settings
+from .examples import example_of
 from .querysets import DeliveryQuerySet, EndpointQuerySet, MessageQuerySet
 from .retries import allowance, breaker_rest, paid_until
 from .signing import public_key
@@ -57,6 +59,11 @@ class EventType(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def example(self) -> Any:
+        """`data` as receivers may get it: the first of the examples, else one made from the schema."""
+        return self.examples[0] if self.examples else example_of(self.schema) or {}
 
 
 class EventTypeVersion(models.Model):

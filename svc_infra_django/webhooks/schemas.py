@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from ..api import Moment, Schema, Text
 from .conf import settings
+from .pictures import success_rate
 
 ADDRESS_ERRORS = frozenset(("blocked", "dns"))
 NETWORK_ERRORS = frozenset(("refused", "tls", "timeout", "protocol"))
@@ -151,11 +153,43 @@ class EventTypeVersionOut(Schema):
         return version.schema
 
 
+class EventTypeDetail(EventTypeOut):
+    example: Annotated[Any, Field(description="The `data` of a test of this type.")]
+
+
+class HealthOut(Schema):
+    deliveries: Annotated[int, Field(description="How many of the newest this is about, at most 50.")]
+    succeeded: int
+    dead: int
+    retrying: Annotated[int, Field(description="Failed so far, and will be tried again.")]
+    waiting: int
+    cancelled: int
+    success_rate: Annotated[float | None, Field(description="Of those settled; null if none is.")]
+    consecutive_failures: int
+
+    @classmethod
+    def of(cls, endpoint: Any, outcomes: Sequence[str]) -> HealthOut:
+        return cls(
+            deliveries=len(outcomes),
+            succeeded=outcomes.count("succeeded"),
+            dead=outcomes.count("dead"),
+            retrying=outcomes.count("retrying"),
+            waiting=outcomes.count("waiting"),
+            cancelled=outcomes.count("cancelled"),
+            success_rate=success_rate(outcomes),
+            consecutive_failures=endpoint.consecutive_failures,
+        )
+
+
 class NewMessage(Schema):
     event_type: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*$")]
     data: dict[str, Any]
     idempotency_key: Annotated[str | None, Field(min_length=1, max_length=255)] = None
     deliver_at: Moment | None = None
+
+
+class NewMessages(Schema):
+    messages: Annotated[list[NewMessage], Field(min_length=1, max_length=100)]
 
 
 class MessageOut(Schema):

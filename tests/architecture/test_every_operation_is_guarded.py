@@ -63,6 +63,7 @@ OF_ONES_OWN = {
     ("GET", "/api/webhooks/event-types"),
     ("GET", "/api/webhooks/event-types/openapi"),
     ("GET", "/api/webhooks/event-types/{name}/versions"),
+    ("GET", "/api/webhooks/event-types/{name}"),
     ("GET", "/api/webhooks/endpoints"),
     ("POST", "/api/webhooks/endpoints"),
     ("GET", "/api/webhooks/endpoints/{endpoint_id}"),
@@ -71,6 +72,7 @@ OF_ONES_OWN = {
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/rotate-secret"),
     ("GET", "/api/webhooks/endpoints/{endpoint_id}/keys"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/sign-publicly"),
+    ("GET", "/api/webhooks/endpoints/{endpoint_id}/health"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/pause"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/enable"),
     ("POST", "/api/webhooks/endpoints/{endpoint_id}/disable"),
@@ -92,6 +94,7 @@ OF_A_KEY = {
     ("GET", "/api/webhooks/event-types"),
     ("GET", "/api/webhooks/event-types/openapi"),
     ("GET", "/api/webhooks/event-types/{name}/versions"),
+    ("GET", "/api/webhooks/event-types/{name}"),
 }
 """A key without any scope may."""
 
@@ -105,6 +108,7 @@ BODIES = {
     "/api/rbac/assignments": {"role": str(uuid4()), "user": "1"},
     "/api/rbac/roles": {"name": "clerk", "permissions": []},
     "/api/webhooks/endpoints": {"url": "https://receiver.example/hook"},
+    "/api/webhooks/messages/batch": {"messages": [{"event_type": "order.placed", "data": {}}]},
     "/api/webhooks/messages": {"event_type": "tests.done", "data": {}},
 }
 """The guard has its say after the body was read, so it needs a good one."""

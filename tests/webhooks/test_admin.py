@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -270,3 +271,104 @@ def test_a_replay_in_the_admin_is_in_the_history(
 
     replayed = LogEntry.objects.filter(change_message="Replayed.").values_list("object_id", flat=True)
     assert set(replayed) == {str(Delivery.objects.get().pk), str(message.pk)}
+
+
+def test_the_newest_deliveries_of_each_endpoint_are_a_picture(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    good, bad = make_endpoint(description="good"), make_endpoint(description="bad")
+    publish_many([Publication("order.placed", {})] * 60)
+    Delivery.objects.update(state="succeeded")
+    dead = Delivery.objects.filter(endpoint=bad).order_by("-created_at", "-id").values("pk")[:10]
+    Delivery.objects.filter(pk__in=list(dead.values_list("pk", flat=True))).update(state="dead")
+
+    listed = admin.get(f"{BASE}/endpoint/").content.decode()
+
+    assert "the last 50: 50 succeeded" in listed
+    assert "the last 50: 40 succeeded, 10 dead" in listed
+    assert "100%" in listed and "80%" in listed
+    shown = admin.get(f"{BASE}/endpoint/{bad.pk}/change/").content.decode()
+    assert "40 succeeded, 10 dead" in shown
+    assert "nothing sent yet" in admin.get(f"{BASE}/endpoint/{make_endpoint().pk}/change/").content.decode()
+    assert good.pk != bad.pk
+
+
+def test_a_message_has_a_timeline_of_what_was_tried(
+    admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    make_endpoint(
+        description="<b>Shipping</b> with a name that is longer than a label may be", retry_schedule=[60]
+    )
+    make_endpoint(description="Paused", event_types=["order.*"])
+    receiver.answers(500, 200)
+    message = publish("order.placed", {})
+    deliver_due()
+    delivery = Delivery.objects.get(attempts=1, state="pending")
+
+    for page in (f"{BASE}/message/{message.pk}/change/", f"{BASE}/delivery/{delivery.pk}/change/"):
+        shown = admin.get(page).content.decode()
+        assert "&lt;b&gt;Shipping&lt;/b&gt; with a name that" in shown
+        assert "<b>Shipping" not in shown
+        assert "<title>1: 500, " in shown
+        assert "<title>next attempt " in shown
+    lonely = publish("nobody.listens", {}, tenant="elsewhere")
+    assert "No endpoint listened." in admin.get(f"{BASE}/message/{lonely.pk}/change/").content.decode()
+
+
+def test_an_example_of_an_event_type_is_sent(
+    admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(event_types=["nothing"])
+    schema = {"type": "object", "properties": {"id": {"type": "integer"}, "item": {"type": "string"}}}
+    EventType.objects.create(name="fence.painted", schema=schema)
+    assert "&quot;item&quot;: &quot;text&quot;" in admin.get(
+        f"{BASE}/eventtype/fence.painted/change/"
+    ).content.decode()  # fmt: skip
+
+    admin.post(
+        f"{BASE}/endpoint/",
+        {"action": "send_test", "event_type": "fence.painted", "_selected_action": [str(endpoint.pk)]},
+    )
+    deliver_due()
+
+    (request,) = receiver.requests
+    sent = json.loads(request.body)
+    assert (sent["type"], sent["data"]) == ("fence.painted", {"id": 1, "item": "text"})
+    assert Delivery.objects.get().trigger == "test"
+
+
+def test_nobody_makes_a_load_generator_of_the_tests(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint()
+
+    for _ in range(25):
+        said = act(admin, "endpoint", "send_test", endpoint)
+
+    assert "was sent many tests" in said.content.decode()
+    assert Delivery.objects.count() == 20
+
+
+def test_rate_and_room_of_an_endpoint_are_set_in_the_admin(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint()
+    page = f"{BASE}/endpoint/{endpoint.pk}/change/"
+
+    refused = admin.post(page, form(endpoint.url, rate_limit="0", max_in_flight="0"))
+    assert {"rate_limit", "max_in_flight"} <= refused.context["adminform"].form.errors.keys()
+
+    admin.post(page, form(endpoint.url, rate_limit="2.5", max_in_flight="3"))
+    endpoint.refresh_from_db()
+    assert (endpoint.rate_limit, endpoint.max_in_flight) == (2.5, 3)
+
+
+def test_an_event_type_has_a_schedule_of_its_own_even_if_code_declares_it(admin: Client) -> None:
+    EventType.objects.create(name="from.code", source="code")
+    page = f"{BASE}/eventtype/from.code/change/"
+
+    assert admin.post(page, {"retry_schedule": "[5, 10]"}).status_code == 302
+    assert EventType.objects.get(name="from.code").retry_schedule == [5, 10]
+
+    assert admin.post(page, {"retry_schedule": '["soon"]'}).status_code == 200
+    assert EventType.objects.get(name="from.code").retry_schedule == [5, 10]

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from svc_infra_django.apikeys import issue_key
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.delivery import deliver_due
-from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, Message, SigningKey
+from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
 from svc_infra_django.webhooks.services.publishing import Publication
 
 from .conftest import Receiver
@@ -289,3 +289,81 @@ def test_a_user_has_so_many_endpoints_and_no_more(
 
     assert post(client, "/endpoints", {"url": receiver.url()}).status_code == 201
     assert post(client, "/endpoints", {"url": receiver.url()}).json()["code"] == "webhooks.too_many_endpoints"
+
+
+def test_a_batch_is_published_whole_or_not_at_all(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    make_endpoint(owner=user)
+    placed = {"event_type": "order.placed", "data": {}}
+    body = {"messages": [{**placed, "idempotency_key": f"k{n}"} for n in range(3)]}
+    assert post(client, "/messages/batch", body).status_code == 403
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+
+    first, again = post(client, "/messages/batch", body), post(client, "/messages/batch", body)
+
+    assert first.status_code == 201
+    assert [made["idempotency_key"] for made in first.json()] == ["k0", "k1", "k2"]
+    assert [made["id"] for made in first.json()] == [made["id"] for made in again.json()]
+    assert Delivery.objects.count() == 3
+    for bad, pointer in (
+        ({"event_type": "a b", "data": {}}, "/body/messages/1/event_type"),
+        ({"event_type": "a.b", "data": []}, "/body/messages/1/data"),
+    ):
+        refused = post(client, "/messages/batch", {"messages": [{"event_type": "a.b", "data": {}}, bad]})
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, pointer)
+    for size in (0, 101):
+        many = {"messages": [{"event_type": "a.b", "data": {}}] * size}
+        assert post(client, "/messages/batch", many).status_code == 422
+    forged = {"messages": [{"event_type": "a.b", "data": {}}, {"event_type": "user.logged_in", "data": {}}]}
+    assert post(client, "/messages/batch", forged).status_code == 403
+    assert Message.objects.count() == 3
+
+
+def test_a_batch_costs_as_many_statements_as_one_message(client: Client, user: Any) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+
+    def queries(count: int) -> int:
+        with CaptureQueriesContext(connection) as captured:
+            body = {"messages": [{"event_type": "order.placed", "data": {}}] * count}
+            assert post(client, "/messages/batch", body).status_code == 201
+        return len(captured)
+
+    queries(1)
+
+    assert queries(1) == queries(100)
+
+
+def test_the_health_of_an_endpoint_is_told_in_numbers(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(owner=user, retry_schedule=[])
+    url = f"{URL}/endpoints/{endpoint.pk}/health"
+    assert client.get(url).json()["success_rate"] is None
+    receiver.answers(500, 200, 200, 200)
+    publish_many([Publication("order.placed", {}, owner=user)] * 4)
+    deliver_due()
+
+    told = client.get(url).json()
+
+    assert (told["deliveries"], told["succeeded"], told["dead"], told["success_rate"]) == (4, 3, 1, 0.75)
+
+
+def test_an_example_is_shown_and_sent(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    EventType.objects.create(name="fence.painted", schema={"properties": {"id": {"type": "integer"}}})
+    endpoint = make_endpoint(owner=user)
+
+    assert client.get(f"{URL}/event-types/fence.painted").json()["example"] == {"id": 1}
+    sent = client.post(f"{URL}/endpoints/{endpoint.pk}/test?event_type=fence.painted")
+    assert sent.status_code == 201
+    deliver_due()
+    assert json.loads(receiver.requests[0].body)["data"] == {"id": 1}
+    for name, status in (("nothing", 404), ("%00", 422), ("a b", 422)):
+        assert client.post(f"{URL}/endpoints/{endpoint.pk}/test?event_type={name}").status_code == status
+        assert client.get(f"{URL}/event-types/{name}").status_code == status
+    assert client.post(f"{URL}/endpoints/{endpoint.pk}/test").status_code == 201
+    for _ in range(20):
+        last = post(client, f"/endpoints/{endpoint.pk}/test")
+    assert (last.status_code, last["Retry-After"]) == (429, "60")

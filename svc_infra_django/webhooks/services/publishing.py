@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -17,20 +17,22 @@ from django.db import router, transaction
 from django.utils import timezone
 from pydantic_core import PydanticSerializationError, to_json
 
-from ...errors import ValidationError
+from ...errors import NotFoundError, ValidationError
 from ...events import catalog
 from ...identifiers import uuid7
 from ...observability.context import carried
 from ...observability.metrics import metrics
 from ...rows import TENANT_LENGTH
 from ..conf import settings
-from ..errors import BadPayload, EndpointNotEnabled
-from ..models import Delivery, Endpoint, Message, wants
+from ..errors import BadPayload, EndpointNotEnabled, TooManyTests
+from ..models import Delivery, Endpoint, EventType, Message, wants
 from ..querysets import DataSchema, Listener, NewDelivery
 from .declaring import check_name, violations
 
 KEY_LENGTH = 255
 TEST_EVENT = "webhooks.test"
+TESTS, TEST_SECONDS = 20, 60
+"""So many tests an endpoint may be sent in this time: they must not make a load generator of us."""
 UNDECLARED = "undeclared"
 
 
@@ -100,13 +102,26 @@ apublish = sync_to_async(publish)
 apublish_many = sync_to_async(publish_many)
 
 
-def send_test(endpoint: Endpoint) -> Message:
-    """A `webhooks.test` message for this endpoint alone. Raises EndpointNotEnabled."""
+def send_test(endpoint: Endpoint, *, event_type: str | None = None) -> Message:
+    """A message for this endpoint alone: `webhooks.test`, or an example of `event_type`.
+
+    The example is made from the JSON Schema of the event type. Raises EndpointNotEnabled, TooManyTests,
+    NotFoundError for an event type that is not recorded, BadPayload if no example of it can be made.
+    """
     if endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
     now = timezone.now()
-    publication = Publication(TEST_EVENT, {"endpoint_id": str(endpoint.pk)}, endpoint.tenant, endpoint.owner)
-    message = _message(publication, now=now)
+    since = now - timedelta(seconds=TEST_SECONDS)
+    if endpoint.deliveries.filter(trigger=Delivery.Trigger.TEST, created_at__gt=since).count() >= TESTS:
+        raise TooManyTests(retry_after=TEST_SECONDS)
+    name, data = event_type or TEST_EVENT, {"endpoint_id": str(endpoint.pk)}
+    if event_type is not None:
+        check_name(event_type)
+        recorded = EventType.objects.filter(name=event_type, is_archived=False).first()
+        if recorded is None:
+            raise NotFoundError("Event type")
+        data = recorded.example
+    message = _message(Publication(name, data, endpoint.tenant, endpoint.owner), now=now)
     with transaction.atomic(using=router.db_for_write(Message)):
         row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
         Message.objects.insert_new([message], [row], trigger=Delivery.Trigger.TEST, now=now)
