@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
+from django.contrib.sessions.backends.db import SessionStore
 
 from svc_infra_django.admin import MachineRowAdmin, secret_shown_once
 
@@ -25,7 +26,7 @@ def asking(rf, make_user):
         user = make_user("-".join(["staff", *permissions]), is_staff=True, **fields)
         user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
         request = rf.get("/admin/")
-        request.user = type(user).objects.get(pk=user.pk)
+        request.user, request.session = type(user).objects.get(pk=user.pk), SessionStore()
         return request
 
     return ask

@@ -328,7 +328,7 @@ def test_a_present_password_hashed_anew_keeps_every_session(
 ) -> None:
     phone = new_visitor()
     phone.login()
-    settings.PASSWORD_HASHERS = ["tests.accounts.hashers.SlowEnough", *settings.PASSWORD_HASHERS]
+    settings.PASSWORD_HASHERS = ["tests.accounts.hashers.Counted", *settings.PASSWORD_HASHERS]
 
     assert ada.post("mfa/totp", {"password": PASSWORD}).status_code == 201
 
