@@ -32,6 +32,7 @@ from .schemas import (
     FinishLoginIn,
     FreshFactorIn,
     LoginIn,
+    MailCodeIn,
     MeOut,
     RecoveryCodesOut,
     RefreshIn,
@@ -50,11 +51,14 @@ from .services.changing_passwords import change_password, request_reset, reset_p
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
     Enrolment,
+    begin_email,
     begin_enrolment,
     begin_totp,
+    confirm_email,
     confirm_totp,
     disable_mfa,
     finish_enrolment,
+    mail_code,
     replace_recovery_codes,
     require_fresh_factor,
     step_up,
@@ -120,6 +124,14 @@ def verify_second_factor(request: HttpRequest, response: HttpResponse, body: Fin
     """The second step of a login."""
     _not_stored(response)
     return shown(finish_login(body.mfa_token, body.code, client=client_of(request), now=timezone.now()))
+
+
+@router.post("mfa/email/send", auth=None, response={202: AcceptedOut})
+def mail_code_for_login(request: HttpRequest, body: MailCodeIn) -> Any:
+    """Have a code mailed for the second step, if your mailbox is a second factor."""
+    now = timezone.now()
+    mail_code(challenge_of(body.mfa_token, now=now).owner, now=now)
+    return Status(202, AcceptedOut(detail="A code is on its way to you."))
 
 
 @router.post("mfa/enrol", auth=None, response={201: EnrolmentOut})
@@ -256,6 +268,35 @@ def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeI
     if request.principal.method == "session":
         django_otp.login(request, confirmed.device)
     return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+
+
+@router.post("mfa/email", response={202: AcceptedOut})
+@not_delegated
+def add_mailbox(request: ApiRequest, body: FreshFactorIn) -> Any:
+    """Begin to use your mailbox as a second factor: a code is mailed. It counts once that was confirmed."""
+    now = timezone.now()
+    require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
+    begin_email(request.principal.user, now=now)
+    return Status(202, AcceptedOut(detail="A code is on its way to you."))
+
+
+@router.post("mfa/email/confirm", response=RecoveryCodesOut)
+@not_delegated
+def confirm_mailbox(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
+    """Confirm the mailbox by the code that was sent to it. From now on every login wants a code."""
+    _not_stored(response)
+    confirmed = confirm_email(request.principal, body.code, now=timezone.now())
+    if request.principal.method == "session":
+        django_otp.login(request, confirmed.device)
+    return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+
+
+@router.post("mfa/email/code", response={202: AcceptedOut})
+@not_delegated
+def mail_code_to_oneself(request: ApiRequest) -> Any:
+    """Have a code mailed, for `auth/step-up` and whatever else wants one."""
+    mail_code(request.principal.user, now=timezone.now())
+    return Status(202, AcceptedOut(detail="A code is on its way to you."))
 
 
 @router.post("step-up", response={204: None})

@@ -103,6 +103,12 @@ class AccountsSettings(Section):
     mfa_challenge_attempts: int = Field(5, ge=1, le=10)
     """Codes that may be tried with one `mfa_token`."""
 
+    new_device_mails: bool = True
+    """Tell users by mail of a login by a program, or from an address, that they never used before."""
+
+    email_code_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=10 * MINUTE)
+    """How long a code is good that was mailed as a second factor."""
+
     fresh_factor_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=60 * MINUTE)
     """How long after a login the factors count as fresh, for changes to the factors themselves."""
 

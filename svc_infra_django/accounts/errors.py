@@ -131,6 +131,18 @@ class NothingToConfirm(ConflictError):
     code = "accounts.nothing_to_confirm"
 
 
+class AlreadyAdded(ConflictError):
+    """This is a second factor of yours already."""
+
+    code = "accounts.already_added"
+
+
+class NoMailbox(ConflictError):
+    """Your account has no proven e-mail address that codes could be sent to."""
+
+    code = "accounts.no_mailbox"
+
+
 class NoSecondFactor(ConflictError):
     """There is no second factor on this account."""
 

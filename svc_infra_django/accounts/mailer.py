@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
 from django.template.loader import render_to_string
+from django.utils import timezone
 
 from .compat import addresses_of, email_of, stored_address, user_with_address, waiting_address
 from .conf import settings
+from .models import AuthSession, EmailDevice
 from .signing import RESET, VERIFY, make_key, reset_state, verification_state
 
 NOTICES = (
@@ -46,6 +48,23 @@ def mail_notice(user_id: str, kind: str) -> None:
     user = get_user_model()._default_manager.filter(pk=user_id).first()
     if user is not None and email_of(user):
         _send(kind, email_of(user))
+
+
+def mail_new_device(session_id: str) -> None:
+    """Tell a user where a session was begun that is like none of their earlier ones."""
+    session = AuthSession.objects.select_related("owner").filter(pk=session_id).first()
+    if session is not None and email_of(session.owner):
+        when = f"{session.created_at:%Y-%m-%d %H:%M} UTC"
+        agent, address = session.user_agent or "unknown", session.client_address or "unknown"
+        _send("new_device", email_of(session.owner), when=when, agent=agent, address=address)
+
+
+def mail_code(device_id: int) -> None:
+    """A code for the second step, good for `email_code_seconds`; an earlier one is void."""
+    device = EmailDevice.objects.select_related("user").filter(pk=device_id).first()
+    if device is None or not device.user.is_active or not email_of(device.user):
+        return
+    _send("mfa_code", email_of(device.user), code=device.new_code(now=timezone.now()))
 
 
 def _link(template: str, key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from secrets import token_bytes, token_hex
 from typing import Any, ClassVar
 
@@ -18,8 +18,8 @@ from ..sealing import seal, unseal
 from .conf import settings
 from .jwt import Key, made_key, new_private
 from .querysets import AuthSessionQuerySet, MFAChallengeQuerySet, RecoveryCodeQuerySet, RefreshTokenQuerySet
-from .signing import has_password_state
-from .totp import KEY_BYTES, matching_step, step_at
+from .signing import has_password_state, keyed_states
+from .totp import KEY_BYTES, MAILED_CODE, matching_step, new_mailed_code, step_at
 
 
 def _owner() -> models.ForeignKey[Any, Any]:
@@ -341,6 +341,54 @@ class TOTPDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp i
         return moved == 1
 
 
+class EmailDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp is untyped
+    """The user's mailbox as a second factor: a code is mailed when one is asked for, and is good once."""
+
+    digest = models.CharField(max_length=64, blank=True, editable=False)
+    expires_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+
+    class Meta(Device.Meta):  # type: ignore[misc]  # django-otp is untyped
+        verbose_name = "mailbox"
+        verbose_name_plural = "mailboxes"
+        constraints = [models.UniqueConstraint(fields=["user"], name="svc_accounts_one_mailbox_a_user")]
+
+    def new_code(self, *, now: datetime) -> str:
+        """A fresh code; one that was made before is void. Only a keyed digest is kept."""
+        code = new_mailed_code()
+        expires_at = now + timedelta(seconds=settings.email_code_seconds)
+        EmailDevice.objects.filter(pk=self.pk).update(digest=self._digests(code)[0], expires_at=expires_at)
+        return code
+
+    def verify_token(self, token: str) -> bool:
+        """Whether `token` is the code that was mailed last; uses it up. Of several callers one wins."""
+        allowed, _ = self.verify_is_allowed()
+        if not allowed:
+            return False
+        now = timezone.now()
+        if not MAILED_CODE.fullmatch(token) or not self._use(token, now=now):
+            self.throttle_increment()
+            return False
+        return True
+
+    def get_throttle_factor(self) -> float:
+        return getattr(django_settings, "OTP_TOTP_THROTTLE_FACTOR", 1)
+
+    def _use(self, code: str, *, now: datetime) -> bool:
+        waiting = EmailDevice.objects.filter(pk=self.pk, digest__in=self._digests(code), expires_at__gt=now)
+        used: int = waiting.update(
+            digest="",
+            last_used_at=now,
+            throttling_failure_timestamp=None,
+            throttling_failure_count=0,
+        )
+        return used == 1
+
+    def _digests(self, code: str) -> list[str]:
+        return keyed_states("accounts.mailed_code", self.pk, code)
+
+
 def _key_context(user_id: Any) -> str:
     return f"accounts.totp:{user_id}"
 
@@ -372,6 +420,7 @@ class Throttle(models.Model):
         PASSWORD = "password", "wrong present passwords"  # the name of a count
         MFA = "mfa", "wrong codes"
         MAIL = "mail", "mails to an address"
+        CODE = "code", "codes mailed to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
         OAUTH = "oauth", "logins by providers from a client"
 

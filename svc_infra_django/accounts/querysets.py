@@ -32,6 +32,14 @@ class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
         """The session that the principal came with, if it is one of these."""
         return self.filter(_came_with(principal))
 
+    def like(self, session: AuthSession) -> AuthSessionQuerySet:
+        """Earlier sessions of the same user from the same program at the same address."""
+        return (
+            self.filter(owner_id=session.owner_id, user_agent=session.user_agent)
+            .filter(client_address=session.client_address)
+            .exclude(pk=session.pk)
+        )
+
     def others(self, principal: Principal) -> AuthSessionQuerySet:
         """The sessions of the principal's user but that one."""
         return self.of_user(principal.user).exclude(_came_with(principal))

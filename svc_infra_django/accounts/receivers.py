@@ -1,4 +1,4 @@
-"""What others do to users, and the sessions must hear of."""
+"""What others do to users, and the sessions must hear of; and what users must hear of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
 from django.utils import timezone
 
+from ..events import Event
+from .events import USER_LOGGED_IN, UserLoggedIn
 from .services.ending_sessions import end_noted_browser
+from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
 from .services.sharing_sessions import forget_sessions
 
@@ -46,3 +49,11 @@ def note_logout(*, request: HttpRequest, user: Any, **_: Any) -> None:
 
 user_logged_in.connect(note_login, dispatch_uid="svc_infra_django.accounts.receivers")
 user_logged_out.connect(note_logout, dispatch_uid="svc_infra_django.accounts.receivers")
+
+
+def look_at_device(*, event: Event[UserLoggedIn], **_: Any) -> None:
+    """Tell the user of a login that is like none before."""
+    notice_new_device(event.payload.session_id)
+
+
+USER_LOGGED_IN.connect(look_at_device, dispatch_uid="svc_infra_django.accounts.receivers.look_at_device")

@@ -60,6 +60,10 @@ class SecondStepOut(ninja.Schema):
     expires_in: int
 
 
+class MailCodeIn(Schema):
+    mfa_token: Token = Field(repr=False)
+
+
 class BeginEnrolmentIn(Schema):
     mfa_token: Token = Field(repr=False)
     name: Name = "Authenticator app"

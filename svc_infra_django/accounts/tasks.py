@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from ..jobs import periodic, task
 from .conf import settings
-from .mailer import mail_after_signup, mail_notice, mail_reset_key
+from .mailer import mail_after_signup, mail_code, mail_new_device, mail_notice, mail_reset_key
 from .models import AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
 
 BATCH = 500
@@ -27,6 +27,17 @@ def send_reset_mail(address: str) -> None:
 @task()
 def send_notice(user_id: str, kind: str) -> None:
     mail_notice(user_id, kind)
+
+
+@task()
+def send_new_device(session_id: str) -> None:
+    mail_new_device(session_id)
+
+
+# A code that comes late is worth nothing.
+@task(max_attempts=2)
+def send_code(device_id: int) -> None:
+    mail_code(device_id)
 
 
 @periodic(every=timedelta(hours=1))

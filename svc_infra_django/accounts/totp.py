@@ -6,6 +6,7 @@ import hmac
 import re
 from base64 import b32encode
 from datetime import datetime
+from secrets import randbelow
 from urllib.parse import quote, urlencode
 
 import segno
@@ -14,6 +15,7 @@ from django_otp.oath import hotp
 PERIOD = 30
 DIGITS = 6
 KEY_BYTES = 20
+MAILED_CODE = re.compile(r"[0-9]{8}")
 CODE = re.compile(r"[0-9]{6}")
 
 
@@ -25,6 +27,11 @@ def step_at(moment: datetime) -> int:
 def code_of(key: bytes, step: int) -> str:
     """The six digits of a step (RFC 4226, section 5)."""
     return f"{hotp(key, step, DIGITS):0{DIGITS}}"
+
+
+def new_mailed_code() -> str:
+    """Eight random digits: a mailed code is guessed at for minutes, not for one step."""
+    return f"{randbelow(10**8):08}"
 
 
 def matching_step(key: bytes, code: str, *, step: int, after: int, window: int = 1) -> int | None:

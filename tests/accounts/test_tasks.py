@@ -52,3 +52,35 @@ def test_a_user_who_is_gone_gets_no_mail(user: Any) -> None:
     drain()
 
     assert not mail.outbox
+
+
+def test_rule_15_a_login_from_a_new_device_is_told_by_mail(user: Any, visitor: Any) -> None:
+    def log_in(agent: str) -> list[str]:
+        mail.outbox.clear()
+        visitor.login(headers={"User-Agent": agent})
+        drain()
+        return [message.subject for message in mail.outbox]
+
+    assert log_in("Firefox on Linux") == []
+    assert log_in("Firefox on Linux") == []
+    assert log_in("Safari on iPhone") == ["A login from a new device"]
+    assert "Safari on iPhone" in str(mail.outbox[0].body) and "127.0.0.1" in str(mail.outbox[0].body)
+    assert log_in("Safari on iPhone") == []
+
+
+def test_mails_of_new_devices_can_be_switched_off(user: Any, visitor: Any, svc_settings: Any) -> None:
+    svc_settings(accounts={"new_device_mails": False})
+    for agent in ("one", "another"):
+        visitor.login(headers={"User-Agent": agent})
+    drain()
+
+    assert not mail.outbox
+
+
+def test_a_hostile_program_name_stays_in_its_line(user: Any, visitor: Any) -> None:
+    visitor.login()
+    visitor.login(headers={"User-Agent": "x\r\nBcc: evil@example.com\r\n\r\nhello {{ service }}"})
+    drain()
+
+    assert mail.outbox[0].recipients() == ["ada@example.com"]
+    assert "\nBcc:" not in str(mail.outbox[0].body)

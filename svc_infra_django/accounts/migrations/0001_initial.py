@@ -77,6 +77,52 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="EmailDevice",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(help_text="The human-readable name of this device.", max_length=64),
+                ),
+                ("confirmed", models.BooleanField(default=True, help_text="Is this device ready for use?")),
+                (
+                    "throttling_failure_timestamp",
+                    models.DateTimeField(
+                        blank=True,
+                        default=None,
+                        help_text="A timestamp of the last failed verification attempt. Null if last attempt succeeded.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "throttling_failure_count",
+                    models.PositiveIntegerField(default=0, help_text="Number of successive failed attempts."),
+                ),
+                ("digest", models.CharField(blank=True, editable=False, max_length=64)),
+                ("expires_at", models.DateTimeField(editable=False, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("last_used_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "user",
+                    models.ForeignKey(
+                        help_text="The user that this device belongs to.",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "mailbox",
+                "verbose_name_plural": "mailboxes",
+                "abstract": False,
+            },
+        ),
+        migrations.CreateModel(
             name="MFAChallenge",
             fields=[
                 (
@@ -307,6 +353,7 @@ class Migration(migrations.Migration):
                             ("password", "wrong present passwords"),
                             ("mfa", "wrong codes"),
                             ("mail", "mails to an address"),
+                            ("code", "codes mailed to an address"),
                             ("signup", "sign-ups and resets from a client"),
                             ("oauth", "logins by providers from a client"),
                         ],
@@ -418,6 +465,10 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(
                 fields=("browser_digest",), name="svc_accounts_session_browser"
             ),
+        ),
+        migrations.AddConstraint(
+            model_name="emaildevice",
+            constraint=models.UniqueConstraint(fields=("user",), name="svc_accounts_one_mailbox_a_user"),
         ),
         migrations.AddIndex(
             model_name="mfachallenge",

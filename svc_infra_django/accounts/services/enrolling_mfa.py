@@ -11,10 +11,13 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
+from ..compat import address_is_proven, email_of, folded
 from ..conf import settings
 from ..errors import (
+    AlreadyAdded,
     FreshFactorRequired,
     InvalidMFAToken,
+    NoMailbox,
     NoSecondFactor,
     NothingToConfirm,
     WrongCode,
@@ -29,14 +32,16 @@ from ..events import (
     RecoveryCodesReplaced,
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
-from ..models import AuthSession, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
-from ..tasks import send_notice
+from ..models import AuthSession, EmailDevice, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..tasks import send_code, send_notice
 from ..totp import enrolment_url, qr_svg, shown
 from .ending_sessions import revoke_sessions
 from .logging_in import check_password
 from .sharing_sessions import forget_sessions
 from .throttling import forget, take_slot
 from .verifying_mfa import Proven, forget_codes, prove_factor, take_code_slot, use_challenge
+
+HOUR = 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Enrolment:
 class Confirmed:
     """The device that counts from now on, and the recovery codes if they are new."""
 
-    device: TOTPDevice
+    device: TOTPDevice | EmailDevice
     recovery_codes: list[str] = field(repr=False)
 
 
@@ -162,17 +167,57 @@ def _demand_no_device(challenge: MFAChallenge) -> None:
         raise InvalidMFAToken()
 
 
+@transaction.atomic
+def begin_email(user: Any, *, now: datetime) -> None:
+    """Have a code mailed that makes the user's mailbox a second factor, once it comes back.
+
+    Raises NoMailbox without a proven address, AlreadyAdded, or TooManyAttempts.
+    """
+    address = folded(email_of(user))
+    if not address or not address_is_proven(user, address):
+        raise NoMailbox()
+    if EmailDevice.objects.filter(user=user, confirmed=True).exists():
+        raise AlreadyAdded()
+    EmailDevice.objects.filter(user=user).delete()
+    _mail_code(EmailDevice.objects.create(user=user, name="E-mail", confirmed=False, created_at=now), now=now)
+
+
+def mail_code(user: Any, *, now: datetime) -> None:
+    """Have a code mailed to a user whose mailbox is a second factor. Raises NoMailbox or TooManyAttempts."""
+    device = EmailDevice.objects.filter(user=user, confirmed=True).first()
+    if device is None:
+        raise NoMailbox()
+    _mail_code(device, now=now)
+
+
+def _mail_code(device: EmailDevice, *, now: datetime) -> None:
+    address = folded(email_of(device.user))
+    take_slot(Throttle.Scope.CODE, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
+    # The code is made where the mail is, so no job carries it.
+    send_code.enqueue(device.pk)
+
+
 def confirm_totp(principal: Principal, code: str, *, now: datetime) -> Confirmed:
-    """Confirm the waiting device by a code of it; recovery codes come with it if the user had none.
+    """Confirm the waiting authenticator app by a code of it; recovery codes come with the first device.
 
     A device waits as long as the factor that it was begun with is fresh. The user's other sessions
     are over: they were begun without it.
 
     Raises NothingToConfirm, WrongCode or TooManyAttempts.
     """
+    return _confirm(TOTPDevice, principal, code, now=now)
+
+
+def confirm_email(principal: Principal, code: str, *, now: datetime) -> Confirmed:
+    """Confirm the waiting mailbox by the code that was sent to it; otherwise as `confirm_totp`."""
+    return _confirm(EmailDevice, principal, code, now=now)
+
+
+@sensitive_variables()
+def _confirm(kind: Any, principal: Principal, code: str, *, now: datetime) -> Confirmed:
     user = principal.user
     since = now - timedelta(seconds=settings.fresh_factor_seconds)
-    waiting = TOTPDevice.objects.filter(user=user, confirmed=False, created_at__gte=since)
+    waiting = kind.objects.filter(user=user, confirmed=False, created_at__gte=since)
     device = waiting.order_by("-pk").first()
     if device is None:
         raise NothingToConfirm()
@@ -181,7 +226,7 @@ def confirm_totp(principal: Principal, code: str, *, now: datetime) -> Confirmed
         raise WrongCode()
     with transaction.atomic():
         forget_codes(user)
-        TOTPDevice.objects.filter(pk=device.pk).update(confirmed=True)
+        kind.objects.filter(pk=device.pk).update(confirmed=True)
         others = AuthSession.objects.others(principal)
         revoke_sessions(others, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
