@@ -90,7 +90,7 @@ def drain(now: datetime | None = None) -> int:
                 pass
             queues = turn.ready_queues()
             jobs = turn.take_turn(
-                outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown), now=now
+                outcomes, worker=me.pk, queues=queues, room=1, excluding=sorted(unknown), now=moment
             )
             if not jobs and not outcomes:
                 if sweep():

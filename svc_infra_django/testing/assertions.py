@@ -3,9 +3,55 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from inspect import BoundArguments, signature
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponse
+
+if TYPE_CHECKING:
+    from ..jobs.decorators import JobTask
+    from ..jobs.models import Job
+
+
+def enqueued_jobs(task: JobTask, *args: Any, **kwargs: Any) -> list[Job]:
+    """The jobs of `task` in whatever state, the oldest first; with arguments, those of these arguments only.
+
+    How they were given, by position, by name or by default, makes no difference.
+    """
+    from ..jobs.models import Job
+
+    jobs = list(Job.objects.filter(task=task.module_path).order_by("pk"))
+    if not args and not kwargs:
+        return jobs
+    wanted = _bound(task, args, kwargs)
+    return [job for job in jobs if _bound(task, job.args["args"], job.args["kwargs"]) == wanted]
+
+
+def assert_enqueued(task: JobTask, *args: Any, **kwargs: Any) -> Job:
+    """Exactly one job of `task` was enqueued, of these arguments if there are any; returns it.
+
+    Look at its `queue`, `run_at`, `priority`, `owner` or `tenant` for the rest.
+    """
+    found = enqueued_jobs(task, *args, **kwargs)
+    others = [job.args for job in enqueued_jobs(task)]
+    shown = ", ".join(f"*{each['args']} **{each['kwargs']}" for each in others[:10]) or "none"
+    assert len(found) == 1, (
+        f"expected one such job of {task.module_path}, got {len(found)}; enqueued: {shown}"
+    )
+    return found[0]
+
+
+def assert_not_enqueued(task: JobTask, *args: Any, **kwargs: Any) -> None:
+    """No job of `task` was enqueued, or none of these arguments if there are any."""
+    found = enqueued_jobs(task, *args, **kwargs)
+    assert not found, f"expected no such job of {task.module_path}, got {len(found)}"
+
+
+def _bound(task: JobTask, args: Any, kwargs: Any) -> dict[str, Any]:
+    context = [None] if task.takes_context else []
+    bound: BoundArguments = signature(task.func).bind(*context, *args, **kwargs)
+    bound.apply_defaults()
+    return dict(bound.arguments)
 
 
 def assert_problem(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
     from .client import JsonClient
     from .senders import WebhookSender
+
+
+class Clock:
+    """The time of a test: it stands still until it is moved. `timezone.now()` says it everywhere."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def advance(self, **span: float) -> datetime:
+        """Move on by a span, `clock.advance(hours=2)`; returns the new time."""
+        return self.move_to(self.now + timedelta(**span))
+
+    def move_to(self, moment: datetime) -> datetime:
+        """Make it `moment`, earlier or later, with its zone. Raises ValueError for one without."""
+        if moment.tzinfo is None:
+            raise ValueError("Give the moment a time zone: datetime(..., tzinfo=UTC).")
+        self.now = moment
+        return moment
 
 
 class EventRecorder(list[Event[Any]]):
@@ -73,6 +91,66 @@ def run_jobs(db: None) -> Callable[..., int]:
         return drain(now)
 
     return run
+
+
+@pytest.fixture
+def inline_jobs(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each job the moment it is enqueued, if it is due: for tests that want its effects, not the job.
+
+    It runs in the test's thread and transaction. What it raises is its outcome and is not raised here.
+    """
+    from ..jobs.services import enqueueing
+    from ..jobs.worker import drain
+
+    announce, is_draining = enqueueing._announce, False
+
+    def announce_and_run(*args: Any) -> None:
+        nonlocal is_draining
+        announce(*args)
+        # What a job enqueues is run by the round that runs the job.
+        if not is_draining:
+            is_draining = True
+            try:
+                drain()
+            finally:
+                is_draining = False
+
+    monkeypatch.setattr(enqueueing, "_announce", announce_and_run)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that stands still: `clock.advance(hours=2)`, `clock.move_to(moment)`, `clock.now`.
+
+    It is what `django.utils.timezone.now()` returns, and so what `run_jobs` and `fire_schedules` go by. The
+    database's own clock goes on.
+    """
+    from django.utils import timezone
+
+    made = Clock(timezone.now())
+    monkeypatch.setattr(timezone, "now", lambda: made.now)
+    return made
+
+
+@pytest.fixture
+def fire_schedules(db: None) -> Callable[..., int]:
+    """Make the jobs of the periodic schedules that are due, now or at `fire_schedules(now=tomorrow)`.
+
+    Schedules of the code begin when the fixture is asked for. Returns how many fired; run their jobs with
+    `run_jobs`.
+    """
+    from django.utils import timezone
+
+    from ..jobs.decorators import discover
+    from ..jobs.scheduler import fire_due, sync_schedules
+
+    discover()
+    sync_schedules(now=timezone.now())
+
+    def fire(now: datetime | None = None) -> int:
+        return fire_due(now=now or timezone.now())
+
+    return fire
 
 
 @pytest.fixture

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.http import HttpResponse, JsonResponse
+from django.utils import timezone
 from pydantic import BaseModel
 
 from svc_infra_django.config.sections import load
 from svc_infra_django.events import EventType, catalog
-from svc_infra_django.jobs import task
+from svc_infra_django.jobs import TaskContext, enqueue_many, periodic, task
 from svc_infra_django.jobs.conf import JobsSettings
 from svc_infra_django.observability.conf import ObservabilitySettings
-from svc_infra_django.testing.assertions import assert_problem
+from svc_infra_django.testing.assertions import (
+    assert_enqueued,
+    assert_not_enqueued,
+    assert_problem,
+    enqueued_jobs,
+)
 
 PROBLEM = {"status": 409, "code": "conflict", "errors": [{"pointer": "/body/url"}], "permission": "a.b"}
 
@@ -90,6 +97,74 @@ def test_due_jobs_run_when_told(run_jobs) -> None:
     assert run_jobs() == 1
     assert run_jobs() == 0
     assert done == ["green"]
+
+
+@task(takes_context=True)
+def steep(context: TaskContext, kind: str, minutes: int = 3) -> None:
+    brew.enqueue(kind)
+
+
+@periodic("0 6 * * *")
+@task
+def morning_tea() -> None:
+    done.append("morning")
+
+
+def test_jobs_run_inline_when_a_test_wants_that(inline_jobs) -> None:
+    done.clear()
+
+    result = steep.enqueue("green")
+    assert done == ["green"]
+    enqueue_many(brew, [["black"], ["white"]])
+    assert done == ["green", "black", "white"]
+    result.refresh()
+    assert result.status == "SUCCESSFUL"
+    brew.using(run_after=timezone.now() + timedelta(hours=1)).enqueue("later")
+    assert len(done) == 3
+
+
+def test_the_clock_stands_still_until_it_is_moved(clock, run_jobs) -> None:
+    done.clear()
+    brew.using(run_after=timezone.now() + timedelta(hours=1)).enqueue("later")
+
+    assert timezone.now() == timezone.now() == clock.now
+    assert run_jobs() == 0
+    clock.advance(minutes=59)
+    assert run_jobs() == 0
+    assert clock.advance(minutes=1) == timezone.now()
+    assert run_jobs() == 1
+    with pytest.raises(ValueError, match="time zone"):
+        clock.move_to(datetime(2026, 1, 1))
+
+
+def test_schedules_fire_by_the_clock(clock, run_jobs, request) -> None:
+    done.clear()
+    clock.move_to(datetime(2026, 6, 1, 5, 30, tzinfo=UTC))
+    fire_schedules = request.getfixturevalue("fire_schedules")
+
+    assert fire_schedules() == 0
+    clock.advance(minutes=31)
+    assert fire_schedules() >= 1
+    assert enqueued_jobs(morning_tea)[0].headers["fire_at"] == "2026-06-01T06:00:00+00:00"
+
+
+@pytest.mark.django_db
+def test_what_was_enqueued_is_found_however_its_arguments_were_given() -> None:
+    steep.enqueue("green", minutes=3)
+    steep.using(priority=5).enqueue(kind="black")
+
+    assert assert_enqueued(steep, "black").priority == 5
+    assert assert_enqueued(steep, "green") == assert_enqueued(steep, kind="green", minutes=3)
+    assert len(enqueued_jobs(steep)) == 2
+    assert_not_enqueued(steep, "white")
+    assert_not_enqueued(brew)
+
+    with pytest.raises(AssertionError, match=r"got 0; enqueued: \*\['green'\]"):
+        assert_enqueued(steep, "green", 5)
+    with pytest.raises(AssertionError, match="got 2"):
+        assert_enqueued(steep)
+    with pytest.raises(AssertionError, match="got 1"):
+        assert_not_enqueued(steep, "green")
 
 
 def test_clients_are_nobody_the_user_or_a_key(api_client, user) -> None:
