@@ -123,7 +123,7 @@ def identified(request: HttpRequest) -> Principal | None:
 
     Raises AuthenticationError for a credential that is there and bad.
     """
-    if "," in request.headers.get("Authorization", ""):
+    if "," in request.META.get("HTTP_AUTHORIZATION", ""):
         raise AmbiguousCredentials()
     for authenticator in active_authenticators():
         principal = authenticator.authenticate(request)

@@ -14,6 +14,7 @@ from .errors import CHALLENGE
 from .services.verifying import recognise
 
 HEADER = "X-API-Key"
+IN_META = "HTTP_X_API_KEY"
 
 
 class ApiKeyHeader(Authenticator):
@@ -31,7 +32,7 @@ class ApiKeyHeader(Authenticator):
     @sensitive_variables("text")
     def authenticate(self, request: HttpRequest) -> Principal | None:
         """Raises InvalidKey, AddressNotAllowed, RateExceeded and QuotaExceeded."""
-        text = request.headers.get(HEADER)
+        text = request.META.get(IN_META)
         if text is None:
             return None
         known = recognise(text, address=lambda: client_address(request))

@@ -44,12 +44,12 @@ class Refusals:
 
 @dataclass(slots=True)
 class Notes:
-    """What is not written yet. Moments are seconds since 1970."""
+    """What is not written yet, by the id of the key as text. Moments are seconds since 1970."""
 
-    last_used: dict[UUID, float] = field(default_factory=dict)
-    used: dict[tuple[UUID, int], int] = field(default_factory=dict)
-    refused: dict[tuple[UUID, int], int] = field(default_factory=dict)
-    refusals: dict[tuple[UUID, str], Refusals] = field(default_factory=dict)
+    last_used: dict[str, float] = field(default_factory=dict)
+    used: dict[tuple[str, int], int] = field(default_factory=dict)
+    refused: dict[tuple[str, int], int] = field(default_factory=dict)
+    refusals: dict[tuple[str, str], Refusals] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.used or self.refused)
@@ -82,7 +82,7 @@ class Recorder:
         self._thread: Thread | None = None
         self._stop = Event()
 
-    def note_use(self, key: UUID, at: float) -> None:
+    def note_use(self, key: str, at: float) -> None:
         """The key was used."""
         place = (key, int(at // HOUR))
         with self._lock:
@@ -93,10 +93,10 @@ class Recorder:
         if self._thread is None:
             self._start()
 
-    def note_refusal(self, key: UUID, at: float, *, reason: str, address: str = "") -> None:
+    def note_refusal(self, key: str, at: float, *, reason: str, address: str = "") -> None:
         """The key was sent and refused."""
         metrics.increment("apikeys.refused", reason=reason)
-        logger.info("api key refused", key_id=str(key), reason=reason, client=address)
+        logger.info("api key refused", key_id=key, reason=reason, client=address)
         one = Notes(refused={(key, int(at // HOUR)): 1})
         one.refusals[key, reason] = Refusals(1, at, at, address)
         with self._lock:
@@ -117,6 +117,7 @@ class Recorder:
             with self._lock:
                 self._notes.add(taken)
             raise
+        metrics.increment("apikeys.accepted", sum(taken.used.values()))
 
     def stop(self) -> None:
         """End the thread without writing; the next note starts another."""
@@ -164,9 +165,9 @@ def write(notes: Notes) -> None:
     _write_refusals(notes.refusals)
 
 
-def _write_last_used(last_used: dict[UUID, float]) -> None:
+def _write_last_used(last_used: dict[str, float]) -> None:
     # To the minute: so that many keys share one statement, and a key is written once in a minute at most.
-    by_minute: dict[int, list[UUID]] = {}
+    by_minute: dict[int, list[str]] = {}
     for key, moment in last_used.items():
         by_minute.setdefault(int(moment // MINUTE), []).append(key)
     for minute, keys in sorted(by_minute.items()):
@@ -180,7 +181,7 @@ def _write_hours(notes: Notes) -> None:
     for batch in _batches(sorted(notes.used.keys() | notes.refused.keys())):
         UsageHour.objects.add(
             UsageHour(
-                key_id=key,
+                key_id=UUID(key),
                 hour=datetime.fromtimestamp(hour * HOUR, UTC),
                 used=notes.used.get((key, hour), 0),
                 refused=notes.refused.get((key, hour), 0),
@@ -189,15 +190,15 @@ def _write_hours(notes: Notes) -> None:
         )
 
 
-def _write_refusals(refusals: dict[tuple[UUID, str], Refusals]) -> None:
+def _write_refusals(refusals: dict[tuple[str, str], Refusals]) -> None:
     ids = {key for key, _ in refusals}
     keys: dict[UUID, ApiKey] = {}
     for batch in _batches(sorted(ids)):
         keys.update(ApiKey.objects.defer("digest").in_bulk(batch))
     for (key, reason), found in sorted(refusals.items(), key=lambda item: item[1].last_at):
-        if key in keys:
+        if UUID(key) in keys:
             AuditEntry.objects.append(
-                keys[key],
+                keys[UUID(key)],
                 AuditEntry.Action.REFUSED,
                 now=datetime.fromtimestamp(found.last_at, UTC),
                 reason=reason,

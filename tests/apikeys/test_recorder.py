@@ -78,9 +78,9 @@ def test_last_use_never_moves_back(issued: Any) -> None:
 
 def test_hours_are_added_up_over_all_processes(issued: Any) -> None:
     for one in (recorder, Recorder()):
-        one.note_use(issued[0].pk, NOW.timestamp())
-        one.note_use(issued[0].pk, (NOW + MINUTE).timestamp())
-        one.note_refusal(issued[0].pk, (NOW + MINUTE).timestamp(), reason="address")
+        one.note_use(str(issued[0].pk), NOW.timestamp())
+        one.note_use(str(issued[0].pk), (NOW + MINUTE).timestamp())
+        one.note_refusal(str(issued[0].pk), (NOW + MINUTE).timestamp(), reason="address")
         one.flush()
         one.stop()
 
@@ -113,7 +113,7 @@ def test_a_key_that_is_gone_by_then_harms_nobody(user: Any, issued: Any) -> None
     gone, secret = issue_key(owner=user, name="gone", now=NOW - MINUTE)
     verify_key(secret, now=NOW)
     verify_key(issued[1], now=NOW)
-    recorder.note_refusal(gone.pk, NOW.timestamp(), reason="address")
+    recorder.note_refusal(str(gone.pk), NOW.timestamp(), reason="address")
     ApiKey.objects.filter(pk=gone.pk).delete()
 
     recorder.flush()
@@ -142,8 +142,8 @@ def test_refusals_become_one_entry_for_each_cause(issued: Any) -> None:
 def test_notes_of_two_add_up() -> None:
     one, other = Notes(), Notes()
     key = "k"
-    one.refusals[key, "r"] = Refusals(1, 5, 5, "a")  # type: ignore[index]
-    other.refusals[key, "r"] = Refusals(2, 3, 9, "b")  # type: ignore[index]
+    one.refusals[key, "r"] = Refusals(1, 5, 5, "a")
+    other.refusals[key, "r"] = Refusals(2, 3, 9, "b")
 
     one.add(other)
 

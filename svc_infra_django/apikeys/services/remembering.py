@@ -8,7 +8,9 @@ change that our services make is marked in the shared cache, and then seen soone
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache as once
@@ -24,6 +26,7 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.core.signals import setting_changed
 from django.db import connection, models, transaction
+from django.db.models.base import ModelState
 
 from ...cache import cache
 from ...cache.errors import CacheUnavailable
@@ -35,15 +38,15 @@ from ..models import ApiKey
 MOST = 10_000
 SLACK = 0.1
 CHANGED = "changed"
+MUTABLE = frozenset({list, dict, set, bytearray})
 
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
     """What was read of a key and its owner; no digest, no password, nothing that opens anything."""
 
-    key_values: tuple[Any, ...]
-    owner_values: tuple[Any, ...]
-    database: str
+    row: ApiKey
+    user: Any
     id: UUID
     id_text: str
     tenant: str
@@ -54,11 +57,10 @@ class KnownKey:
     quota: Quota | None
 
     @classmethod
-    def of(cls, key: ApiKey) -> KnownKey:
+    def of(cls, key: ApiKey, *, is_kept: bool = True) -> KnownKey:
         return cls(
-            key_values=tuple(getattr(key, name) for name in shown(ApiKey)),
-            owner_values=tuple(getattr(key.owner, name) for name in shown(get_user_model())),
-            database=str(key._state.db),
+            row=_copied(key, shown(ApiKey)) if is_kept else key,
+            user=_copied(key.owner, shown(get_user_model())) if is_kept else key.owner,
             id=key.pk,
             id_text=str(key.pk),
             tenant=key.tenant,
@@ -71,14 +73,31 @@ class KnownKey:
 
     def owner(self) -> Any:
         """The owner as a row of this call's own. What looks like a secret is read when it is asked for."""
-        model = get_user_model()
-        return model.from_db(self.database, shown(model), self.owner_values)
+        return _copied(self.user)
 
     def key(self) -> ApiKey:
         """The key with its owner, as rows of this call's own."""
-        key = ApiKey.from_db(self.database, shown(ApiKey), self.key_values)
+        key: ApiKey = _copied(self.row)
         key.owner = self.owner()
         return key
+
+
+def _copied(row: Any, columns: Collection[str] | None = None) -> Any:
+    """A row like this one, with all or some of its columns and nothing that was fetched besides.
+
+    Much faster than `from_db`, and as `copy.copy` of a row would be but for columns that can be changed
+    in place, of which each row has its own.
+    """
+    model: Any = type(row)
+    values = row.__dict__
+    made = model.__new__(model)
+    state = made._state = ModelState()
+    state.adding, state.db = False, row._state.db
+    for name in columns or values:
+        value = values[name]
+        if name != "_state":
+            made.__dict__[name] = value if type(value) not in MUTABLE else deepcopy(value)
+    return made
 
 
 _near: dict[bytes, tuple[float, KnownKey]] = {}
@@ -93,7 +112,7 @@ def name_of(text: str) -> bytes:
 def nearby(name: bytes) -> KnownKey | None:
     """What this process knows, if that is young enough."""
     entry = _near.get(name)
-    if entry is None or monotonic() >= entry[0] or not may_remember():
+    if entry is None or monotonic() >= entry[0] or _is_in_transaction():
         return None
     return entry[1]
 
@@ -110,8 +129,9 @@ def shared(name: bytes, digest: bytes) -> KnownKey | None:
 
 def remember(name: bytes, digest: bytes, key: ApiKey, *, read_at: float) -> KnownKey:
     """Keep what was read from the database beginning at `read_at` of the monotonic clock."""
-    known = KnownKey.of(key)
-    if may_remember():
+    is_kept = may_remember()
+    known = KnownKey.of(key, is_kept=is_kept)
+    if is_kept:
         _keep(name, known, read_at + settings.cache_seconds)
         # Who was slow may hold rows from before a change that the others have forgotten by now.
         if monotonic() - read_at < SLACK and not cache.is_paused and (text := _written(key)):
@@ -129,11 +149,14 @@ def forget(key: ApiKey) -> None:
 
 
 def may_remember() -> bool:
-    """Not in a transaction, which may see what never comes to be; the one round a request is but begun."""
-    if not settings.cache_seconds:
-        return False
-    return not connection.in_atomic_block or (
-        bool(connection.settings_dict["ATOMIC_REQUESTS"]) and not connection.savepoint_ids
+    """Not in a transaction, which may see what never comes to be."""
+    return bool(settings.cache_seconds) and not _is_in_transaction()
+
+
+def _is_in_transaction() -> bool:
+    # The one round a whole request has only begun, and has written nothing of its own.
+    return connection.in_atomic_block and (
+        not connection.settings_dict["ATOMIC_REQUESTS"] or bool(connection.savepoint_ids)
     )
 
 
