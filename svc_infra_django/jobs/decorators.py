@@ -134,6 +134,10 @@ class JobTask(AnyTask):
     rate: Rate | None = None
     """How often such a job may start, in all workers together."""
 
+    redact: tuple[str, ...] = ()
+    """Names of arguments that people are not shown, beside those that are named like secrets. Names inside
+    of arguments count too; `"*"` stands for all, and for the result."""
+
     atomic: bool = False
     """Run the body and its acknowledgement in one transaction: its database effects happen exactly once."""
 
@@ -291,6 +295,7 @@ def task(
     unique: Unique | bool | None = ...,
     concurrency: Limit | int | None = ...,
     rate: Rate | str | None = ...,
+    redact: tuple[str, ...] | str = ...,
     atomic: bool = ...,
 ) -> Callable[[FunctionT], JobTask]: ...
 
@@ -312,6 +317,7 @@ def task(
     unique: Unique | bool | None = None,
     concurrency: Limit | int | None = None,
     rate: Rate | str | None = None,
+    redact: tuple[str, ...] | str = (),
     atomic: bool = False,
 ) -> JobTask | Callable[[FunctionT], JobTask]:
     """Make a module-level function, sync or async, a job that `.enqueue()` puts into the queue.
@@ -336,6 +342,7 @@ def task(
             unique=Unique() if unique is True else unique or None,
             concurrency=Limit(concurrency) if isinstance(concurrency, int) else concurrency,
             rate=Rate(rate) if isinstance(rate, str) else rate,
+            redact=(redact,) if isinstance(redact, str) else tuple(redact),
             atomic=atomic,
         )
         registry[made.module_path] = made
@@ -428,6 +435,14 @@ def task_at(path: str) -> AnyTask:
 def queue_names() -> set[str]:
     """The queues that declared tasks use."""
     return {DEFAULT_TASK_QUEUE_NAME} | {made.queue_name for made in registry.values()}
+
+
+def redacted_names(path: str) -> tuple[str, ...]:
+    """The names that the task wants nobody to be shown; all of a task that cannot be asked any more."""
+    try:
+        return getattr(task_at(path), "redact", ())
+    except UnknownTask:
+        return ("*",)
 
 
 def parameter_names(path: str) -> list[str]:

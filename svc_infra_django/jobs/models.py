@@ -12,10 +12,10 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from ..observability.redaction import redacted
+from ..observability.redaction import REDACTED, redacted
 from ..rows import TENANT_LENGTH, id_field
 from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
-from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names
+from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names, redacted_names
 from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
@@ -169,7 +169,7 @@ class Job(models.Model):
 
     def shown_result(self) -> Any:
         """The return value for people to see, redacted likewise."""
-        return _shown("", self.result)
+        return _without(_shown("", self.result), redacted_names(self.task))
 
 
 class JobAttempt(models.Model):
@@ -388,7 +388,25 @@ def _shown_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
     args, kwargs = arguments.get("args", []), arguments.get("kwargs", {})
     names = parameter_names(task)
     named = zip_longest(names[: len(args)], args, fillvalue="")
-    return {"args": [_shown(name, value) for name, value in named], "kwargs": _shown("", kwargs)}
+    hidden = redacted_names(task)
+    return {
+        "args": [_without({name: _shown(name, value)}, hidden)[name] for name, value in named],
+        "kwargs": _without(_shown("", kwargs), hidden),
+    }
+
+
+def _without(value: Any, hidden: tuple[str, ...]) -> Any:
+    """`value` without what stands under the names in `hidden`, however deep."""
+    if not hidden or value is None:
+        return value
+    if "*" in hidden and not isinstance(value, dict):
+        return REDACTED
+    if isinstance(value, dict):
+        return {
+            name: REDACTED if "*" in hidden or name in hidden else _without(inner, hidden)
+            for name, inner in value.items()
+        }
+    return [_without(inner, hidden) for inner in value] if isinstance(value, list) else value
 
 
 def _shown(name: str, value: Any) -> Any:

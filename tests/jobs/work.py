@@ -228,6 +228,16 @@ def three_at_first() -> None: ...
 def both_limits(customer: str) -> None: ...
 
 
+@task(redact=("iban", "note"))
+def pay_out(iban: str, amount: int, **details: Any) -> dict[str, Any]:
+    return {"iban": iban, "amount": amount}
+
+
+@task(redact="*")
+def hush(*words: str, **more: str) -> str:
+    return "private-result"
+
+
 @task(queue="mail")
 def mail(path: str, word: str) -> None:
     note(path, word)
