@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from django.apps import apps
@@ -17,6 +18,7 @@ from ..cache.backends import shared
 from ..config.checks import register
 from .conf import AccountsSettings, settings
 from .services.noting_browsers import IN_COOKIES
+from .validators import looks_sorted
 
 MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"
 WEAK_HASHERS = ("MD5PasswordHasher", "UnsaltedMD5PasswordHasher", "UnsaltedSHA1PasswordHasher")
@@ -76,6 +78,22 @@ def check_shared_cache(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "take ended sessions for good.",
             hint="Use a shared cache, such as django_redis.cache.RedisCache, or none.",
             id="svc_accounts.E005",
+        )
+
+
+@register("svc_infra")
+def check_breached_passwords(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E007: the list of known passwords is not there, or is no list that can be searched."""
+    path = settings.breached_passwords_file
+    try:
+        is_good = not path or looks_sorted(Path(path))
+    except OSError:
+        is_good = False
+    if not is_good:
+        yield Error(
+            'SVC_INFRA["accounts"]["breached_passwords_file"] is not there, or is no sorted list of digests.',
+            hint="Name a file with a SHA-1 digest in hex at the start of each line, ordered by digest.",
+            id="svc_accounts.E007",
         )
 
 

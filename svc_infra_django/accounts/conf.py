@@ -91,6 +91,12 @@ class AccountsSettings(Section):
     password_min_length: int = Field(8, ge=8)
     """Characters that a new password has at least, whatever AUTH_PASSWORD_VALIDATORS say."""
 
+    breached_passwords_file: str = ""
+    """A file of SHA-1 digests of passwords that are known, sorted, one a line: those are refused."""
+
+    password_site_words: tuple[str, ...] = ()
+    """Your own names: passwords that are little more than one of them are refused."""
+
     mfa_attempts: int = Field(10, ge=1, le=10)
     """Wrong codes of one user within the window, over all devices and logins; then codes are refused."""
 

@@ -31,6 +31,7 @@ from ..events import EMAIL_VERIFIED, USER_SIGNED_UP, EmailVerified, UserSignedUp
 from ..models import Throttle
 from ..signing import VERIFY, bad_key, demand_state, subject_of, verification_state
 from ..tasks import send_signup_mail
+from ..validators import KnownPasswordValidator
 from .enrolling_mfa import prove_password
 from .issuing_tokens import Client
 from .throttling import take_slot
@@ -97,6 +98,7 @@ def demand_good_password(password: str, user: object) -> None:
     """Raise PasswordRefused, with every reason, for a password that breaks the rules."""
     try:
         check_password_rules(password, user)
+        KnownPasswordValidator().validate(password, user)
     except ValidationError as error:
         problems = [FieldProblem("/body/password", "password_refused", text) for text in error.messages]
         raise PasswordRefused(errors=problems) from None
