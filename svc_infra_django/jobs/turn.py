@@ -31,7 +31,7 @@ from .database import database_now as database_now
 from .database import immediate as immediate
 from .errors import JobCrashed
 from .limits import admit, promote
-from .models import Effect, Job, JobAttempt, Queue, Throughput, Worker
+from .models import Effect, Job, JobAttempt, Pace, Queue, Throughput, Worker
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -39,7 +39,7 @@ STAGED_AT_ONCE = 1000
 RESCUED_AT_ONCE = 200
 PRUNED_AT_ONCE = 5000
 KEPT = (Job.State.SUCCEEDED, Job.State.CANCELLED, Job.State.FAILED)
-THROUGHPUT_HOURS = 48
+IDLE_HOURS = 48
 CRASHED = path_of(JobCrashed)
 
 CHANNEL = "svc_jobs"
@@ -588,7 +588,9 @@ def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
             deleted += _prune(jobs & Q(state=state), now=now, until=now - timedelta(hours=hours), limit=rest)
     forgotten = now - timedelta(hours=settings.keep_effects_hours)
     Effect.objects.using(database()).filter(pk__lt=uuid7_at(forgotten)).delete()
-    Throughput.objects.using(database()).filter(minute__lt=now - timedelta(hours=THROUGHPUT_HOURS)).delete()
+    idle = now - timedelta(hours=IDLE_HOURS)
+    Pace.objects.using(database()).filter(free_at__lt=idle, line_at__lt=idle).delete()
+    Throughput.objects.using(database()).filter(minute__lt=idle).delete()
     if deleted:
         logger.info("jobs pruned", count=deleted)
     return deleted

@@ -418,3 +418,29 @@ def test_draining_runs_what_the_rate_allows_and_more_later() -> None:
     assert drain(now) == 1
     assert drain(now + timedelta(seconds=1)) == 1
     assert drain(now + timedelta(hours=1)) == 1
+
+
+def test_keys_that_were_not_used_for_long_are_forgotten() -> None:
+    enqueue_many(work.once_a_second, [[]] * 3)
+    claim(now=NOON)
+
+    prune(now=NOON + timedelta(hours=47))
+    assert Pace.objects.exists()
+    prune(now=NOON + timedelta(hours=49))
+    assert not Pace.objects.exists()
+
+
+def test_workers_keep_a_rate_together(worker: Callable[..., Any]) -> None:
+    for _ in range(2):
+        worker().ready()
+    enqueue_many(work.ten_a_second, [[]] * 12)
+
+    wait_until(lambda: count(state=Job.State.SUCCEEDED) == 12)
+
+    starts = sorted(Job.objects.values_list("attempted_at", flat=True))
+    # Written a moment before the rate was asked; so a few milliseconds may be missing here.
+    assert starts[-1] - starts[0] >= timedelta(seconds=1.05)
+    assert all(
+        later - first > timedelta(seconds=0.4) for first, later in zip(starts, starts[5:], strict=False)
+    )
+    assert set(Job.objects.values_list("attempt", flat=True)) == {1}

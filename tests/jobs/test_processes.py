@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -434,3 +435,28 @@ def test_a_job_longer_than_the_lease_runs_once_because_its_worker_is_heard_of(
     wait_until(lambda: states()["succeeded"])
     assert len(work.read(ledger)) == 2
     assert Job.objects.get().attempt == 1
+
+
+def test_schedulers_that_are_killed_and_frozen_leave_no_gap_and_fire_nothing_twice(
+    worker: Callable[..., Process],
+) -> None:
+    step = 0.1
+    Schedule.objects.create(
+        key="often", task="tests.jobs.work.hourly", every_seconds=step, catch_up="all", max_catch_up=1000,
+        next_fire_at=timezone.now(),
+    )  # fmt: skip
+    frozen, killed = worker("--queues", "mail").ready(), worker("--queues", "mail").ready()
+    wait_until(lambda: Job.objects.count() > 5)
+
+    frozen.freeze()
+    killed.signal(signal.SIGKILL)
+    time.sleep(0.5)
+    worker("--queues", "mail").ready()
+    frozen.signal(signal.SIGCONT)
+    wait_until(lambda: Job.objects.count() > 25)
+
+    made = Job.objects.values_list("headers", flat=True)
+    of_it = [headers for headers in made if headers.get("schedule") == "often"]
+    fired = sorted(datetime.fromisoformat(headers["fire_at"]) for headers in of_it)
+    gaps = [(later - first).total_seconds() for first, later in itertools.pairwise(fired)]
+    assert {round(gap, 3) for gap in gaps} == {step}
