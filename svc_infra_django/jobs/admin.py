@@ -40,6 +40,9 @@ else:
     TabularInline, ModelForm, ScheduleAdminBase = admin.TabularInline, forms.ModelForm, admin.ModelAdmin
 
 
+REFUSALS_TOLD = 10
+
+
 class AttemptInline(TabularInline):
     model = JobAttempt
     fields = ("attempt", "outcome", "started_at", "finished_at", "error", "shown_traceback")
@@ -156,19 +159,19 @@ class JobAdmin(MachineRowAdmin):
 
     @admin.action(description="Retry the failed or cancelled jobs", permissions=["act"])
     def retry_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        _act(self, request, queryset, lambda job: retry(job.pk), "retried")
+        _act(self, request, _by_key(queryset), lambda job: retry(job.pk), "retried")
 
     @admin.action(description="Cancel the jobs that are not finished", permissions=["act"])
     def cancel_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        _act(self, request, queryset, lambda job: cancel(job.pk), "cancelled")
+        _act(self, request, _by_key(queryset), lambda job: cancel(job.pk), "cancelled")
 
     @admin.action(description="Make the jobs once more", permissions=["act"])
     def duplicate_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        _act(self, request, queryset, lambda job: duplicate(job.pk), "duplicated")
+        _act(self, request, _by_key(queryset), lambda job: duplicate(job.pk), "duplicated")
 
     @admin.action(description="Discard the jobs that do not run", permissions=["discard"])
     def discard_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
-        _act(self, request, queryset, lambda job: discard(job.pk), "discarded")
+        _act(self, request, _by_key(queryset), lambda job: discard(job.pk), "discarded")
 
     def has_discard_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("svc_jobs.delete_job")
@@ -419,14 +422,23 @@ def _act(
     done: str,
 ) -> None:
     """Do it to each row; tell how many it was done to, and why not to the others."""
-    count = 0
+    count, refusals = 0, 0
     for row in rows:
         try:
             act(row)
             count += 1
         except SvcInfraError as error:
-            page.message_user(request, f"{row}: {error.message}", messages.WARNING)
+            refusals += 1
+            if refusals <= REFUSALS_TOLD:
+                page.message_user(request, f"{row}: {error.message}", messages.WARNING)
+    if refusals > REFUSALS_TOLD:
+        page.message_user(request, f"{refusals - REFUSALS_TOLD} more were refused.", messages.WARNING)
     page.message_user(request, f"{count} {done}.", messages.SUCCESS if count else messages.INFO)
+
+
+def _by_key(jobs: QuerySet[Job]) -> Iterator[Job]:
+    """The chosen jobs without their arguments and tracebacks: all of a long list may have been chosen."""
+    yield from list(jobs.select_related(None).order_by("pk").only("pk", "task"))
 
 
 def _preformatted(text: str) -> str:

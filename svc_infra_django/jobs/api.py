@@ -19,11 +19,13 @@ from .schemas import (
     MinuteOut,
     QueueChange,
     QueueOut,
+    Retried,
     ScheduleChange,
     ScheduleDetail,
     ScheduleIn,
     ScheduleOut,
     StateName,
+    WhichFailed,
     WorkerOut,
 )
 from .services import scheduling
@@ -35,6 +37,7 @@ from .services.operating import (
     queue_named,
     resume,
     retry,
+    retry_failed,
     set_retention,
 )
 from .throughput import per_minute
@@ -57,6 +60,14 @@ def list_jobs(
     wanted: dict[str, Any] = {"queue": queue, "task": task, "state": STATES[state] if state else None}
     jobs = Job.objects.filter(**{name: value for name, value in wanted.items() if value is not None})
     return paginated(jobs.defer("traceback", "result"), page, order=("-id",))
+
+
+@router.post("/retry-failed", response=Retried)
+@requires("svc_jobs.change_job")
+def retry_failed_jobs(request: ApiRequest, body: WhichFailed) -> dict[str, int]:
+    """Run the failed jobs of a queue or of a task again, up to a thousand, the oldest first."""
+    retried, refused = retry_failed(queue=body.queue, task=body.task, limit=body.limit)
+    return {"retried": retried, "refused": refused}
 
 
 @router.get("/queues", response=Page[QueueOut])

@@ -58,7 +58,9 @@ def _sync(row: Schedule | None, key: str, period: Period, *, now: datetime) -> N
         "max_catch_up": period.max_catch_up,
     }
     if row is None:
-        fresh = Schedule(key=key, source=Schedule.Source.CODE, enabled=period.enabled, **declared)
+        fresh = Schedule(
+            key=key, source=Schedule.Source.CODE, enabled=period.enabled, declared_at=now, **declared
+        )
         fresh.next_fire_at = fresh.following(last=now, now=now)
         # Another worker may be at the same.
         Schedule.objects.using(database()).bulk_create([fresh], ignore_conflicts=True)

@@ -77,6 +77,19 @@ class JobDetail(JobOut):
         return list(job.attempts.all())
 
 
+class WhichFailed(Schema):
+    """Which failed jobs to retry; what is left out does not matter."""
+
+    queue: Annotated[str, Text(max_length=64)] = ""
+    task: Annotated[str, Text(max_length=255)] = ""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
+class Retried(Schema):
+    retried: int
+    refused: int = Field(description="Another job has their unique key, or somebody was quicker.")
+
+
 class QueueOut(Schema):
     name: str
     is_paused: bool

@@ -329,3 +329,13 @@ def test_a_task_typed_into_a_form_imports_nothing(admin: Client) -> None:
     admin.post(f"{BASE}/schedule/add/", schedule_form(task="antigravity.open"))
 
     assert "antigravity" not in sys.modules
+
+
+def test_many_refusals_are_summed_up(admin: Client) -> None:
+    enqueue_many(work.add, [[number] for number in range(15)])
+    drain()
+
+    page = act(admin, "job", "cancel_jobs", *Job.objects.values_list("pk", flat=True)).content.decode()
+
+    assert page.count("has succeeded already") == 10
+    assert "5 more were refused" in page and "0 cancelled" in page

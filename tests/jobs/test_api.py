@@ -44,6 +44,7 @@ def test_a_stranger_is_told_which_permission_is_missing(stranger: Any) -> None:
         ("get", f"/{MISSING}", "view_job"),
         ("post", f"/{MISSING}/retry", "change_job"),
         ("post", f"/{MISSING}/cancel", "change_job"),
+        ("post", "/retry-failed", "change_job"),
         ("post", f"/{MISSING}/duplicate", "add_job"),
         ("delete", f"/{MISSING}", "delete_job"),
         ("get", "/queues", "view_queue"),
@@ -135,6 +136,24 @@ def test_a_dead_job_is_retried_and_a_waiting_one_cancelled(operator: Client) -> 
 
     conflict = operator.post(f"{URL}/{dead.id}/cancel")
     assert (conflict.status_code, conflict.json()["code"]) == (409, "jobs.not_cancellable")
+
+
+def test_the_failed_jobs_of_a_queue_are_retried_together(operator: Client) -> None:
+    for _ in range(3):
+        work.fail.enqueue()
+    unique = work.only_once.enqueue("a")
+    drain(timezone.now() + timedelta(hours=1))
+    Job.objects.filter(pk=unique.id).update(state=Job.State.FAILED)
+    newer = work.only_once.enqueue("a")
+
+    def retried(**body: Any) -> Any:
+        return operator.post(f"{URL}/retry-failed", data=body, content_type=JSON).json()
+
+    assert retried(queue="mail") == {"retried": 0, "refused": 0}
+    assert retried(task="tests.jobs.work.fail", limit=2) == {"retried": 2, "refused": 0}
+    assert retried() == {"retried": 1, "refused": 1}
+    assert Job.objects.get(pk=unique.id).state == Job.State.FAILED and newer.id != unique.id
+    assert operator.post(f"{URL}/retry-failed", data={"limit": 0}, content_type=JSON).status_code == 422
 
 
 def test_a_job_is_made_once_more_and_discarded(operator: Client) -> None:

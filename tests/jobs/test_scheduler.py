@@ -70,6 +70,18 @@ def test_a_declaration_that_is_gone_does_not_fire_here_and_is_deleted_after_a_da
     assert set(Schedule.objects.values_list("key", flat=True)) == {HOURLY, NIGHTLY}
 
 
+def test_a_declaration_is_known_as_one_from_its_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from svc_infra_django.jobs import scheduler
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(scheduler, "keep_schedules", lambda *, now: None)
+        sync_schedules(now=NOON)
+    monkeypatch.setattr(scheduler, "periods", {})
+    keep_schedules(now=NOON)
+
+    assert Schedule.objects.count() == 2
+
+
 def test_what_the_admin_wrote_stays() -> None:
     sync_schedules(now=NOON)
     Schedule.objects.filter(key=HOURLY).update(every_seconds=5, source="admin")

@@ -40,6 +40,7 @@ __all__ = [
     "apause",
     "aresume",
     "aretry",
+    "aretry_failed",
     "cancel",
     "discard",
     "duplicate",
@@ -48,6 +49,7 @@ __all__ = [
     "queue_named",
     "resume",
     "retry",
+    "retry_failed",
     "set_retention",
 ]
 
@@ -117,6 +119,27 @@ def retry(job_id: UUID | str) -> Job:
 
 
 aretry = sync_to_async(retry)
+
+
+def retry_failed(*, queue: str = "", task: str = "", limit: int = 1000) -> tuple[int, int]:
+    """Retry the failed jobs of a queue or of a task, the oldest first; without either, of all.
+
+    Returns how many became ready, and how many were refused because another job has their unique key.
+    """
+    failed = Job.objects.using(database()).dead().order_by("pk")
+    wanted = {name: value for name, value in (("queue", queue), ("task", task)) if value}
+    retried, refused = 0, 0
+    for pk in list(failed.filter(**wanted).values_list("pk", flat=True)[:limit]):
+        try:
+            retry(pk)
+            retried += 1
+        except (JobNotRetryable, JobNotFound):
+            # Of those that were chosen a moment ago, somebody else may have retried or discarded one.
+            refused += 1
+    return retried, refused
+
+
+aretry_failed = sync_to_async(retry_failed)
 
 
 def duplicate(job_id: UUID | str) -> Job:
