@@ -5,12 +5,13 @@ from __future__ import annotations
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import ngettext
 
 from ..admin import MachineRowAdmin
-from .models import AuthSession, SigningKey, Throttle, TOTPDevice
+from .models import AuditEvent, AuthSession, SigningKey, Throttle, TOTPDevice
+from .services.auditing import exported_lines
 from .services.ending_sessions import end_all_sessions, end_session
 
 
@@ -84,6 +85,36 @@ class TOTPDeviceAdmin(_OfUser):
     list_select_related = ["user"]
     search_help_text = "The user's name, exactly."
     fields = ["user", "name", "confirmed", "created_at", "last_used_at", "throttling_failure_count"]
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(MachineRowAdmin):
+    list_display = ["created_at", "name", "subject", "actor", "client_address", "request_id", "is_chained"]
+    list_filter = ["name", "created_at"]
+    list_per_page = 50
+    ordering = ["-created_at", "-id"]
+    search_fields = ["subject__exact"]
+    search_help_text = "The id of the user whom it is about, exactly."
+    fields = [
+        *("id", "name", "subject", "actor", "tenant", "client_address", "request_id", "data", "created_at"),
+        *("number", "previous", "digest"),
+    ]
+    actions = ["export_selected"]
+
+    def may_act(self, request: HttpRequest) -> bool:
+        """Exporting is looking."""
+        return self.has_view_permission(request)
+
+    @admin.display(description="chained", boolean=True)
+    def is_chained(self, row: AuditEvent) -> bool:
+        return row.number is not None
+
+    @admin.action(description="Export the selected as JSON lines")
+    def export_selected(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> HttpResponse:
+        response = HttpResponse(exported_lines(queryset), content_type="application/jsonl")
+        response["Content-Disposition"] = 'attachment; filename="audit.jsonl"'
+        response["Cache-Control"] = "no-store"
+        return response
 
 
 @admin.register(SigningKey)

@@ -16,10 +16,12 @@ from ninja import Form, Query, Router, Status
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
 from ..api.authentication import LOGIN_SESSION_KEY
 from .conf import settings
-from .models import AuthSession, RecoveryCode
+from .models import AuditEvent, AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
 from .schemas import (
     AcceptedOut,
+    AuditEventOut,
+    AuditFilter,
     BeginEnrolmentIn,
     BeginTOTPIn,
     ChangePasswordIn,
@@ -227,6 +229,18 @@ def me(request: ApiRequest) -> Any:
         amr=list(principal.amr),
         auth_time=principal.auth_time,
     )
+
+
+@router.get("audit", response=Page[AuditEventOut])
+@requires("svc_accounts.view_auditevent")
+def list_audit_events(request: ApiRequest, page: Query[PageQuery], wanted: Query[AuditFilter]) -> Any:
+    """What happened that matters to security, the newest first; by `name` or `subject` if you like."""
+    rows = AuditEvent.objects.all()
+    if wanted.name:
+        rows = rows.filter(name=wanted.name)
+    if wanted.subject:
+        rows = rows.filter(subject=wanted.subject)
+    return paginated(rows, page)
 
 
 @router.get("sessions", response=Page[SessionOut])

@@ -51,6 +51,15 @@ class AccountsSettings(Section):
     session_idle_seconds: int = Field(7 * DAY, ge=MINUTE)
     """A session that is not refreshed for so long is over."""
 
+    audited: tuple[str, ...] = (
+        *("user.*", "login.*", "session.*", "admin.*", "signing_keys.*"),
+        *("api_key.*", "role.*"),
+    )
+    """Events that get an audit row, by name or with a star at the end. Add those of your own project."""
+
+    audit_seconds: int = Field(400 * DAY, ge=DAY)
+    """How long audit rows are kept."""
+
     session_history_seconds: int = Field(90 * DAY, ge=0)
     """How long ended sessions are kept for looking back."""
 

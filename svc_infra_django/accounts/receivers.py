@@ -11,8 +11,9 @@ from django.db.models.signals import post_delete, post_save
 from django.http import HttpRequest
 from django.utils import timezone
 
-from ..events import Event
+from ..events import Event, any_event
 from .events import USER_LOGGED_IN, UserLoggedIn
+from .services.auditing import record_event
 from .services.ending_sessions import end_noted_browser
 from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
@@ -34,6 +35,14 @@ for signal in (post_save, post_delete):
         sender=django_settings.AUTH_USER_MODEL,
         dispatch_uid="svc_infra_django.accounts.receivers",
     )
+
+
+def audit(*, event: Event[Any], **_: Any) -> None:
+    """Have a row for what matters to security, whichever app tells it."""
+    record_event(event)
+
+
+any_event.connect(audit, dispatch_uid="svc_infra_django.accounts.receivers.audit")
 
 
 def note_login(*, request: HttpRequest, user: Any, **_: Any) -> None:

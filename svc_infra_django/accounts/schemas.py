@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import ninja
@@ -167,6 +167,25 @@ class SessionOut(ninja.Schema):
             is_current=is_current,
             kind=row.kind,
         )
+
+
+class AuditFilter(ninja.Schema):
+    name: Annotated[str, Text(max_length=100)] = ""
+    subject: Annotated[str, Text(max_length=64)] = ""
+
+
+class AuditEventOut(ninja.Schema):
+    id: UUID
+    name: str
+    subject: str
+    actor: str
+    tenant: str
+    client_address: str | None
+    request_id: str
+    data: dict[str, Any]
+    created_at: datetime
+    number: int | None = Field(description="Its place in the chain, once it has one.")
+    digest: str
 
 
 class FreshFactorIn(Schema):

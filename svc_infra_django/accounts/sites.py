@@ -23,6 +23,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
+from structlog.contextvars import bind_contextvars
 
 from ..api.authentication import LOGIN_SESSION_KEY, SecondFactorMissing, session_principal
 from ..errors import SvcInfraError
@@ -82,6 +83,7 @@ class SecondFactorAdminSite(AdminSite):
             if lacks_factor(request.user, principal.amr):
                 return False
             note_browser(request, request.user, amr=principal.amr, now=timezone.now())
+            bind_contextvars(user_id=str(request.user.pk))
         except (SecondFactorMissing, SessionOver):
             return False
         return True

@@ -9,7 +9,7 @@ from django.utils import timezone
 from ..jobs import periodic, task
 from .conf import settings
 from .mailer import mail_after_signup, mail_code, mail_new_device, mail_notice, mail_reset_key
-from .models import AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
+from .models import AuditEvent, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
 
 BATCH = 500
 
@@ -40,6 +40,13 @@ def send_code(device_id: int) -> None:
     mail_code(device_id)
 
 
+@periodic(every=timedelta(minutes=1))
+@task()
+def chain_audit_events() -> None:
+    while AuditEvent.chain(limit=BATCH) == BATCH:
+        pass
+
+
 @periodic(every=timedelta(hours=1))
 @task()
 def prune_accounts() -> None:
@@ -48,6 +55,8 @@ def prune_accounts() -> None:
     while batch := list(over.values_list("pk", flat=True)[:BATCH]):
         AuthSession.objects.filter(pk__in=batch).delete()
     MFAChallenge.objects.filter(expires_at__lt=now).delete()
+    long_ago = now - timedelta(seconds=settings.audit_seconds)
+    AuditEvent.objects.filter(created_at__lt=long_ago, number__isnull=False).delete()
     OAuthFlow.objects.filter(expires_at__lt=now).delete()
     OAuthHandoff.objects.filter(expires_at__lt=now).delete()
     Throttle.objects.filter(ends_at__lt=now).delete()

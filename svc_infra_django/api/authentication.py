@@ -16,6 +16,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.module_loading import import_string
 from django_otp import DEVICE_ID_SESSION_KEY, user_has_device
 from django_otp.models import Device
+from structlog.contextvars import bind_contextvars
 
 from ..app_config import declared
 from ..errors import AuthenticationError
@@ -172,6 +173,9 @@ def _admitted(request: Any, principal: Principal) -> Principal:
         return principal.user
 
     request.principal, request.user, request.auser = principal, principal.user, auser
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        # Who did it, for what is written and logged below.
+        bind_contextvars(user_id=str(principal.user.pk))
     return principal
 
 

@@ -15,6 +15,62 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="AuditEvent",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("name", models.CharField(max_length=100)),
+                (
+                    "subject",
+                    models.CharField(blank=True, help_text="Id of the user whom it is about.", max_length=64),
+                ),
+                (
+                    "actor",
+                    models.CharField(
+                        blank=True, help_text="Id of the user who did it, if signed in.", max_length=64
+                    ),
+                ),
+                ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                ("client_address", models.GenericIPAddressField(blank=True, null=True)),
+                ("request_id", models.CharField(blank=True, max_length=128)),
+                ("data", models.JSONField(default=dict)),
+                ("created_at", models.DateTimeField()),
+                ("number", models.PositiveBigIntegerField(editable=False, null=True)),
+                ("previous", models.CharField(blank=True, editable=False, max_length=64)),
+                ("digest", models.CharField(blank=True, editable=False, max_length=64)),
+            ],
+            options={
+                "verbose_name": "audit event",
+                "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(fields=["-created_at", "-id"], name="svc_accounts_audit_latest"),
+                    models.Index(fields=["subject", "-created_at", "-id"], name="svc_accounts_audit_subject"),
+                    models.Index(fields=["name", "-created_at", "-id"], name="svc_accounts_audit_name"),
+                    models.Index(
+                        condition=models.Q(("number", None)), fields=["id"], name="svc_accounts_audit_loose"
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("number",), name="svc_accounts_audit_number"),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("digest", ""), ("number", None)),
+                            models.Q(("number__isnull", False), models.Q(("digest", ""), _negated=True)),
+                            _connector="OR",
+                        ),
+                        name="svc_accounts_audit_chained_whole",
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="AuthSession",
             fields=[
                 (

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.core.management import CommandError, call_command
+from django.urls import reverse
+from django.utils import timezone
+
+from svc_infra_django.accounts.models import AuditEvent
+from svc_infra_django.accounts.services.auditing import broken_links
+from svc_infra_django.accounts.tasks import prune_accounts
+from svc_infra_django.apikeys import issue_key, revoke_key
+from svc_infra_django.events import catalog
+from tests.conftest import PASSWORD
+
+pytestmark = pytest.mark.django_db
+
+
+def names() -> list[str]:
+    return list(AuditEvent.objects.order_by("created_at", "id").values_list("name", flat=True))
+
+
+@pytest.fixture
+def chained(user: Any, visitor: Any) -> list[AuditEvent]:
+    """Five rows of the chain."""
+    for _ in range(5):
+        visitor.login()
+    assert AuditEvent.chain(limit=100) == 5
+    return list(AuditEvent.objects.chained())
+
+
+def test_rule_63_a_login_is_a_row_with_who_what_where_and_which_request(user: Any, visitor: Any) -> None:
+    visitor.login(headers={"X-Request-ID": "request-7654321"})
+    row = AuditEvent.objects.get()
+
+    assert (row.name, row.subject, row.client_address) == ("user.logged_in", str(user.pk), "127.0.0.1")
+    assert row.request_id == "request-7654321"
+    assert row.data["amr"] == ["pwd"]
+
+
+def test_rule_63_every_event_of_accounts_keys_and_roles_is_audited() -> None:
+    from svc_infra_django.accounts.conf import settings
+    from svc_infra_django.principals import covered
+
+    apps = ("accounts", "apikeys", "rbac")
+    ours = [
+        name
+        for name, kind in catalog.items()
+        if kind.payload.__module__.startswith(tuple(f"svc_infra_django.{app}." for app in apps))
+    ]
+
+    assert len(ours) > 15
+    assert [name for name in ours if not covered(name, settings.audited)] == []
+
+
+def test_rule_63_what_goes_wrong_is_a_row(user: Any, visitor: Any) -> None:
+    visitor.login(password="wrong")
+    visitor.login()
+    first = visitor.tokens["refresh_token"]
+    visitor.refresh(first)
+    visitor.refresh(first)
+
+    assert names() == ["login.failed", "user.logged_in", "session.reuse_detected"]
+
+
+def test_who_did_it_is_whoever_is_signed_in(
+    user: Any, visitor: Any, admin_client: Any, admin_user: Any
+) -> None:
+    visitor.login()
+    visitor.post("logout-all")
+    own = AuditEvent.objects.get(name="session.all_ended")
+    assert own.actor == own.subject == str(user.pk)
+
+    visitor.login()
+    from svc_infra_django.accounts.models import AuthSession
+
+    session = AuthSession.objects.filter(owner=user, revoked_at=None).get()
+    url = reverse("admin:svc_accounts_authsession_changelist")
+    admin_client.post(url, {"action": "end_selected", "_selected_action": [str(session.pk)]})
+    row = AuditEvent.objects.get(name="session.ended")
+    assert (row.subject, row.actor) == (str(user.pk), str(admin_user.pk))
+
+
+def test_nobody_is_taken_for_the_caller_before(user: Any, visitor: Any) -> None:
+    visitor.login()
+    visitor.post("logout-all")
+    visitor.tokens = {}
+    visitor.login(password="wrong")
+
+    assert AuditEvent.objects.get(name="login.failed").actor == ""
+
+
+def test_what_is_undone_leaves_no_row(user: Any) -> None:
+    from django.db import transaction
+
+    from svc_infra_django.accounts import issue_tokens
+
+    with transaction.atomic():
+        issue_tokens(user, amr=("pwd",))
+        transaction.set_rollback(True)
+
+    assert not AuditEvent.objects.exists()
+
+
+def test_rule_63_no_row_holds_a_secret(user: Any, visitor: Any) -> None:
+    visitor.login(password="a password that is wrong 1")
+    visitor.login()
+    visitor.refresh()
+    sent = {"current_password": PASSWORD, "password": "a password that is next 3"}
+    visitor.post("password/change", sent)
+    key, secret = issue_key(owner=user, name="k")
+    revoke_key(key)
+
+    held = "".join(json.dumps(row.record) for row in AuditEvent.objects.all())
+    assert AuditEvent.objects.count() >= 5
+    for each in ("that is wrong 1", PASSWORD, "that is next 3", secret, *visitor.tokens.values()):
+        if isinstance(each, str) and len(each) > 10:
+            assert each not in held
+    assert "ada@example.com" not in held
+
+
+def test_other_events_are_audited_if_the_project_says_so(svc_settings: Any, user: Any, visitor: Any) -> None:
+    svc_settings(accounts={"audited": ("login.*",)})
+    visitor.login()
+    visitor.login(password="wrong")
+
+    assert names() == ["login.failed"]
+
+
+def test_a_whole_chain_is_whole(chained: list[AuditEvent], user: Any, visitor: Any) -> None:
+    visitor.login()
+
+    assert [row.number for row in chained] == [1, 2, 3, 4, 5]
+    assert list(broken_links()) == []
+    assert AuditEvent.chain(limit=100) == 1
+    assert AuditEvent.chain(limit=100) == 0
+    assert list(broken_links()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"subject": "7"},
+        {"name": "login.failed"},
+        {"data": {"amr": ["pwd", "otp"]}},
+        {"client_address": "192.0.2.1"},
+        {"request_id": "another"},
+        {"actor": "1"},
+        {"tenant": "acme"},
+        {"created_at": timezone.now() - timedelta(days=1)},
+        {"digest": "0" * 64},
+        {"previous": "0" * 64},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_row_breaks_the_chain(chained: list[AuditEvent], change: dict[str, Any]) -> None:
+    AuditEvent.objects.filter(number=3).update(**change)
+
+    assert any("Row 3" in line for line in broken_links())
+
+
+def test_a_missing_row_breaks_the_chain(chained: list[AuditEvent]) -> None:
+    AuditEvent.objects.filter(number=3).delete()
+
+    assert list(broken_links()) == ["Rows 3 to 3 are missing."]
+
+
+def test_a_row_put_in_the_place_of_another_breaks_the_chain(chained: list[AuditEvent]) -> None:
+    AuditEvent.objects.filter(number=3).delete()
+    row = chained[1]
+    row.pk, row.number, row.previous = chained[2].pk, 3, chained[1].digest
+    row.save(force_insert=True)
+
+    assert any("Row 3" in line for line in broken_links())
+
+
+def test_a_new_secret_key_leaves_the_chain_whole(chained: list[AuditEvent], settings: Any) -> None:
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "the next secret key, long enough for every check 0123456789"
+    assert list(broken_links()) == []
+
+    settings.SECRET_KEY_FALLBACKS = []
+    assert len(list(broken_links())) == 5
+
+
+def test_what_is_old_goes_from_the_beginning(chained: list[AuditEvent]) -> None:
+    long_ago = timezone.now() - timedelta(days=401)
+    AuditEvent.objects.filter(number__lte=2).update(created_at=long_ago)
+
+    prune_accounts.call()
+
+    assert [row.number for row in AuditEvent.objects.chained()] == [3, 4, 5]
+    assert list(broken_links()) == []
+
+
+def test_the_commands_export_and_verify(chained: list[AuditEvent]) -> None:
+    out = StringIO()
+    call_command("verify_audit", stdout=out)
+    assert f"row 5, {chained[-1].digest}" in out.getvalue()
+
+    out = StringIO()
+    call_command("export_audit", name="user.logged_in", since="2020-01-01T00:00:00Z", stdout=out)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["number"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[0]["subject"] == chained[0].subject
+    call_command("export_audit", subject="none", stdout=out)
+    with pytest.raises(CommandError):
+        call_command("export_audit", since="yesterday")
+
+    AuditEvent.objects.filter(number=3).update(subject="7")
+    with pytest.raises(CommandError, match="broken"):
+        call_command("verify_audit", stdout=StringIO(), stderr=StringIO())
+
+
+def test_the_list_is_for_those_who_may_look(user: Any, visitor: Any) -> None:
+    visitor.login(password="wrong")
+    visitor.login()
+    assert visitor.get("audit").status_code == 403
+
+    user.user_permissions.add(Permission.objects.get(codename="view_auditevent"))
+    everything = visitor.get("audit").json()["items"]
+    assert [row["name"] for row in everything] == ["user.logged_in", "login.failed"]
+    assert [row["name"] for row in visitor.get("audit?name=login.failed").json()["items"]] == ["login.failed"]
+    mine = visitor.get(f"audit?subject={user.pk}").json()["items"]
+    assert [row["name"] for row in mine] == ["user.logged_in"]
+    assert visitor.get("audit?name=%00").status_code == 422
+
+
+def test_the_admin_shows_exports_and_changes_nothing(
+    chained: list[AuditEvent], admin_client: Any, django_assert_max_num_queries: Any
+) -> None:
+    url = reverse("admin:svc_accounts_auditevent_changelist")
+    row = chained[0]
+
+    with django_assert_max_num_queries(10):
+        assert "user.logged_in" in admin_client.get(url).content.decode()
+    change = reverse("admin:svc_accounts_auditevent_change", args=[row.pk])
+    assert row.digest in admin_client.get(change).content.decode()
+    assert admin_client.post(change, {"subject": "7"}).status_code == 403
+    exported = admin_client.post(url, {"action": "export_selected", "_selected_action": [str(row.pk)]})
+    assert exported["Content-Type"] == "application/jsonl"
+    assert json.loads(exported.content)["digest"] == row.digest
