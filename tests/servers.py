@@ -114,10 +114,10 @@ def postgresql() -> Iterator[str]:
 
 
 @contextmanager
-def redis() -> Iterator[str]:
-    """A new, empty Redis or Valkey; yields its URL. Raises NoServer."""
+def redis(port: int = 0) -> Iterator[str]:
+    """A new, empty Redis or Valkey, on `port` or a free one; yields its URL. Raises NoServer."""
     with _scratch("redis") as scratch:
-        port = free_port()
+        port = port or free_port()
         command = [_redis_binary(), "--bind", "127.0.0.1", "--port", str(port), "--dir", scratch]
         command += ["--save", "", "--appendonly", "no"]
         with _serving(command, scratch, ready=lambda: _redis_answers(port), stop=signal.SIGTERM):

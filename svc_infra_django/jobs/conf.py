@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -29,6 +29,16 @@ class JobsSettings(Section):
 
     idle_poll_seconds: PositiveFloat = 0.25
     """The longest pause between two looks into an empty queue."""
+
+    engines: dict[str, Literal["database", "celery"]] = {}
+    """Who runs the jobs of a queue: the database's own workers unless it says "celery" here. "*" is every
+    queue that is not named. To change it moves nothing: the jobs stay where they are."""
+
+    publish_grace_seconds: PositiveFloat = 30.0
+    """How long after it was published a job may wait before the broker is thought to have lost it."""
+
+    sweep_seconds: PositiveFloat = 1.0
+    """How often a worker looks for jobs that are to be published."""
 
     listen: bool = True
     """Be told of new jobs by PostgreSQL (LISTEN), over a connection of the worker's own. Not through a pooler

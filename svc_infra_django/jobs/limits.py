@@ -43,7 +43,7 @@ def _promote(key: str) -> int:
         chosen = [pk for pk, _ in head[: max(0, (head[0][1] or 1) - held)]]
         if not chosen:
             return 0
-        return jobs.filter(pk__in=chosen).blocked().update(state=Job.State.READY)
+        return jobs.filter(pk__in=chosen).blocked().update(**Job.ready_again())
 
 
 def sweep() -> int:

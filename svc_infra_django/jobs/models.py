@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from ..observability.redaction import REDACTED, redacted
 from ..rows import TENANT_LENGTH, id_field
+from .conf import settings as jobs_settings
 from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
 from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names, redacted_names
 from .errors import BadSchedule
@@ -68,6 +69,10 @@ class Job(models.Model):
     epoch = models.PositiveIntegerField(default=0, help_text="Raised at every change of hands.")
     # Not a foreign key: the row of a worker goes when the worker goes.
     worker_id = models.UUIDField(null=True)
+    publish_at = models.DateTimeField(
+        null=True, help_text="When a ready job of another engine's queue is to be published, again or at all."
+    )
+    publishes = models.PositiveSmallIntegerField(default=0, help_text="How often it was swept up.")
     unique_key = models.CharField(max_length=64, null=True)  # noqa: DJ001 - NULL is what lets go of the key
     unique_until = models.SmallIntegerField(choices=UniqueUntil.choices, null=True)
     unique_expires_at = models.DateTimeField(null=True)
@@ -137,6 +142,9 @@ class Job(models.Model):
                 name="svc_jobs_job_in_line",
             ),
             models.Index("worker_id", condition=Q(state=1), name="svc_jobs_job_running"),
+            models.Index(
+                "publish_at", condition=Q(state=0, publish_at__isnull=False), name="svc_jobs_job_publish"
+            ),
             models.Index("id", condition=Q(state=3), name="svc_jobs_job_failed"),
             models.Index("owner", condition=Q(owner__isnull=False), name="svc_jobs_job_owner"),
             models.Index("tenant", condition=~Q(tenant=""), name="svc_jobs_job_tenant"),
@@ -144,6 +152,16 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.pk}"
+
+    @staticmethod
+    def ready_again() -> dict[str, Any]:
+        """What is written of a job that waits for a worker once more; another engine is to be told of it."""
+        return {
+            "state": Job.State.READY,
+            "worker_id": None,
+            "publish_at": Now() if jobs_settings.engines else None,
+            "publishes": 0,
+        }
 
     @property
     def is_final(self) -> bool:

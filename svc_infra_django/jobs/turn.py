@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db import Error as DatabaseFailure
 from django.db import connections
-from django.db.models import Exists, F, Min, OuterRef, Q
+from django.db.models import Exists, F, JSONField, Min, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -56,7 +56,8 @@ class Outcome:
 
     job: Job
     state: Job.State
-    """SUCCEEDED, FAILED, CANCELLED (discarded), SCHEDULED (again after `delay`) or READY (handed back)."""
+    """SUCCEEDED, FAILED, CANCELLED (discarded), SCHEDULED (again after `delay`) or READY (handed back, for
+    after `delay`)."""
 
     result: Any = None
     error: str = ""
@@ -206,15 +207,26 @@ def _settle(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return lost
 
 
+def _unclaimed() -> dict[str, Any]:
+    return {"attempt": F("attempt") - 1, "epoch": F("epoch") + 1}
+
+
 def _hand_back(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Make jobs ready again as if they had never been claimed; returns those that were taken away."""
     epochs = {outcome.job.pk: outcome.job.epoch for outcome in outcomes}
     jobs = Job.objects.using(database())
     mine = jobs.running().filter(pk__in=list(epochs)).select_for_update()
     kept = {pk for pk, epoch in mine.values_list("pk", "epoch") if epochs[pk] == epoch}
-    jobs.filter(pk__in=kept).update(
-        state=Job.State.READY, attempt=F("attempt") - 1, epoch=F("epoch") + 1, worker_id=None
-    )
+    at_once = [outcome.job.pk for outcome in outcomes if outcome.job.pk in kept and not outcome.delay]
+    jobs.filter(pk__in=at_once).update(**_unclaimed(), **Job.ready_again())
+    for outcome in outcomes:
+        if outcome.job.pk in kept and outcome.delay:
+            jobs.filter(pk=outcome.job.pk).update(
+                state=Job.State.SCHEDULED,
+                run_at=Now() + timedelta(seconds=outcome.delay),
+                worker_id=None,
+                **_unclaimed(),
+            )
     return [outcome for outcome in outcomes if outcome.job.pk not in kept]
 
 
@@ -310,7 +322,11 @@ CLAIMED: tuple[str, ...] = tuple(
 )
 """What a worker has to know of a job: all but how it ended and what its limits are."""
 _CLAIMED_NAMES = [field.attname for field in Job._meta.concrete_fields if field.column in CLAIMED]
-_JSON_PLACES = [CLAIMED.index("args"), CLAIMED.index("headers")]
+_JSON_PLACES = [
+    CLAIMED.index(field.column)
+    for field in Job._meta.concrete_fields
+    if field.column in CLAIMED and isinstance(field, JSONField)
+]
 
 # The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
 # index.
@@ -428,6 +444,32 @@ def _claimed_job(alias: str, row: Sequence[Any]) -> Job:
     return Job.from_db(alias, _CLAIMED_NAMES, values)
 
 
+def claim_these(ids: Sequence[UUID], *, worker: UUID) -> list[Job]:
+    """Claim those of the jobs `ids` that are ready, of no paused queue, and let start by their rate."""
+    alias = database()
+    connection = connections[alias]
+    names = _names(connection)
+    is_postgresql = connection.vendor == "postgresql"
+    now = "clock_timestamp()" if is_postgresql else "%s"
+    chosen = "= ANY(%s::uuid[])" if is_postgresql else f"IN ({', '.join(['%s'] * len(ids))})"
+    sql = f"""
+        UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now=now)}
+        WHERE state = 0 AND id {chosen}
+        AND queue NOT IN (SELECT name FROM {names["queues"]} WHERE paused_at IS NOT NULL)
+        RETURNING {", ".join(CLAIMED)}
+    """  # noqa: S608 - table names only
+    if not is_postgresql:
+        key: Any = Job._meta.get_field("worker_id")
+        moment = connection.ops.adapt_datetimefield_value(timezone.now())
+        me, *keys = [key.get_db_prep_value(each, connection) for each in (worker, *ids)]
+        with immediate(alias):
+            claimed = _in_order(Job.objects.using(alias).raw(sql, [moment, moment, me, *keys]))
+        return admit(claimed)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [worker, list(ids)])
+        return admit(_in_order(_claimed_job(alias, row) for row in cursor.fetchall()))
+
+
 def _in_order(jobs: Iterable[Job]) -> list[Job]:
     # RETURNING has no order.
     return sorted(jobs, key=lambda job: (-job.priority, job.pk))
@@ -449,13 +491,13 @@ def stage(*, now: datetime | None = None) -> int:
         due = Job.objects.using(alias).due(now=moment).order_by("run_at").select_for_update(skip_locked=True)
         found = dict(due.values_list("pk", "concurrency_key")[:STAGED_AT_ONCE])
         staged = 0
-        for state, ids in (
-            (Job.State.READY, [pk for pk, key in found.items() if key is None]),
-            (Job.State.BLOCKED, [pk for pk, key in found.items() if key is not None]),
+        for changes, ids in (
+            (Job.ready_again(), [pk for pk, key in found.items() if key is None]),
+            ({"state": Job.State.BLOCKED}, [pk for pk, key in found.items() if key is not None]),
         ):
             if ids:
                 scheduled = Job.objects.using(alias).filter(pk__in=ids, state=Job.State.SCHEDULED)
-                staged += scheduled.update(state=state)
+                staged += scheduled.update(**changes)
     promote(key for key in found.values() if key is not None)
     return staged
 
@@ -527,7 +569,7 @@ def _take_from_dead_worker(job: Job, *, max_crashes: int) -> None:
         if job.unique_until == Job.UniqueUntil.FINISHED:
             changes["unique_key"] = None
     else:
-        changes |= {"state": Job.State.READY, "worker_id": None}
+        changes |= Job.ready_again()
     if _owned(job).update(**changes):
         _write_attempt(job, JobAttempt.Outcome.CRASHED, timezone.now(), error=CRASHED)
         outcome = "poison" if is_poison else "rescued"
@@ -543,9 +585,7 @@ def hand_back_strays(*, worker: UUID, known: Iterable[UUID]) -> int:
     A claim whose answer was lost with the connection leaves such jobs.
     """
     strays = Job.objects.using(database()).running().filter(worker_id=worker).exclude(pk__in=list(known))
-    return strays.update(
-        state=Job.State.READY, attempt=F("attempt") - 1, epoch=F("epoch") + 1, worker_id=None
-    )
+    return strays.update(**_unclaimed(), **Job.ready_again())
 
 
 def still_owned(jobs: Iterable[Job]) -> set[UUID]:

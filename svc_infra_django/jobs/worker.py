@@ -35,9 +35,11 @@ from . import turn
 from .compat import AnyTask
 from .conf import settings
 from .decorators import discover, queue_names, task_at
+from .engines import DATABASE
 from .errors import UnknownTask
 from .limits import sweep
 from .models import Job, Queue, Worker
+from .publishing import PUBLISHED_AT_ONCE, engine_of, republish
 from .runner import arun, broken, run
 from .scheduler import fire_due, keep_schedules, sync_schedules
 from .throughput import tally
@@ -124,7 +126,7 @@ class JobWorker:
     ) -> None:
         self.id: UUID = identity or uuid7()
         self.queues = tuple(queues)
-        self.concurrency = concurrency or settings.concurrency
+        self.concurrency = settings.concurrency if concurrency is None else concurrency
         self.with_services = with_services
         self.on_ready = on_ready
         self.stopping = Event()
@@ -310,6 +312,7 @@ class JobWorker:
         if monotonic() - self._queues_read_at > QUEUES_SECONDS:
             self._known_queues = list(self.queues or sorted({*turn.ready_queues(), *queue_names()}))
             self._queues_read_at = monotonic()
+            self._known_queues = [name for name in self._known_queues if engine_of(name) == DATABASE]
         self._known_queues = [*self._known_queues[1:], *self._known_queues[:1]]
         return self._known_queues
 
@@ -535,6 +538,7 @@ class JobWorker:
     def _stage_once(self) -> float:
         if turn.stage():
             self._wake.set()
+            republish()
             return 0.0
         due_in = turn.next_due_in()
         if due_in is None:
@@ -543,7 +547,8 @@ class JobWorker:
 
     def _tend(self) -> None:
         """Rescue the jobs of the dead, tell how full the queues are, delete what is old."""
-        next_at = {"rescue": 0.0, "depth": 0.0, "prune": monotonic() + uniform(0, settings.prune_seconds)}  # noqa: S311
+        first_prune = monotonic() + uniform(0, settings.prune_seconds)  # noqa: S311 - spreads load
+        next_at = {"rescue": 0.0, "republish": 0.0, "depth": 0.0, "prune": first_prune}
 
         def once() -> float:
             now = monotonic()
@@ -556,6 +561,8 @@ class JobWorker:
                     self._wake.set()
                 if rescued < turn.RESCUED_AT_ONCE:
                     next_at["rescue"] = now + settings.rescue_seconds
+            if now >= next_at["republish"] and republish() < PUBLISHED_AT_ONCE:
+                next_at["republish"] = now + settings.sweep_seconds
             if now >= next_at["depth"]:
                 _measure_depth()
                 next_at["depth"] = now + DEPTH_SECONDS

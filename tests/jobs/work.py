@@ -12,6 +12,8 @@ from typing import Any
 from django.contrib.auth.models import Group
 
 from svc_infra_django.jobs import Limit, Rate, TaskContext, Unique, exponential, periodic, task
+from svc_infra_django.jobs.compat import task_finished
+from svc_infra_django.jobs.decorators import JobTask as JobTask
 from svc_infra_django.observability.context import bound, current
 
 
@@ -292,3 +294,40 @@ def tell(path: str) -> None:
 
     get_logger("project").info("told from inside")
     note(path, "told")
+
+
+@task(takes_context=True, max_attempts=50, backoff=lambda attempt: 0.0)
+def keep_books(context: TaskContext, path: str, kind: str, seconds: float) -> None:
+    note(path, f"{context.job_id} start {context.attempt}")
+    time.sleep(seconds)
+    if kind == "shaky" and context.attempt == 1:
+        raise Shaky
+    note(path, f"{context.job_id} end {context.attempt}")
+
+
+@task(takes_context=True, atomic=True, max_attempts=50)
+def keep_books_atomically(context: TaskContext, path: str, number: int, seconds: float) -> None:
+    note(path, f"{context.job_id} start {context.attempt}")
+    Group.objects.create(name=f"book {number}")
+    time.sleep(seconds)
+    note(path, f"{context.job_id} end {context.attempt}")
+
+
+def die(**_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task(takes_context=True)
+def die_after_the_body(context: TaskContext, path: str) -> None:
+    note(path, "ran")
+    Group.objects.create(name=f"attempt {context.attempt}")
+    if context.attempt == 1:
+        task_finished.connect(die, weak=False)
+
+
+@task(takes_context=True, atomic=True)
+def die_before_the_commit(context: TaskContext, path: str) -> None:
+    note(path, "ran")
+    Group.objects.create(name=f"attempt {context.attempt}")
+    if context.attempt == 1:
+        die()

@@ -26,7 +26,8 @@ from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue, UnknownTask
 from ..limits import promote
 from ..models import Job
 from ..payloads import plain
-from ..turn import database, wake
+from ..publishing import announce, first_publish_at
+from ..turn import database
 
 AT_ONCE = 1000
 
@@ -63,7 +64,7 @@ def enqueue(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Jo
         job.save(force_insert=True, using=database())
     else:
         job = _insert_unique(job, replace=unique.replace)
-    _announce(task, [row])
+    _announce(task, [row], job.state)
     return job
 
 
@@ -86,7 +87,7 @@ def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any
             written = [job.pk for job in jobs if _insert_unique(job, replace=True).pk == job.pk]
         else:
             written = _insert(alias, pattern, rows, is_unique=unique is not None)
-    _announce(task, rows)
+    _announce(task, rows, pattern.state)
     return [str(pk) for pk in sorted(written)]
 
 
@@ -179,6 +180,7 @@ def _pattern(task: AnyTask) -> Job:
         state=Job.State.SCHEDULED if is_later else Job.State.READY,
         run_at=task.run_after,
         created_at=now,
+        publish_at=None if is_later else first_publish_at(task.queue_name, now=now),
         max_attempts=getattr(task, "max_attempts", JobTask.max_attempts),
         owner_id=getattr(task, "owner_id", None),
         tenant=getattr(task, "tenant", ""),
@@ -283,8 +285,10 @@ def _let_go_of_expired(keys: Iterable[str | None]) -> None:
     holders.filter(unique_expires_at__lte=timezone.now()).update(unique_key=None)
 
 
-def _announce(task: AnyTask, rows: Sequence[Row]) -> None:
+def _announce(task: AnyTask, rows: Sequence[Row], state: int) -> None:
     metrics.increment("jobs.enqueued", len(rows), queue=task.queue_name)
     if keys := {row.concurrency_key for row in rows if row.concurrency_key}:
         transaction.on_commit(partial(promote, keys), using=database())
-    transaction.on_commit(partial(wake, task.queue_name), using=database())
+    if state == Job.State.READY:
+        ids = [row.id for row in rows]
+        transaction.on_commit(partial(announce, task.queue_name, ids), using=database())

@@ -25,6 +25,7 @@ from ..errors import (
 )
 from ..limits import promote
 from ..models import Job, JobAttempt, Queue
+from ..publishing import publish_soon
 from ..turn import database, immediate, prune, wake
 from .enqueueing import unique_key_of
 
@@ -210,6 +211,7 @@ def resume(queue: str) -> Queue:
     if row.paused_at is not None:
         row.paused_at = None
         row.save(update_fields=["paused_at"])
+        publish_soon(queue)
         logger.info("queue resumed", queue=queue)
         transaction.on_commit(wake, using=database())
     return row

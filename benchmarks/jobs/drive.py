@@ -1,0 +1,143 @@
+"""Runs a worker on jobs that do nothing, and says how many a second it ran or how soon it began one.
+
+Runs in the peers' environments too, so it knows nothing but psycopg, perhaps Django, and the standard
+library. A job that is asked to writes down when it ran: nobody looks at the tables meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SECRET_KEY = "a-key-for-measuring-only-" * 3
+DEADLINE_SECONDS = 300
+
+
+def postgresql(name: str) -> dict[str, Any]:
+    """Settings for a database of its own on the server of DATABASE_URL."""
+    server = urlsplit(os.environ["DATABASE_URL"])
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": f"bench_jobs_{name}",
+        "USER": server.username,
+        "PASSWORD": server.password or "",
+        "HOST": server.hostname,
+        "PORT": server.port,
+        "CONN_MAX_AGE": None,
+    }
+
+
+def sqlite(name: str) -> dict[str, Any]:
+    """Settings for a database file, as each project's documentation wants it."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(Path(tempfile.gettempdir()) / f"bench_jobs_{name}.sqlite3"),
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+
+
+def database(name: str) -> dict[str, Any]:
+    return {"default": sqlite(name) if os.environ.get("BENCH_DATABASE") == "sqlite" else postgresql(name)}
+
+
+def note(number: int) -> None:
+    """The body of every contender's job."""
+    if str(number) in os.environ["BENCH_NOTED"].split(",") or number < 0:
+        Path(os.environ["BENCH_NOTES"], str(number)).write_text(repr(time.time()), encoding="utf-8")
+
+
+def main(
+    *,
+    worker: Callable[[int], Sequence[str]],
+    enqueue_many: Callable[[range], object],
+    enqueue: Callable[[int], object],
+    prepare: Callable[[], None] = lambda: None,
+    fresh: Callable[[], None] | None = None,
+) -> None:
+    """`python -m <program> drain <jobs> <concurrency>` prints jobs a second, after a tenth of them.
+
+    `latency <jobs> <percentile>` prints milliseconds from before the enqueueing to inside the body.
+    """
+    what, count, option = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with tempfile.TemporaryDirectory() as notes:
+        first, last = count // 10, count - 1
+        os.environ |= {"BENCH_NOTES": notes, "BENCH_NOTED": f"{first},{last}"}
+        (fresh or fresh_database)()
+        prepare()
+        if what == "drain":
+            enqueue_many(range(count))
+            with running(worker(option)):
+                ended = noted(notes, last)
+            print((last - first) / (ended - noted(notes, first)))
+            return
+        with running(worker(10)):
+            enqueue(-1)
+            noted(notes, -1)
+            waits = []
+            for number in range(2, count + 2):
+                time.sleep(0.05 + number % 7 / 100)
+                started = time.time()
+                enqueue(-number)
+                waits.append((noted(notes, -number) - started) * 1000)
+        print(statistics.quantiles(waits, n=100)[option - 1])
+
+
+def noted(notes: str, number: int) -> float:
+    """When job `number` ran, waiting for it."""
+    path = Path(notes, str(number))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (path.exists() and (text := path.read_text(encoding="utf-8"))):
+        if time.monotonic() > deadline:
+            raise SystemExit(f"job {number} did not run in {DEADLINE_SECONDS} s")
+        time.sleep(0.002)
+    return float(text)
+
+
+def fresh_database() -> None:
+    """Django's default database, empty and migrated."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    settings = connections["default"].settings_dict
+    if settings["ENGINE"].endswith("sqlite3"):
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{settings['NAME']}{ending}").unlink(missing_ok=True)
+    else:
+        fresh_postgresql(settings["NAME"])
+    call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+def fresh_postgresql(name: str) -> None:
+    import psycopg
+
+    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
+        server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        server.execute(f'CREATE DATABASE "{name}"')
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

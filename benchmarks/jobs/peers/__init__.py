@@ -1,0 +1,1 @@
+"""Other queues, in environments of their own."""

@@ -1,0 +1,3 @@
+from __future__ import annotations
+
+from tests.jobs.conftest import ledger  # noqa: F401 - a fixture

@@ -1,0 +1,266 @@
+"""Jobs in Celery's workers, whose broker is emptied, killed and made to say everything twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import redis
+from django.db import connection
+from django.utils import timezone
+
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.engines import publishers
+from svc_infra_django.jobs.models import Job, Worker
+from svc_infra_django.jobs.services.operating import pause, resume
+from tests import servers
+from tests.jobs import work
+from tests.jobs.conftest import FAST, wait_until
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
+SETTINGS |= {"lease_seconds": 6.0}
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
+
+
+class Broker:
+    """A Redis of our own, which comes back on the same port."""
+
+    def __init__(self) -> None:
+        self.port = servers.free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._running = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        self._running.enter_context(servers.redis(self.port))
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def empty(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
+class CeleryWorker:
+    processes = 0
+    """How many of its processes have a row of their own, and will have one again."""
+
+    def __init__(self, broker: Broker, log: Path) -> None:
+        self.log = log
+        self._environment = os.environ | {
+            "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
+            "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
+            "JOBS_TEST_SETTINGS": json.dumps(SETTINGS),
+            "JOBS_TEST_BROKER": broker.url,
+            "CELERY_SKIP_CHECKS": "1",
+        }
+        self._process = self._begin()
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable, "-m", "celery", "-A", "tests.contrib.celery.jobs_app", "worker",
+            "--concurrency", "2", "--queues", "default", "--without-mingle", "--without-gossip",
+            "--without-heartbeat", "--loglevel", "WARNING",
+        ]  # fmt: skip
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def keep_alive(self) -> None:
+        """What a process manager does: Celery ends when Redis goes away at a bad moment."""
+        if self._process.poll() is not None:
+            self._process = self._begin()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the main process and all its children."""
+        os.killpg(self._process.pid, number)
+
+    def end(self) -> None:
+        self.signal(signal.SIGCONT)
+        self._process.terminate()
+        try:
+            assert self._process.wait(20) == 0, self.log.read_text()
+        finally:
+            self._process.kill()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    broker = Broker()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def celery(
+    broker: Broker, django_db_setup: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[CeleryWorker]:
+    worker = CeleryWorker(broker, tmp_path_factory.mktemp("celery") / "log")
+    yield worker
+    worker.end()
+
+
+@pytest.fixture(autouse=True)
+def engine(
+    broker: Broker,
+    celery: CeleryWorker,
+    svc_settings: Callable[..., None],
+) -> Iterator[None]:
+    """This process publishes to the broker too."""
+    from .jobs_app import app, run_jobs
+
+    svc_settings(jobs=SETTINGS)
+    app.conf.broker_url = broker.url
+    run_jobs(app)
+    broker.empty()
+    # The tables were emptied after the last test: a process without its row would be taken for dead.
+    celery.keep_alive()
+    wait_until(lambda: Worker.objects.count() >= celery.processes)
+    yield
+    celery.processes = min(3, Worker.objects.count())
+    # Nothing of this test may reach the next one.
+    Job.objects.filter(state__in=Job.WAITING).update(state=Job.State.CANCELLED, finished_at=timezone.now())
+    wait_until(lambda: not Job.objects.running().exists())
+    publishers.clear()
+    app.close()
+
+
+def states() -> Counter[str]:
+    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
+
+
+def all_ran_once(ids: list[str], ledger: str) -> None:
+    """The ledger's laws: all that was accepted has ended well, and each started as often as it is written."""
+    ran = [line.split() for line in work.read(ledger)]
+    assert sorted(job for job, _, _ in ran) == sorted(ids)
+    assert {attempt for _, attempt, _ in ran} == {"1"}
+
+
+def test_jobs_of_the_queue_run_in_celery_and_keep_their_results(ledger: str) -> None:
+    ids = enqueue_many(work.record_pid, [[ledger]] * 120)
+    results = [work.add.enqueue(2, b=3), work.aadd.enqueue(2)]
+    failing = work.raise_named.enqueue("Other")
+
+    wait_until(lambda: states() == {"succeeded": 122, "failed": 1})
+
+    all_ran_once(ids, ledger)
+    assert {int(line.split()[2]) for line in work.read(ledger)} <= set(
+        Worker.objects.values_list("pid", flat=True)
+    )
+    for result in results:
+        result.refresh()
+    assert [result.return_value for result in results] == [5, 3]
+    failing.refresh()
+    assert failing.errors[0].exception_class is RuntimeError
+
+
+def test_what_the_broker_forgot_is_published_again(broker: Broker, celery: CeleryWorker, ledger: str) -> None:
+    celery.signal(signal.SIGSTOP)
+    ids = enqueue_many(work.record_pid, [[ledger]] * 200)
+    broker.empty()
+
+    celery.signal(signal.SIGCONT)
+
+    wait_until(lambda: states()["succeeded"] == 200)
+    all_ran_once(ids, ledger)
+
+
+def test_a_broker_that_dies_and_comes_back_empty_loses_nothing(
+    broker: Broker, celery: CeleryWorker, ledger: str
+) -> None:
+    ids = enqueue_many(work.record_pid, [[ledger]] * 100)
+    broker.stop()
+
+    started = time.monotonic()
+    ids += [work.record_pid.enqueue(ledger).id for _ in range(10)]
+    assert time.monotonic() - started < 2.5, "a request does not wait for the broker"
+    broker.start()
+
+    wait_until(lambda: celery.keep_alive() or states()["succeeded"] == 110)
+    ran = {line.split()[0] for line in work.read(ledger)}
+    assert ran == set(ids)
+
+
+def test_what_is_delivered_twice_runs_once(ledger: str) -> None:
+    ids = enqueue_many(work.record_pid, [[ledger]] * 50)
+    publish: Any = publishers["celery"]
+    for _ in range(3):
+        publish("default", [UUID(pk) for pk in reversed(ids)])
+
+    wait_until(lambda: states()["succeeded"] == 50)
+    publish("default", [UUID(pk) for pk in ids])
+    last = work.record_pid.enqueue(ledger)
+    wait_until(lambda: states()["succeeded"] == 51)
+
+    all_ran_once([*ids, last.id], ledger)
+
+
+def test_a_process_that_dies_between_commit_and_publishing_delays_its_jobs_only(
+    ledger: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(publishers, "celery", lambda queue, ids: None)
+        ids = enqueue_many(work.record_pid, [[ledger]] * 5)
+
+    wait_until(lambda: states()["succeeded"] == 5)
+    all_ran_once(ids, ledger)
+
+
+def test_short_jobs_behind_a_long_one_are_left_to_another_process(ledger: str) -> None:
+    ids = enqueue_many(work.linger, [[ledger, 0.3]] * 10)
+
+    wait_until(lambda: states()["succeeded"] == 10)
+
+    assert len({line.split()[1] for line in work.read(ledger)}) == 2
+    assert {job.attempt for job in Job.objects.filter(pk__in=ids)} == {1}
+
+
+def test_the_job_of_a_killed_child_runs_again_long_before_its_lease(ledger: str) -> None:
+    work.linger.enqueue(ledger, 60)
+    (line,) = wait_until(lambda: work.read(ledger))
+    Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
+
+    started = time.monotonic()
+    os.kill(int(line.split()[1]), signal.SIGKILL)
+    wait_until(lambda: states()["succeeded"])
+
+    assert time.monotonic() - started < SETTINGS["lease_seconds"]
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes) == (2, 1)
+
+
+def test_a_paused_queue_drops_its_messages_and_has_them_again_when_it_is_resumed(ledger: str) -> None:
+    pause("default")
+    ids = enqueue_many(work.record_pid, [[ledger]] * 5)
+    time.sleep(0.3)
+    assert states() == {"ready": 5}
+
+    resume("default")
+
+    wait_until(lambda: states()["succeeded"] == 5)
+    all_ran_once(ids, ledger)
+
+
+def test_jobs_for_later_are_staged_by_celery_itself(ledger: str) -> None:
+    due = timezone.now() + timedelta(seconds=0.5)
+    work.record.using(run_after=due).enqueue(ledger)
+
+    wait_until(lambda: states()["succeeded"])
+
+    assert Job.objects.get().started_at >= due

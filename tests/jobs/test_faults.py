@@ -1,0 +1,102 @@
+"""Workers that are killed at any moment, and a ledger that tells what really happened.
+
+The jobs write their starts and ends down outside of every transaction, and the atomic ones make a row inside
+theirs. Whatever was killed, these hold in the end:
+
+- every job that was accepted is finished;
+- what an atomic job does to the database was done exactly once;
+- a plain job ran at least once, and as often as it says;
+- no job began more often than it may.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import transaction
+
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.models import Job, Worker
+from tests.jobs import work
+from tests.jobs.conftest import Process, is_writable, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Start = Callable[..., Process]
+SHORT = {"lease_seconds": 1.0, "max_crashes": 50}
+
+
+class Undo(Exception):
+    pass
+
+
+def test_the_ledger_is_right_whatever_was_killed(worker: Start, ledger: str) -> None:
+    chance = random.Random(20261123)  # noqa: S311 - the same moments in every run
+    ids = [
+        *enqueue_many(work.keep_books, [[ledger, "plain", 0.02]] * 60),
+        *enqueue_many(work.keep_books_atomically, [[ledger, number, 0.02] for number in range(30)]),
+        *enqueue_many(work.keep_books, [[ledger, "shaky", 0.0]] * 10),
+    ]
+    with pytest.raises(Undo), transaction.atomic():
+        enqueue_many(work.keep_books, [[ledger, "rolled back", 0.0]] * 5)
+        raise Undo
+
+    alive = [worker("--concurrency", "3", **SHORT).ready() for _ in range(2)]
+    for _ in range(4):
+        time.sleep(chance.uniform(0.05, 0.4))
+        victim = alive.pop(chance.randrange(len(alive)))
+        victim.signal(signal.SIGKILL)
+        victim.wait()
+        alive.append(worker("--concurrency", "3", **SHORT))
+    final = Job.objects.filter(state__in=Job.FINAL)
+    wait_until(lambda: final.count() == len(ids))
+
+    lines = [line.split() for line in work.read(ledger)]
+    starts = Counter(job for job, what, _ in lines if what == "start")
+    ends = Counter(job for job, what, _ in lines if what == "end")
+    jobs = {str(job.pk): job for job in Job.objects.all()}
+    assert set(jobs) == set(ids), "what was rolled back does not exist"
+    assert {job.state for job in jobs.values()} == {Job.State.SUCCEEDED}
+    assert Counter(Group.objects.values_list("name", flat=True)) == {f"book {n}": 1 for n in range(30)}
+    for pk, job in jobs.items():
+        assert 1 <= ends[pk] <= starts[pk] <= job.attempt <= job.max_attempts, job.args
+        # A crash between two attempts of a claim counts an attempt that nobody saw begin.
+        assert job.attempt - starts[pk] <= job.crashes
+        assert job.attempts.filter(outcome="crashed").count() == job.crashes
+    assert sum(job.crashes for job in jobs.values()) > 0, "somebody was killed in the middle of something"
+
+
+@pytest.mark.parametrize(("task", "runs"), [(work.die_after_the_body, 2), (work.die_before_the_commit, 2)])
+def test_a_worker_that_dies_between_the_body_and_its_acknowledgement(
+    worker: Start, ledger: str, task: work.JobTask, runs: int
+) -> None:
+    task.enqueue(ledger)
+
+    worker(**SHORT).wait()
+    wait_until(is_writable)
+    worker(**SHORT)
+
+    wait_until(lambda: Job.objects.get().state == Job.State.SUCCEEDED)
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes) == (2, 1)
+    assert len(work.read(ledger)) == runs
+    assert Group.objects.count() == (1 if task.atomic else 2)
+
+
+def test_a_claim_that_no_worker_lived_to_begin_is_made_again(worker: Start, ledger: str) -> None:
+    work.record_pid.enqueue(ledger)
+    dead = Worker.objects.create(name="dead", host="dead", pid=1, concurrency=1)
+    Job.objects.update(
+        state=Job.State.RUNNING, worker_id=dead.pk, attempt=1, epoch=1, attempted_at=dead.started_at
+    )
+
+    worker(**SHORT)
+
+    wait_until(lambda: Job.objects.get().state == Job.State.SUCCEEDED)
+    assert [line.split()[1] for line in work.read(ledger)] == ["2"]
