@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import kombu.pools
 import pytest
 import redis
 from django.db import connection
@@ -138,6 +139,7 @@ def engine(
     Job.objects.filter(state__in=Job.WAITING).update(state=Job.State.CANCELLED, finished_at=timezone.now())
     wait_until(lambda: not Job.objects.running().exists())
     publishers.clear()
+    kombu.pools.reset()
     app.close()
 
 
