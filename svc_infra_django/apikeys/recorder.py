@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 from uuid import UUID
 
-from django.db import close_old_connections, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Q
 
 from ..observability.context import isolated
@@ -144,7 +144,6 @@ class Recorder:
             # Kept, and tried again: a database that is away must not end the counting.
             logger.warning("usage of api keys not written", error=type(error).__name__, exc_info=error)
         finally:
-            close_old_connections()
             connection.close()
 
     def finish(self) -> None:

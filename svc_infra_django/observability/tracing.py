@@ -14,7 +14,7 @@ except ImportError:  # the `otel` extra is not installed
 
 @contextmanager
 def span(name: str, **attributes: Any) -> Iterator[Any]:
-    """Run the block in a span named `name`; yields the span, or None without OpenTelemetry."""
+    """Run the block in a span named `name`; yields the span, or None if nobody set OpenTelemetry up."""
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # Without a provider nobody would hear of it, and one for each job is not cheap.
         yield None

@@ -11,9 +11,17 @@ from svc_infra_django.observability.tracing import active_trace
 TRACE_ID = 0x0AF7651916CD43DD8448EB211C80319C
 
 
-def test_a_span_without_an_sdk_is_harmless() -> None:
+def test_a_span_that_nobody_would_hear_of_is_not_begun() -> None:
     with span("order.place", order_id=7) as current:
-        assert current is not None
+        assert current is None
+
+
+def test_a_span_is_that_of_the_provider(monkeypatch) -> None:
+    provider = trace.NoOpTracerProvider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+
+    with span("order.place", order_id=7) as current:
+        assert isinstance(current, trace.Span)
         assert not current.is_recording()
 
 

@@ -62,11 +62,11 @@ def depart(
     `browser` is what this browser was given before, if it was. Raises UnknownProvider, TargetRefused,
     TooManyAttempts, ProviderUnavailable or ProviderRefused.
     """
+    found = Provider(provider)
     if not settings.oauth_callback_url:
         raise CallbackUnset()
     _demand_target(target)
     _take_slot(client, now=now)
-    found = Provider(provider)
     secrets = Secrets(nonce=token_urlsafe(32), verifier=token_urlsafe(48))
     state = new_token("st")
     browser = browser if BROWSER.fullmatch(browser) else token_urlsafe(32)
