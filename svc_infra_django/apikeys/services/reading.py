@@ -59,12 +59,9 @@ def composed(alias: str, count: int, environment: str) -> Statement:
     rows = ApiKey.objects.using(alias).select_related("owner").order_by()
     compiler = rows.filter(digest__in=stand_ins, environment=environment).query.get_compiler(alias)
     sql, parameters = compiler.as_sql()
-    places = tuple(
-        index
-        for stand_in in stand_ins
-        for index, parameter in enumerate(parameters)
-        if not isinstance(parameter, str) and bytes(parameter) == stand_in
-    )
+    # Drivers wrap bytes: psycopg in an object of its own, sqlite3 in a memoryview. Both tell what is inside.
+    inner = [getattr(parameter, "obj", parameter) for parameter in parameters]
+    places = tuple(inner.index(stand_in) for stand_in in stand_ins)
     columns = [column for column, *_ in compiler.select]
     infos = [compiler.klass_info, *compiler.klass_info["related_klass_infos"]]
     return Statement(
