@@ -30,7 +30,7 @@ from .services.checking import find_object
 from .services.deciding import Scope, scope_of
 from .services.defining import change_role, define_role, remove_role
 from .services.explaining import explain
-from .services.granting import grant, withdraw
+from .services.granting import grant, place_of, withdraw
 
 NO_TENANT = "\0"
 """The tenant of nothing: no name that could be stored."""
@@ -113,11 +113,13 @@ def create_assignment(request: Any, body: NewAssignment) -> Any:
     role = Role.objects.usable_in(tenant).filter(pk=body.role).first()
     if role is None:
         raise ValidationError.at("/body/role", "There is no such role.", code="unknown")
+    obj = None if body.object is None else _object(request.principal, body.object)
+    _may_move(request.principal, user, role, place_of(obj, tenant))
     given = grant(
         user,
         role,
         tenant=tenant,
-        obj=None if body.object is None else _object(request.principal, body.object),
+        obj=obj,
         expires_at=body.expires_at,
         reason=body.reason,
         actor=request.principal,
@@ -185,6 +187,14 @@ def list_changes(request: Any, page: Query[PageQuery], of: Query[Filter]) -> Any
     if of.user is not None:
         changes = changes.filter(user_key=of.user)
     return paginated(changes, page)
+
+
+def _may_move(principal: Principal, user: Any, role: Role, place: Scope) -> None:
+    """Who may add grants shall not end those that are there, by giving them an end."""
+    needed = "svc_rbac.change_assignment"
+    there = Assignment.objects.filter(user=user, role=role, **place._asdict())
+    if there.exists() and not principal.can(needed):
+        raise PermissionDeniedError(f"You need the permission {needed}.", permission=needed)
 
 
 def _roles(principal: Principal, ids: list[UUID]) -> list[Role]:

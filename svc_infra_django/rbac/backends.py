@@ -35,10 +35,10 @@ class RoleBackend:
         scope = scope_of(obj)
         if scope is None:
             return False
-        rights = rights_of(user_obj)
-        if rights.deny(perm, scope):
+        verdict = rights_of(user_obj).verdict(perm, scope)
+        if verdict is False:
             raise PermissionDenied
-        return rights.allow(perm, scope)
+        return verdict is True
 
     def denies(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """Whether a role takes it from the user, whatever gives it. From superusers nothing is taken."""

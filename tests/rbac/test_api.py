@@ -200,6 +200,22 @@ def test_nobody_makes_or_grants_a_role_beyond_their_own_rights(
     assert post(client, "/roles", {"name": "mine", "permissions": ["svc_rbac.add_role"]}).status_code == 201
 
 
+def test_who_may_add_grants_does_not_end_those_that_are_there(
+    signed_in: Any, client: Client, make_role: Any, stranger: Any
+) -> None:
+    signed_in("add_assignment")
+    role = make_role("clerk")
+    body = {"user": str(stranger.pk), "role": str(role.pk)}
+    assert post(client, "/assignments", body).status_code == 201
+
+    refused = post(client, "/assignments", {**body, "expires_at": END})
+
+    assert (refused.status_code, refused.json()["permission"]) == (403, "svc_rbac.change_assignment")
+    signed_in("change_assignment")
+    assert post(client, "/assignments", {**body, "expires_at": END}).status_code == 201
+    assert Assignment.objects.get().expires_at is not None
+
+
 def test_roles_and_grants_of_another_tenant_are_not_there(
     signed_in: Any, client: Client, make_role: Any, make_user: Any, in_tenant: Any, stranger: Any
 ) -> None:

@@ -30,6 +30,13 @@ class HasPermission(BasePermission):
 
     def has_permission(self, request: Request, view: Any) -> bool:
         """Raises AuthenticationError, or PermissionDeniedError that names the permission."""
+        return self._may(request, view)
+
+    def has_object_permission(self, request: Request, view: Any, obj: Any) -> bool:
+        """As for the view; refuses also rows of another tenant and what is denied for this one."""
+        return self._may(request, view, obj)
+
+    def _may(self, request: Request, view: Any, obj: Any = None) -> bool:
         required = getattr(view, "required_permission", None)
         if required is None:
             raise NoRequiredPermission()
@@ -41,7 +48,7 @@ class HasPermission(BasePermission):
             required = required.get(method)
         if required is None:
             raise PermissionDeniedError()
-        if not principal.can(required):
+        if not principal.can(required, obj):
             raise PermissionDeniedError(f"You need the permission {required}.", permission=required)
         return True
 

@@ -13,13 +13,14 @@ from django.contrib import auth
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db.models import CharField, Model, Q, QuerySet, TextField
+from django.utils import timezone
 
 from ...observability.logging import get_logger
 from ...principals import Principal, covered
 from ..errors import BeyondOwnRights, NotForDelegates
 from ..models import Role, RolePermission
-from .deciding import NOTHING, Rights, Scope, covering, takes_from, type_of
-from .remembering import rights_of
+from .deciding import NOTHING, Held, Rights, Scope, covering, takes_from, type_of
+from .remembering import held_by, rights_of
 
 RowT = TypeVar("RowT", bound=Model)
 
@@ -161,17 +162,27 @@ def check_widening(
     if actor is None:
         return
     refuse_delegates(actor)
+    user = user_of(actor)
+    # Read now: what the actor lost a moment ago must not be handed on.
+    held = held_by(user, now=timezone.now()) if user.is_active and roles_answer() else []
     for pattern in sorted((after.allows - before.allows) | (before.denies - after.denies)):
-        if not holds(actor, pattern, scope=scope, until=until, excepted=after.denies):
-            logger.warning("a grant was refused", permission=pattern, user_id=str(user_of(actor).pk))
+        if not holds(actor, held, pattern, scope=scope, until=until, excepted=after.denies):
+            logger.warning("a grant was refused", permission=pattern, user_id=str(user.pk))
             raise BeyondOwnRights(permission=pattern)
 
 
 def holds(
-    actor: Any, pattern: str, *, scope: Scope, until: datetime | None, excepted: frozenset[str]
+    actor: Any,
+    held: list[Held],
+    pattern: str,
+    *,
+    scope: Scope,
+    until: datetime | None,
+    excepted: frozenset[str],
 ) -> bool:
     """Whether the whole of `pattern`, but for what is `excepted`, is the actor's in `scope` until then.
 
+    `held` is what their roles give and deny.
     What a backend other than roles allows has no end and counts everywhere.
     """
     user = user_of(actor)
@@ -183,7 +194,6 @@ def holds(
         return False
     if user.is_superuser:
         return True
-    held = rights_of(user).held
     if any(
         one.denies
         and one.scope.meets(scope)

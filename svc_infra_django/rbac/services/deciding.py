@@ -81,7 +81,7 @@ class Held:
 class Rights:
     """All that a user's roles permit, compiled for look-ups whose cost does not grow with it."""
 
-    __slots__ = ("_answers", "good_until", "held")
+    __slots__ = ("_everywhere", "_known", "_scopes", "good_until", "held")
 
     def __init__(self, held: Iterable[Held] = ()) -> None:
         self.held = tuple(held)
@@ -90,40 +90,56 @@ class Rights:
         )
         """When the first grant ends and the rights must be read again."""
 
-        self._answers = _Scopes(self.held)
+        self._scopes = _Scopes(self.held)
+        self._everywhere = self._scopes[EVERYWHERE]
+        self._known = self._everywhere.known
 
     def allow(self, permission: str, scope: Scope = EVERYWHERE) -> bool:
         """Whether a pattern covers `permission` there (`principals.covered`) and none denies it."""
-        return self._answers[scope][permission] is True
+        if scope is EVERYWHERE:  # to hash it would take longer than all the rest
+            try:
+                return self._known[permission] is True
+            except KeyError:
+                pass
+        return self.verdict(permission, scope) is True
 
     def deny(self, permission: str, scope: Scope = EVERYWHERE) -> bool:
         """Whether a role takes it away, whatever gives it."""
-        return self._answers[scope][permission] is False
+        return self.verdict(permission, scope) is False
+
+    def verdict(self, permission: str, scope: Scope = EVERYWHERE) -> bool | None:
+        """True where it is allowed, False where it is denied, None where roles do not speak of it."""
+        answers = self._everywhere if scope is EVERYWHERE else self._scopes[scope]
+        try:
+            return answers.known[permission]
+        except KeyError:
+            return answers.worked_out(permission)
 
     def patterns(self, scope: Scope = EVERYWHERE) -> frozenset[str]:
         """Permissions and wildcards that count there, before what is denied is taken away."""
-        return self._answers[scope].allowed
+        return self._scopes[scope].allowed
 
 
-class _Answers(dict[str, "bool | None"]):
-    """Permission to True (allowed), False (denied) or None (not given); each is worked out once."""
+class _Answers:
+    """True (allowed), False (denied) or None (not given) for each permission; each is worked out once."""
 
-    __slots__ = ("allowed", "denied")
+    __slots__ = ("allowed", "denied", "known")
 
     def __init__(self, allowed: frozenset[str], denied: frozenset[str]) -> None:
-        super().__init__()
         self.allowed = allowed
         self.denied = denied
+        # A plain dict: a subclass with __missing__ takes twice as long.
+        self.known: dict[str, bool | None] = {}
 
-    def __missing__(self, permission: str) -> bool | None:
+    def worked_out(self, permission: str) -> bool | None:
         answer: bool | None = None
         if self.denied and takes_from(self.denied, permission):
             answer = False
         elif not self.allowed.isdisjoint(covering(permission)):
             answer = True
-        if len(self) >= ANSWERS_KEPT:
-            self.clear()  # whoever asks for names that they make up gets no memory for it
-        self[permission] = answer
+        if len(self.known) >= ANSWERS_KEPT:
+            self.known.clear()  # whoever asks for names that they make up gets no memory for it
+        self.known[permission] = answer
         return answer
 
 

@@ -43,21 +43,24 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     query asks for changes, for all users together; the rights are read again, in one query, if theirs have
     changed, a grant of theirs has ended, or nothing is known of them.
     """
-    known: Known | None = getattr(user, CACHE_NAME, None)
     if not user.is_active:
         return NOTHING
-    if known is not None and known.fresh_until > monotonic() and not has_ended(known.rights, now):
+    known: Known | None = getattr(user, CACHE_NAME, None)
+    if known is not None and known.fresh_until > monotonic() and now is None:
         return known.rights
     if user.is_anonymous or user.pk is None:
         return NOTHING
-    rights, seconds = _memory.rights(user, now or timezone.now())
+    now = now or timezone.now()
+    rights, seconds = _memory.rights(user, now)
+    if rights.good_until is not None:
+        seconds = min(seconds, (rights.good_until - now).total_seconds())
     setattr(user, CACHE_NAME, Known(rights, monotonic() + seconds))
     return rights
 
 
-def has_ended(rights: Rights, now: datetime | None = None) -> bool:
+def has_ended(rights: Rights, now: datetime) -> bool:
     """Whether a grant has ended since the rights were read."""
-    return rights.good_until is not None and rights.good_until <= (now or timezone.now())
+    return rights.good_until is not None and rights.good_until <= now
 
 
 def forget(user: Any, change: RoleChange) -> None:
@@ -198,7 +201,7 @@ def held_by(user: Any, *, now: datetime) -> list[Held]:
         "permission": quoted(RolePermission._meta.db_table),
         "includes": quoted(Role.includes.through._meta.db_table),
     }
-    groups = getattr(type(user), "groups", None)
+    groups = getattr(user._meta.model, "groups", None)
     if groups is not None:  # a user model without PermissionsMixin has none
         direct, parameters = DIRECT + THROUGH_GROUPS, [key, key]
         names["membership"] = quoted(groups.through._meta.db_table)

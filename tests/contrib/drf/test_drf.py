@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
+from rest_framework.request import Request
 
+from svc_infra_django.contrib.drf.permissions import HasPermission
+from svc_infra_django.errors import PermissionDeniedError
+from svc_infra_django.principals import Principal
+from svc_infra_django.rbac import define_role, grant
+from svc_infra_django.rbac.models import Role
 from svc_infra_django.testing.assertions import assert_problem
 
 pytestmark = pytest.mark.django_db
@@ -69,6 +77,26 @@ def test_a_session_needs_the_csrf_token(clerk) -> None:
 
 def test_without_the_permission_its_name_is_said(api_client, user) -> None:
     assert_problem(api_client(user).get("/orders"), 403, permission="auth.view_group")
+
+
+def test_a_row_of_another_tenant_or_denied_to_the_caller_is_refused(rf, user) -> None:
+    view = SimpleNamespace(required_permission="svc_rbac.view_role")
+    rows = {
+        name: Role.objects.create(name=name, tenant=tenant)
+        for name, tenant in (("ours", "acme"), ("denied", "acme"), ("theirs", "victim-corp"))
+    }
+    grant(user, define_role("reader", ["svc_rbac.view_role"]))
+    grant(user, define_role("barred", denies=["svc_rbac.view_role"]), obj=rows["denied"])
+
+    def may(name: str) -> bool:
+        request = Request(rf.get("/"))
+        request.auth = Principal(user, "jwt", tenant="acme")
+        try:
+            return HasPermission().has_object_permission(request, view, rows[name])
+        except PermissionDeniedError:
+            return False
+
+    assert [may(name) for name in rows] == [True, False, False]
 
 
 def test_a_method_without_a_permission_is_refused(api_client, clerk) -> None:

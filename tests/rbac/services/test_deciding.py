@@ -110,8 +110,8 @@ def test_who_makes_names_up_gets_no_memory_for_it() -> None:
         rights.allow(f"a.made_up_{number}")
         rights.allow("a.b", Scope(f"tenant {number}", "shop.order", str(number)))
 
-    assert len(rights._answers) == 1
-    assert len(rights._answers[Scope()]) <= ANSWERS_KEPT
+    assert len(rights._scopes) == 1
+    assert len(rights._scopes[Scope()].known) <= ANSWERS_KEPT
 
 
 def test_the_cost_of_an_answer_does_not_grow_with_the_rules() -> None:

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.rbac import change_role, define_role, grant, rights_of, withdraw
+from svc_infra_django.rbac.errors import BeyondOwnRights
 from svc_infra_django.rbac.models import Assignment, RoleChange
 from svc_infra_django.rbac.services import remembering
 from svc_infra_django.rbac.services.remembering import forget_everything
@@ -268,3 +269,14 @@ def test_rule_26_another_process_sees_a_grant_within_two_seconds(user: Any) -> N
         seen = float(other.stdout.readline())
 
     assert seen - granted < 2.0
+
+
+def test_what_was_lost_a_moment_ago_is_not_handed_on(user: Any, stranger: Any) -> None:
+    clerk = define_role("clerk", ["orders.add_order"])
+    grant(stranger, clerk)
+    actor = User.objects.get(pk=stranger.pk)
+    assert actor.has_perm("orders.add_order")
+    Assignment.objects.filter(user=stranger).delete()  # by another process, unseen until now
+
+    with pytest.raises(BeyondOwnRights):
+        grant(user, clerk, actor=actor)
