@@ -45,6 +45,7 @@ deployment: export ALLOWED_HOSTS = shop.example
 deployment: export DATABASE_URL = postgres://shop@db.example/shop
 deployment: export REDIS_URL = redis://cache.example/0
 deployment: export METRICS_TOKEN = seen-by-nobody
+deployment: export PAYMENTS_WEBHOOK_SECRET = seen-by-nobody
 deployment:
 	@echo manage.py check --deploy
 	@$(BIN)/python manage.py check --deploy --fail-level WARNING

@@ -1,7 +1,8 @@
 """The whole project on one screen: SQLite to start with, PostgreSQL and Redis by settings alone.
 
 `SVC_ENVIRONMENT` says where we are. `manage.py` sets it to `local`; unset it means production, and then
-SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL and METRICS_TOKEN must be in the environment.
+SECRET_KEY, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, METRICS_TOKEN and PAYMENTS_WEBHOOK_SECRET must be in the
+environment.
 """
 
 import os
@@ -46,6 +47,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     *suite.APPS,
+    "svc_infra_django.webhooks.inbound",
     "example_project.orders",
     "example_project.demo",
 ]
@@ -119,10 +121,12 @@ DEFAULT_FROM_EMAIL = "shop@example.com"
 # ── The suite ───────────────────────────────────────────────────────────────────────────────────────
 SVC_INFRA: dict[str, dict[str, object]] = {
     "rbac": {"roles": {"order clerk": ("orders.add_order", "orders.view_order")}},
+    "inbound": {"sources": {"payments": {"secrets": [Secret("env:PAYMENTS_WEBHOOK_SECRET")]}}},
 }
 DAILY_REPORT_EVERY_SECONDS = 3600.0
 
 if IS_LOCAL:
+    os.environ.setdefault("PAYMENTS_WEBHOOK_SECRET", "whsec_bG9jYWwtb25seS1ub3QtYS1zZWNyZXQh")
     # Quick enough to watch; the tour turns the clock faster still.
     PACE = float(os.environ.get("EXAMPLE_PACE", "1"))
     DAILY_REPORT_EVERY_SECONDS = 10 * PACE

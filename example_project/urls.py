@@ -5,10 +5,12 @@ from django.contrib import admin
 from django.urls import include, path
 
 from .api import api
+from .orders.hooks import payment_received
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", api.urls),
+    path("hooks/payments", payment_received),
     path("", include("svc_infra_django.observability.urls")),
     path("", include("svc_infra_django.accounts.urls")),
 ]

@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+from svc_infra_django.testing.senders import WebhookSender
+
 from .browser import Browser, Page
 from .credentials import ADMIN, CLERK, PASSWORD, VISITOR, Resident
 
@@ -221,6 +223,31 @@ def an_order_is_told_to_the_world(scene: Scene) -> None:
     )
 
 
+def a_payment_is_heard_of(scene: Scene) -> None:
+    """A payment provider tells of a payment by a signed webhook, twice, and it is handled once"""
+    paid = {"type": "payment.received", "data": {"order_id": scene.order_id}}
+    body = json.dumps(paid).encode()
+    headers = WebhookSender("payments").headers(body, message_id=f"msg_{scene.order_id}")
+    json_type = {"Content-Type": "application/json"}
+    forged = scene.api.send("POST", "/hooks/payments", headers=json_type, body=body)
+    scene.check("without a signature it is a 401 and no reason", holds=forged.status == 401, saw=forged)
+    answers = [
+        scene.api.send("POST", "/hooks/payments", headers=headers | json_type, body=body) for _ in range(2)
+    ]
+    scene.check(
+        "POST /hooks/payments, signed, is a 204 however often it comes",
+        holds=[answer.status for answer in answers] == [204, 204],
+        saw=answers[0],
+    )
+    inbox = scene.admin.get("/admin/svc_inbound/inboxmessage/").text
+    scene.check(
+        "the inbox has it once, and the order is paid",
+        holds=inbox.count('class="action-select"') == 1,
+        saw=inbox,
+        look="/admin/svc_inbound/inboxmessage/",
+    )
+
+
 def attempts_of_dead(scene: Scene) -> list[dict[str, Any]]:
     """Every attempt of the clerk's dead delivery, the first one first."""
     dead = scene.api.get("/api/webhooks/deliveries?state=dead", **scene.bearer(CLERK)).json["items"]
@@ -284,6 +311,7 @@ CHAPTERS = (
     keys_open_the_orders,
     a_role_lets_somebody_order,
     an_order_is_told_to_the_world,
+    a_payment_is_heard_of,
     jobs_do_the_rest,
     one_id_runs_through_it,
 )

@@ -11,7 +11,9 @@ from .models import DailyReport, Order
 
 @admin.register(Order)
 class OrderAdmin(MachineRowAdmin):
-    list_display = ["item", "quantity", "total", "customer_email", "owner", "created_at", "receipt_sent_at"]
+    list_display = [
+        "item", "quantity", "total", "customer_email", "owner", "created_at", "receipt_sent_at", "paid_at",
+    ]  # fmt: skip
     list_select_related = ["owner"]
     search_fields = ["=id"]
     date_hierarchy = "created_at"

@@ -24,6 +24,7 @@ class Order(models.Model):
     unit_price = models.DecimalField(max_digits=10, decimal_places=2)
     created_at = models.DateTimeField(auto_now_add=True)
     receipt_sent_at = models.DateTimeField(null=True, blank=True, editable=False)
+    paid_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = OrderQuerySet.as_manager()
 
@@ -44,6 +45,10 @@ class Order(models.Model):
     def mark_receipt_sent(self, *, now: datetime) -> None:
         self.receipt_sent_at = now
         self.save(update_fields=["receipt_sent_at"])
+
+    def mark_paid(self, *, now: datetime) -> None:
+        self.paid_at = now
+        self.save(update_fields=["paid_at"])
 
 
 class DailyReport(models.Model):

@@ -125,7 +125,6 @@ class EndpointAdmin(UserPicker, ModelAdmin):
     action_form = ExampleForm
     list_display = [
         "__str__", "owner", "tenant", "state", "recent", "succeeded", "health", "last_success_at",
-        "created_at",
     ]  # fmt: skip
     list_select_related = ["owner"]
     list_filter = ["state"]

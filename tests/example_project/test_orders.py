@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from django.apps import apps
 from django.conf import settings
+
+from svc_infra_django.testing.senders import WebhookSender
 
 from .inside import ELSEWHERE, run_inside
 
@@ -33,6 +36,7 @@ if settings.SETTINGS_MODULE != "example_project.settings":
                 "SECRET_KEY": "seen-by-nobody-" * 5, "ALLOWED_HOSTS": "shop.example",
                 "DATABASE_URL": "postgres://shop@db.example/shop", "REDIS_URL": "redis://cache.example/0",
                 "METRICS_TOKEN": "seen-by-nobody",
+                "PAYMENTS_WEBHOOK_SECRET": "seen-by-nobody",
             },
             capture_output=True,
             text=True,
@@ -58,3 +62,26 @@ else:
 
         assert [mail.to for mail in mailoutbox] == [["grace@example.com"]]  # type: ignore[attr-defined]
         assert apps.get_model("orders", "Order").objects.get().receipt_sent_at is not None
+
+    @pytest.mark.django_db
+    def test_shop_hears_of_a_payment_once_and_believes_nobody_else(
+        admin_user: object, webhook_sender: Callable[..., WebhookSender]
+    ) -> None:
+        from svc_infra_django.webhooks.inbound.models import InboxMessage
+
+        order = apps.get_model("orders", "Order").objects.create(
+            owner=admin_user, customer_email="grace@example.com", item="Cup", quantity=1, unit_price=1
+        )
+        paid = {"type": "payment.received", "data": {"order_id": str(order.pk)}}
+
+        forged = webhook_sender("payments", secret="whsec_" + "A" * 32).post("/hooks/payments", paid)
+        answers = [
+            webhook_sender("payments").post("/hooks/payments", paid, message_id="msg_1").status_code
+            for _ in range(2)
+        ]
+        other = webhook_sender("payments").post("/hooks/payments", {"type": "payout.made", "data": {}})
+
+        order.refresh_from_db()
+        assert (forged.status_code, answers, other.status_code) == (401, [204, 204], 204)
+        assert order.paid_at is not None
+        assert InboxMessage.objects.get(external_id="msg_1").attempts == 1

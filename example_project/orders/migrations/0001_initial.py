@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ("unit_price", models.DecimalField(decimal_places=2, max_digits=10)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("receipt_sent_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("paid_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 (
                     "owner",
                     models.ForeignKey(

@@ -50,8 +50,9 @@ def webhook_receiver(
                 return problem(request, error)
 
         # Not functools.wraps: whoever asks for the signature must see the view's.
-        view.__name__, view.__qualname__ = handler.__name__, handler.__qualname__
-        view.__module__, view.__doc__ = handler.__module__, handler.__doc__
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            if (value := getattr(handler, name, None)) is not None:
+                setattr(view, name, value)
         view.handler = handler  # type: ignore[attr-defined]  # for tests that call it without a request
         return view
 

@@ -151,4 +151,4 @@ def _announce(message: InboxMessage) -> None:
 
 
 def _name(function: Handler) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
