@@ -296,14 +296,11 @@ def test_the_newest_deliveries_of_each_endpoint_are_a_picture(
 def test_a_message_has_a_timeline_of_what_was_tried(
     admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
 ) -> None:
-    make_endpoint(
-        description="<b>Shipping</b> with a name that is longer than a label may be", retry_schedule=[60]
-    )
-    make_endpoint(description="Paused", event_types=["order.*"])
-    receiver.answers(500, 200)
+    make_endpoint(description="<b>Shipping</b> with a name that is longer than a label", retry_schedule=[60])
+    receiver.answers(500)
     message = publish("order.placed", {})
     deliver_due()
-    delivery = Delivery.objects.get(attempts=1, state="pending")
+    delivery = Delivery.objects.get()
 
     for page in (f"{BASE}/message/{message.pk}/change/", f"{BASE}/delivery/{delivery.pk}/change/"):
         shown = admin.get(page).content.decode()
