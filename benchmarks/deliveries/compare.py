@@ -34,6 +34,8 @@ CELERY = "a Celery task per delivery (requests, prefork)"
 RELAYS = "django-outbound-webhooks"
 DATABASE_MICROSECONDS = 60.0
 
+HANGING = Contender("hanging", "benchmarks.deliveries.hanging")
+
 AT_ONCE = {"BENCH_DELAY": "0", "BENCH_ENDPOINTS": "10"}
 SLOWLY = {"BENCH_DELAY": "0.05", "BENCH_ENDPOINTS": "200"}
 
@@ -70,6 +72,15 @@ def compare() -> Iterator[Case]:
             peer=lambda receiver=receiver: RAW.measure("10000", **receiver),  # type: ignore[misc]
             higher_is_better=True,
         )
+    yield measured(
+        "50 quick endpoints beside one that hangs, p99",
+        unit="milliseconds",
+        bar=round(1 / 1.5, 2),
+        peer_name="the same without the one that hangs",
+        ours=lambda: HANGING.measure("beside"),
+        peer=lambda: HANGING.measure("alone"),
+        higher_is_better=False,
+    )
     for what in ("sign", "verify"):
         yield measured(
             f"{what} 1 KiB",

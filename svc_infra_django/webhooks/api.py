@@ -16,7 +16,7 @@ from ..api import Page, PageQuery, not_delegated, paginated, requires
 from ..errors import NotFoundError
 from ..events import catalog
 from .errors import ReservedEventType
-from .models import Attempt, Delivery, Endpoint, EventType, EventTypeVersion, Message
+from .models import Attempt, Delivery, Endpoint, EventType, EventTypeVersion, Message, Replay
 from .pictures import outcome
 from .schemas import (
     AttemptOut,
@@ -35,9 +35,12 @@ from .schemas import (
     NewEndpointOut,
     NewMessage,
     NewMessages,
+    NewReplay,
     PublicKeyOut,
     Replayed,
+    ReplayOut,
     Rotation,
+    WhatToReplay,
 )
 from .services import declaring, publishing, replaying, subscribing
 
@@ -230,6 +233,14 @@ def get_message(request: Any, message_id: UUID) -> Any:
     return _one(Message.objects.owned_by(request.principal), "Message", message_id)
 
 
+@router.post(
+    "/messages/{uuid:message_id}/expunge", response=MessageOut, summary="Take the body out of a message"
+)
+@not_delegated
+def expunge(request: Any, message_id: UUID) -> Any:
+    return publishing.expunge(_one(Message.objects.owned_by(request.principal), "Message", message_id))
+
+
 @router.get("/deliveries", response=Page[DeliveryOut], summary="Deliveries to my endpoints, newest first")
 @not_delegated
 def list_deliveries(
@@ -255,6 +266,37 @@ def get_delivery(request: Any, delivery_id: UUID) -> Any:
 def replay(request: Any, delivery_id: UUID) -> Any:
     delivery = _one(_deliveries(request).select_related("message", "endpoint"), "Delivery", delivery_id)
     return replaying.replay(delivery)
+
+
+@router.post("/replays/count", response=Replayed, summary="How much a replay would send again")
+@not_delegated
+def count_replayable(request: Any, body: WhatToReplay) -> Any:
+    return {"deliveries": replaying.count_replayable(**_what_to_replay(request, body))}
+
+
+@router.post("/replays", response={201: ReplayOut}, summary="Send much again, in the background")
+@not_delegated
+def start_replay(request: Any, body: NewReplay) -> Any:
+    asked = _what_to_replay(request, body)
+    return Status(201, replaying.start_replay(**asked, per_second=body.per_second))
+
+
+@router.get("/replays", response=Page[ReplayOut], summary="My replays, newest first")
+@not_delegated
+def list_replays(request: Any, page: Query[PageQuery]) -> Any:
+    return paginated(Replay.objects.owned_by(request.principal), page)
+
+
+@router.get("/replays/{uuid:replay_id}", response=ReplayOut, summary="How far a replay is")
+@not_delegated
+def get_replay(request: Any, replay_id: UUID) -> Any:
+    return _one(Replay.objects.owned_by(request.principal), "Replay", replay_id)
+
+
+@router.post("/replays/{uuid:replay_id}/cancel", response=ReplayOut, summary="Stop a replay")
+@not_delegated
+def cancel_replay(request: Any, replay_id: UUID) -> Any:
+    return replaying.cancel_replay(_one(Replay.objects.owned_by(request.principal), "Replay", replay_id))
 
 
 @router.get(
@@ -289,6 +331,20 @@ def _deliveries(request: Any) -> QuerySet[Delivery]:
         .select_related("message")
         .defer("message__body", "message__context")
     )
+
+
+def _what_to_replay(request: Any, body: WhatToReplay) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "owner": request.user,
+        "tenant": request.principal.tenant,
+        "since": body.since,
+        "only_failed": body.only_failed,
+    }
+    if body.endpoint_id is not None:
+        asked["endpoint"] = _endpoint(request, body.endpoint_id)
+    if body.message_id is not None:
+        asked["message"] = _one(Message.objects.owned_by(request.principal), "Message", body.message_id)
+    return asked
 
 
 def _endpoint(request: Any, endpoint_id: UUID) -> Endpoint:

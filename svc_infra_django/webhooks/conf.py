@@ -70,10 +70,16 @@ class WebhooksSettings(Section):
     """So many failures in a row make an endpoint failing, and its owner is told."""
 
     notice_interval_seconds: Annotated[int, Field(ge=0)] = 3_600
-    """At most one mail about dead deliveries for each endpoint in this time."""
+    """At most one mail about dead deliveries, and one about failing, for each endpoint in this time."""
 
     retention_days: Annotated[float, Field(gt=0)] = 30.0
     """Messages that are settled are deleted when they are this old, with deliveries and attempts."""
+
+    payload_retention_days: Annotated[float, Field(gt=0)] | None = None
+    """If set, the bodies of settled messages are taken out at this age; the rest stays till the retention."""
+
+    replay_per_second: Annotated[float, Field(gt=0, le=1_000)] = 50.0
+    """How many deliveries a replay in the background sends again in a second, unless it says otherwise."""
 
     secret_grace_hours: Annotated[float, Field(ge=0, le=168)] = 24.0
     """How long the old secret still signs beside the new one after a rotation."""

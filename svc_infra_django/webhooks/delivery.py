@@ -29,7 +29,7 @@ from ..observability.metrics import metrics
 from ..sealing import unseal
 from . import events
 from .conf import settings
-from .errors import NoSigningKey
+from .errors import Expunged, NoSigningKey
 from .models import Delivery, Endpoint, SigningKey
 from .querysets import NIL, Claimed, LaneClaim, Settlement
 from .retries import delay, retry_after_seconds
@@ -373,10 +373,12 @@ def prepare(
 ) -> Request:
     """The signed request of this attempt, with the endpoint's `own` headers.
 
-    Raises NoSigningKey rather than send what nobody can verify.
+    Raises NoSigningKey rather than send what nobody can verify, and Expunged if nothing is left to send.
     """
     if not keys:
         raise NoSigningKey()
+    if not claimed.body:
+        raise Expunged()
     timestamp = int(now.timestamp())
     headers = [
         ("Content-Type", "application/json"),

@@ -60,8 +60,14 @@ class NoSigningKey(ConfigurationError):
     code = "webhooks.no_signing_key"
 
 
+class Expunged(ConflictError):
+    """The body of this message was taken out."""
+
+    code = "webhooks.expunged"
+
+
 class NotReplayable(ConflictError):
-    """Only a delivery that is dead, cancelled or done can be replayed."""
+    """Only a delivery that is dead, cancelled or done can be replayed, while its message has its body."""
 
     code = "webhooks.not_replayable"
 
@@ -70,6 +76,18 @@ class TooManyTests(RateLimitedError):
     """This endpoint was sent many tests a moment ago; wait a little."""
 
     code = "webhooks.too_many_tests"
+
+
+class BadReplay(ValidationError):
+    """Say what to replay: an endpoint, a message, or since when."""
+
+    code = "webhooks.bad_replay"
+
+
+class ReplayFinished(ConflictError):
+    """This replay is over."""
+
+    code = "webhooks.replay_finished"
 
 
 class EndpointNotEnabled(ConflictError):

@@ -12,6 +12,7 @@ from .models import Delivery, Endpoint
 SUBJECTS = {
     "dead": "A webhook could not be delivered",
     "failing": "A webhook endpoint is failing",
+    "recovered": "A webhook endpoint works again",
     "disabled": "A webhook endpoint was disabled",
 }
 

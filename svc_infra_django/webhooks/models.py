@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
-from ..rows import id_field, owner_field, tenant_field
+from ..rows import OwnedQuerySet, id_field, owner_field, tenant_field
 from ..sealing import seal, unseal
 from .conf import settings
 from .examples import example_of
@@ -24,6 +24,7 @@ from .signing import public_key
 EVENT_TYPE_LENGTH = 128
 MAX_RATE = 1_000
 MAX_TRIPS = 100
+REPLAY_STEP_SECONDS = 5.0
 
 
 class EventType(models.Model):
@@ -124,6 +125,10 @@ class Endpoint(models.Model):
     last_success_at = models.DateTimeField(null=True, blank=True)
     last_failure_at = models.DateTimeField(null=True, blank=True)
     last_notice_at = models.DateTimeField(null=True, blank=True)
+    last_alarm_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When its owner was last told that it fails."""
+    is_alarmed = models.BooleanField(default=False, editable=False)
+    """Its owner was told that it fails, and not yet that it works again."""
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -312,6 +317,8 @@ class Message(models.Model):
     """Of tenant, owner and key: nobody can take another's key, and it stays when the owner goes."""
     context = models.JSONField(default=dict)
     """Request id and trace of the request that published it."""
+    expunged_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When the body was taken out; the rest stays."""
     occurred_at = models.DateTimeField()
     deliver_at = models.DateTimeField()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -327,6 +334,10 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return self.uid
+
+    def mark_expunged(self, *, now: datetime) -> None:
+        self.body, self.expunged_at = b"", now
+        self.save(update_fields=["body", "expunged_at"])
 
 
 class Delivery(models.Model):
@@ -430,6 +441,65 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.n}"
+
+
+class Replay(models.Model):
+    """Many deliveries that are sent again, so many a second, in the background."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+        CANCELLED = "cancelled", "cancelled"
+
+    id = id_field()
+    owner = owner_field(on_delete=models.CASCADE)
+    """Whose endpoints are meant; null where staff asked, for one endpoint or one message."""
+    tenant = tenant_field()
+    endpoint = models.ForeignKey(Endpoint, on_delete=models.CASCADE, null=True, related_name="replays")
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, null=True, related_name="replays")
+    since = models.DateTimeField(null=True)
+    only_failed = models.BooleanField(default=True)
+    """Only what is dead or cancelled; else what succeeded too."""
+    per_second = models.FloatField()
+    state = models.CharField(max_length=9, choices=State, default=State.RUNNING)
+    total = models.PositiveIntegerField()
+    """How many there were to send when it began."""
+    done = models.PositiveIntegerField(default=0)
+    steps = models.PositiveIntegerField(default=0)
+    reached_at = models.DateTimeField(null=True, editable=False)
+    """Everything published before is done."""
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    finished_at = models.DateTimeField(null=True, editable=False)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="running", finished_at__isnull=True)
+                | Q(state__in=["done", "cancelled"], finished_at__isnull=False),
+                name="svc_webhooks_replay_state",
+            ),
+            models.CheckConstraint(condition=Q(per_second__gt=0), name="svc_webhooks_replay_rate"),
+        ]
+        indexes = [models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_replay_list")]
+
+    def __str__(self) -> str:
+        return f"{self.done} of {self.total}"
+
+    @property
+    def step_size(self) -> int:
+        """How many deliveries one step makes due."""
+        return max(round(self.per_second * REPLAY_STEP_SECONDS), 1)
+
+    def advance(self, count: int, *, reached_at: datetime | None) -> None:
+        self.done, self.steps, self.reached_at = self.done + count, self.steps + 1, reached_at
+        self.save(update_fields=["done", "steps", "reached_at"])
+
+    def finish(self, state: State, *, now: datetime) -> None:
+        self.state, self.finished_at = state, now
+        self.save(update_fields=["state", "finished_at"])
 
 
 def wants(patterns: list[str], event_type: str) -> bool:

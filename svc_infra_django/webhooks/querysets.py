@@ -22,7 +22,7 @@ from ..identifiers import uuid7
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
-    from .models import Delivery, Endpoint, Message  # noqa: F401 - the type parameters below
+    from .models import Delivery, Endpoint, Message, Replay  # noqa: F401 - the type parameters below
 
 NIL = UUID(int=0)
 
@@ -233,6 +233,10 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
         """The messages that took these idempotency keys."""
         return self.filter(idempotency_digest__in=list(digests))
 
+    def expungeable(self, *, before: datetime) -> MessageQuerySet:
+        """Messages from before then that still have a body and nothing left to deliver."""
+        return self.prunable(before=before).filter(expunged_at=None)
+
     def prunable(self, *, before: datetime) -> MessageQuerySet:
         """Messages from before then with nothing left to deliver."""
         waiting = Q(deliveries__state__in=["pending", "sending"])
@@ -281,6 +285,43 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             for endpoint, state, attempts in cursor.fetchall():
                 found[_uuid(endpoint)].append((state, attempts))
         return found
+
+    def to_replay(self, replay: Replay) -> DeliveryQuerySet:
+        """What a replay has still to make due, the oldest first.
+
+        What settled after the replay began is not in it, so nothing is sent twice by one replay.
+        """
+        states = ["dead", "cancelled"] if replay.only_failed else ["dead", "cancelled", "succeeded"]
+        found = self.filter(state__in=states, settled_at__lte=replay.created_at, message__expunged_at=None)
+        if replay.endpoint_id is not None:
+            found = found.filter(endpoint=replay.endpoint_id)
+        if replay.message_id is not None:
+            found = found.filter(message=replay.message_id)
+        if replay.owner_id is not None:
+            found = found.filter(endpoint__owner=replay.owner_id, endpoint__tenant=replay.tenant)
+        if begin := replay.reached_at or replay.since:
+            found = found.filter(created_at__gte=begin)
+        return found.exclude(endpoint__state="disabled").order_by("created_at", "id")
+
+    def make_due(self, *, now: datetime) -> int:
+        """Send these again, each with its whole retry schedule before it.
+
+        Those that somebody else made due in this moment, and those without a body, are left out.
+        """
+        chosen = self.filter(message__expunged_at=None).order_by().values("pk")
+        # The state is asked once more outside of the subquery: only there is it asked of the row as it is
+        # when its lock is free.
+        settled = self.model._default_manager.filter(
+            pk__in=chosen, state__in=["dead", "cancelled", "succeeded"]
+        )
+        return settled.update(
+            state="pending",
+            lane=1,
+            trigger="replay",
+            due_at=now,
+            attempts_before=F("attempts"),
+            settled_at=None,
+        )
 
     def waiting(self) -> DeliveryQuerySet:
         """Still to be sent."""
@@ -452,10 +493,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         else:
             fields = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name, _ in SETTLEMENT)
             source = f"(SELECT {fields} FROM json_each(%s)) AS r"  # noqa: S608 -- our own fragments
-        # Whoever was disabled while this was under way gets no retry.
+        messages = _table(self.model._meta.get_field("message").related_model)
+        # Whoever was disabled, and what was expunged, while this was under way gets no retry.
         is_over = (
-            f"r.state = 'pending' AND EXISTS (SELECT 1 FROM {endpoints} e"  # noqa: S608 -- our own fragments
+            f"r.state = 'pending' AND (EXISTS (SELECT 1 FROM {endpoints} e"  # noqa: S608 -- our own fragments
             " WHERE e.id = d.endpoint_id AND e.state = 'disabled')"
+            f" OR EXISTS (SELECT 1 FROM {messages} m"
+            " WHERE m.id = d.message_id AND m.expunged_at IS NOT NULL))"
         )
         update = f"""
             UPDATE {deliveries} AS d SET
@@ -498,8 +542,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return Counter(dict(sending.values_list("endpoint_id").annotate(n=models.Count("pk"))))
 
     def cancel_stranded(self, *, now: datetime) -> int:
-        """Cancel what came to wait for an endpoint in the moment it was disabled."""
-        lately = Q(endpoint__state="disabled", endpoint__disabled_at__gt=now - STRANDING_TIME)
+        """Cancel what came to wait in the moment its endpoint was disabled or its message expunged."""
+        then = now - STRANDING_TIME
+        lately = Q(endpoint__state="disabled", endpoint__disabled_at__gt=then)
+        lately |= Q(message__expunged_at__gt=then)
         return self.waiting().filter(lately).update(state="cancelled", settled_at=now)
 
     def release(self, claimed: Iterable[tuple[UUID, int]], *, now: datetime) -> int:

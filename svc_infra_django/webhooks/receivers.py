@@ -15,13 +15,14 @@ from .events import (
     DELIVERY_DEAD,
     ENDPOINT_DISABLED,
     ENDPOINT_FAILING,
+    ENDPOINT_RECOVERED,
     DeliveryDied,
     EndpointDisabled,
     EndpointHealth,
 )
 from .models import EventType
 from .services.declaring import sync_event_types
-from .services.noticing import DEAD, DISABLED, FAILING, notice
+from .services.noticing import DEAD, DISABLED, FAILING, RECOVERED, notice
 from .services.publishing import publish
 
 UID = "svc_infra_django.webhooks"
@@ -41,6 +42,11 @@ def tell_of_a_death(event: Event[DeliveryDied], **_: Any) -> None:
 @receiver(ENDPOINT_FAILING, dispatch_uid=UID)
 def tell_of_failures(event: Event[EndpointHealth], **_: Any) -> None:
     notice(event.payload.endpoint_id, kind=FAILING)
+
+
+@receiver(ENDPOINT_RECOVERED, dispatch_uid=UID)
+def tell_of_recovery(event: Event[EndpointHealth], **_: Any) -> None:
+    notice(event.payload.endpoint_id, kind=RECOVERED)
 
 
 @receiver(ENDPOINT_DISABLED, dispatch_uid=UID)

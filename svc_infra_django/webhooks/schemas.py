@@ -198,17 +198,19 @@ class MessageOut(Schema):
     event_type: str
     tenant: str
     idempotency_key: str | None
+    schema_version: int | None
+    expunged_at: datetime | None
     occurred_at: datetime
     deliver_at: datetime
     created_at: datetime
 
 
 class MessageDetail(MessageOut):
-    body: Annotated[Any, Field(description="What receivers get, read as JSON.")]
+    body: Annotated[Any, Field(description="What receivers get, read as JSON; null if it was expunged.")]
 
     @staticmethod
     def resolve_body(message: Any) -> Any:
-        return orjson.loads(bytes(message.body))
+        return orjson.loads(bytes(message.body) or b"null")
 
 
 class DeliveryOut(Schema):
@@ -247,6 +249,7 @@ class AttemptOut(Schema):
     error: str
     duration_ms: int
     response_head: Annotated[str, Field(description="The beginning of the answer's body.")]
+    response_headers: dict[str, str]
 
     @staticmethod
     def resolve_error(attempt: Any) -> str:
@@ -256,6 +259,39 @@ class AttemptOut(Schema):
     def resolve_response_head(attempt: Any) -> str:
         # Where private networks may be dialled, an answer may be none of the caller's business.
         return "" if settings.allowed_networks else str(attempt.response_head)
+
+    @staticmethod
+    def resolve_response_headers(attempt: Any) -> Any:
+        return {} if settings.allowed_networks else attempt.response_headers
+
+
+class WhatToReplay(Schema):
+    """All that is given must fit; give at least one of the first three."""
+
+    endpoint_id: UUID | None = None
+    message_id: UUID | None = None
+    since: Annotated[Moment | None, Field(description="Published since then.")] = None
+    only_failed: Annotated[bool, Field(description="Only what is dead or cancelled.")] = True
+
+
+class NewReplay(WhatToReplay):
+    per_second: Annotated[
+        float | None, Field(gt=0, le=1000, description="How many in a second; null is the default.")
+    ] = None
+
+
+class ReplayOut(Schema):
+    id: UUID
+    endpoint_id: UUID | None
+    message_id: UUID | None
+    since: datetime | None
+    only_failed: bool
+    per_second: float
+    state: Literal["running", "done", "cancelled"]
+    total: int
+    done: int
+    created_at: datetime
+    finished_at: datetime | None
 
 
 class Replayed(Schema):

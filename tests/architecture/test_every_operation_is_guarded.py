@@ -88,6 +88,12 @@ OF_ONES_OWN = {
     ("GET", "/api/webhooks/deliveries/{delivery_id}"),
     ("POST", "/api/webhooks/deliveries/{delivery_id}/replay"),
     ("GET", "/api/webhooks/deliveries/{delivery_id}/attempts"),
+    ("POST", "/api/webhooks/messages/{message_id}/expunge"),
+    ("POST", "/api/webhooks/replays/count"),
+    ("POST", "/api/webhooks/replays"),
+    ("GET", "/api/webhooks/replays"),
+    ("GET", "/api/webhooks/replays/{replay_id}"),
+    ("POST", "/api/webhooks/replays/{replay_id}/cancel"),
 }
 """Every user may, without any permission, and reaches nothing but what is theirs."""
 

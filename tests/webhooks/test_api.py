@@ -12,9 +12,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from svc_infra_django.apikeys import issue_key
+from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
+from svc_infra_django.webhooks.services.declaring import describe
 from svc_infra_django.webhooks.services.publishing import Publication
 
 from .conftest import Receiver
@@ -367,3 +369,81 @@ def test_an_example_is_shown_and_sent(
     for _ in range(20):
         last = post(client, f"/endpoints/{endpoint.pk}/test")
     assert (last.status_code, last["Retry-After"]) == (429, "60")
+
+
+def test_much_is_replayed_with_a_count_before_and_progress_after(
+    client: Client, user: Any, stranger: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(owner=user, retry_schedule=[])
+    others = make_endpoint(owner=stranger)
+    receiver.answers(500)
+    publish_many([Publication("order.placed", {}, owner=user)] * 3)
+    deliver_due()
+    chosen = {"endpoint_id": str(endpoint.pk)}
+
+    assert post(client, "/replays/count", chosen).json() == {"deliveries": 3}
+    assert not Delivery.objects.waiting().exists()
+    started = post(client, "/replays", {**chosen, "per_second": 100})
+    assert (started.status_code, started.json()["total"]) == (201, 3)
+    drain()
+
+    url = f"/replays/{started.json()['id']}"
+    assert client.get(URL + url).json()["done"] == 3
+    assert client.get(f"{URL}/replays").json()["items"][0]["state"] == "done"
+    assert post(client, f"{url}/cancel").status_code == 409
+    assert post(client, "/replays", {"endpoint_id": str(others.pk)}).status_code == 404
+    client.force_login(stranger)
+    assert client.get(URL + url).status_code == 404
+    assert post(client, f"{url}/cancel").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}, {"endpoint_id": "x"}, {"per_second": -1},
+     {"message_id": 7}, {"only_failed": "perhaps"}, {"more": 1}],
+)  # fmt: skip
+def test_a_replay_that_makes_no_sense_is_refused(client: Client, body: Any) -> None:
+    answer = post(client, "/replays", body)
+
+    assert answer.status_code == 422
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_the_body_of_a_message_can_be_taken_out(
+    client: Client, user: Any, stranger: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    make_endpoint(owner=user)
+    message = publish("order.placed", {"card": "hush"}, owner=user)
+    others = publish("order.placed", {}, owner=stranger)
+
+    assert post(client, f"/messages/{message.pk}/expunge").json()["expunged_at"]
+    assert client.get(f"{URL}/messages/{message.pk}").json()["body"] is None
+    assert post(client, f"/messages/{others.pk}/expunge").status_code == 404
+    assert deliver_due() == 0
+
+
+def test_rate_cap_and_versions_are_seen_and_set(client: Client, user: Any, receiver: Receiver) -> None:
+    made = post(client, "/endpoints", {"url": receiver.url(), "rate_limit": 2.5, "max_in_flight": 3}).json()
+    path = f"/endpoints/{made['endpoint']['id']}"
+    describe("lorry.left", schema={"required": ["id"]}, examples=[{"id": 1}])
+    describe("lorry.left", schema={"required": ["number"]})
+
+    assert (made["endpoint"]["rate_limit"], made["endpoint"]["max_in_flight"]) == (2.5, 3)
+    changed = post(client, path, {"rate_limit": None}, "patch").json()
+    assert (changed["rate_limit"], changed["max_in_flight"]) == (None, 3)
+    for bad in ({"rate_limit": 0}, {"rate_limit": 1e9}, {"max_in_flight": 0}, {"max_in_flight": 1.5}):
+        assert post(client, path, bad, "patch").status_code == 422
+    versions = client.get(f"{URL}/event-types/lorry.left/versions").json()["items"]
+    assert [each["version"] for each in versions] == [2, 1]
+    assert "lorry.left" in client.get(f"{URL}/event-types/openapi").json()["webhooks"]
+    assert client.get(f"{URL}/event-types/no.such/versions").status_code == 404
+
+
+def test_data_that_does_not_fit_is_refused_with_its_place(client: Client, user: Any) -> None:
+    user.user_permissions.add(Permission.objects.get(codename="add_message"))
+    describe("lorry.left", schema={"properties": {"id": {"type": "integer"}}})
+
+    answer = post(client, "/messages", {"event_type": "lorry.left", "data": {"id": "x"}})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/body/data/id"

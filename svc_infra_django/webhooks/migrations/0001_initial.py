@@ -57,6 +57,8 @@ class Migration(migrations.Migration):
                 ("last_success_at", models.DateTimeField(blank=True, null=True)),
                 ("last_failure_at", models.DateTimeField(blank=True, null=True)),
                 ("last_notice_at", models.DateTimeField(blank=True, null=True)),
+                ("last_alarm_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("is_alarmed", models.BooleanField(default=False, editable=False)),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
                 (
@@ -156,6 +158,7 @@ class Migration(migrations.Migration):
                     models.CharField(editable=False, max_length=64, null=True, unique=True),
                 ),
                 ("context", models.JSONField(default=dict)),
+                ("expunged_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("occurred_at", models.DateTimeField()),
                 ("deliver_at", models.DateTimeField()),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
@@ -248,6 +251,69 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name_plural": "deliveries",
+                "ordering": ["-created_at", "-id"],
+            },
+        ),
+        migrations.CreateModel(
+            name="Replay",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("tenant", models.CharField(blank=True, db_index=True, default="", max_length=128)),
+                ("since", models.DateTimeField(null=True)),
+                ("only_failed", models.BooleanField(default=True)),
+                ("per_second", models.FloatField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "running"), ("done", "done"), ("cancelled", "cancelled")],
+                        default="running",
+                        max_length=9,
+                    ),
+                ),
+                ("total", models.PositiveIntegerField()),
+                ("done", models.PositiveIntegerField(default=0)),
+                ("steps", models.PositiveIntegerField(default=0)),
+                ("reached_at", models.DateTimeField(editable=False, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("finished_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "endpoint",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="replays",
+                        to="svc_webhooks.endpoint",
+                    ),
+                ),
+                (
+                    "message",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="replays",
+                        to="svc_webhooks.message",
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
                 "ordering": ["-created_at", "-id"],
             },
         ),
@@ -491,6 +557,27 @@ class Migration(migrations.Migration):
             model_name="delivery",
             constraint=models.UniqueConstraint(
                 models.F("message"), models.F("endpoint"), name="svc_webhooks_once_an_endpoint"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="replay",
+            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_replay_list"),
+        ),
+        migrations.AddConstraint(
+            model_name="replay",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", True), ("state", "running")),
+                    models.Q(("finished_at__isnull", False), ("state__in", ["done", "cancelled"])),
+                    _connector="OR",
+                ),
+                name="svc_webhooks_replay_state",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="replay",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("per_second__gt", 0)), name="svc_webhooks_replay_rate"
             ),
         ),
         migrations.AddConstraint(

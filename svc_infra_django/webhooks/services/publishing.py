@@ -25,7 +25,7 @@ from ...observability.metrics import metrics
 from ...rows import TENANT_LENGTH
 from ..conf import settings
 from ..errors import BadPayload, EndpointNotEnabled, TooManyTests
-from ..models import Delivery, Endpoint, EventType, Message, wants
+from ..models import Attempt, Delivery, Endpoint, EventType, Message, wants
 from ..querysets import DataSchema, Listener, NewDelivery
 from .declaring import check_name, violations
 
@@ -126,6 +126,23 @@ def send_test(endpoint: Endpoint, *, event_type: str | None = None) -> Message:
         row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
         Message.objects.insert_new([message], [row], trigger=Delivery.Trigger.TEST, now=now)
     return message
+
+
+@transaction.atomic
+def expunge(message: Message) -> Message:
+    """Take the body out of a message and what receivers answered to it; the rest stays as a record.
+
+    What still waits for it is cancelled. What is being sent in this moment is sent.
+    """
+    now = timezone.now()
+    locked: Message = Message.objects.select_for_update().get(pk=message.pk)
+    if locked.expunged_at is None:
+        Delivery.objects.waiting().filter(message=locked).update(
+            state=Delivery.State.CANCELLED, settled_at=now
+        )
+        Attempt.objects.filter(delivery__message=locked).update(response_head="", response_headers={})
+        locked.mark_expunged(now=now)
+    return locked
 
 
 def _message(publication: Publication, *, now: datetime) -> Message:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 
 from ...observability.metrics import metrics
-from ..errors import EndpointNotEnabled, NotReplayable
-from ..models import Delivery, Endpoint, Message
+from ..conf import settings
+from ..errors import BadReplay, EndpointNotEnabled, NotReplayable, ReplayFinished
+from ..models import Delivery, Endpoint, Message, Replay
 from ..querysets import DeliveryQuerySet
+from ..tasks import go_on_replaying
+
+MAX_PER_SECOND = 1_000
 
 
 @transaction.atomic
 def replay(delivery: Delivery) -> Delivery:
     """Send one delivery again, with its whole retry schedule before it.
 
-    The message keeps its id and its bytes; timestamp and signature are those of the new attempt.
-    Raises NotReplayable while it waits or is being sent, EndpointNotEnabled for a disabled endpoint.
+    The message keeps its id and its bytes; timestamp and signature are those of the new attempt, made
+    with the secret that the endpoint has then. Raises NotReplayable while it waits or is being sent, or
+    if the body was expunged; EndpointNotEnabled for a disabled endpoint.
     """
     if delivery.endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
@@ -39,23 +44,95 @@ def replay_message(message: Message) -> int:
 
 @transaction.atomic
 def replay_dead(endpoint: Endpoint) -> int:
-    """Send everything that is dead or cancelled at one endpoint again; returns how many.
+    """Send everything that is dead or cancelled at one endpoint again, at once; returns how many.
 
-    Raises EndpointNotEnabled for a disabled endpoint.
+    For many use `start_replay`, which takes its time. Raises EndpointNotEnabled for a disabled endpoint.
     """
     if endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
     return _make_due(Delivery.objects.replayable().filter(endpoint=endpoint), now=timezone.now())
 
 
-def _make_due(deliveries: DeliveryQuerySet, *, now: datetime) -> int:
-    count = deliveries.update(
-        state=Delivery.State.PENDING,
-        lane=Delivery.Lane.LATER,
-        trigger=Delivery.Trigger.REPLAY,
-        due_at=now,
-        attempts_before=F("attempts"),
-        settled_at=None,
+def count_replayable(
+    *,
+    owner: Any = None,
+    tenant: str = "",
+    endpoint: Endpoint | None = None,
+    message: Message | None = None,
+    since: datetime | None = None,
+    only_failed: bool = True,
+) -> int:
+    """How many deliveries `start_replay` would send again; changes nothing. Raises BadReplay."""
+    return Delivery.objects.to_replay(
+        _asked(owner, tenant, endpoint, message, since, only_failed, settings.replay_per_second)
+    ).count()
+
+
+@transaction.atomic
+def start_replay(
+    *,
+    owner: Any = None,
+    tenant: str = "",
+    endpoint: Endpoint | None = None,
+    message: Message | None = None,
+    since: datetime | None = None,
+    only_failed: bool = True,
+    per_second: float | None = None,
+) -> Replay:
+    """Send many deliveries again in the background, `per_second` of them (by default the setting's).
+
+    What is chosen fits all that is given: of one endpoint, of one message, published since then; with an
+    `owner` only what goes to their endpoints in `tenant`. What settles after this moment is not touched,
+    and neither is what goes to disabled endpoints or was expunged. Raises BadReplay if nothing is given
+    that limits it, EndpointNotEnabled.
+    """
+    rate = settings.replay_per_second if per_second is None else per_second
+    asked = _asked(owner, tenant, endpoint, message, since, only_failed, rate)
+    if endpoint is not None and endpoint.state == Endpoint.State.DISABLED:
+        raise EndpointNotEnabled()
+    asked.total = Delivery.objects.to_replay(asked).count()
+    asked.save(force_insert=True)
+    go_on_replaying.enqueue(str(asked.pk), asked.steps)
+    return asked
+
+
+@transaction.atomic
+def cancel_replay(replay: Replay) -> Replay:
+    """Stop a replay; what it has made due already is sent. Raises ReplayFinished."""
+    locked: Replay = Replay.objects.select_for_update().get(pk=replay.pk)
+    if locked.state != Replay.State.RUNNING:
+        raise ReplayFinished()
+    locked.finish(Replay.State.CANCELLED, now=timezone.now())
+    return locked
+
+
+def _asked(
+    owner: Any,
+    tenant: str,
+    endpoint: Endpoint | None,
+    message: Message | None,
+    since: datetime | None,
+    only_failed: bool,
+    per_second: float,
+) -> Replay:
+    if endpoint is None and message is None and (since is None or owner is None):
+        raise BadReplay()
+    if since is not None and timezone.is_naive(since):
+        raise BadReplay.at("/body/since", "A moment with its time zone.")
+    if not 0 < per_second <= MAX_PER_SECOND:
+        raise BadReplay.at("/body/per_second", f"More than 0 and at most {MAX_PER_SECOND}.")
+    return Replay(
+        owner=owner,
+        tenant=tenant,
+        endpoint=endpoint,
+        message=message,
+        since=since,
+        only_failed=only_failed,
+        per_second=per_second,
     )
+
+
+def _make_due(deliveries: DeliveryQuerySet, *, now: datetime) -> int:
+    count = deliveries.make_due(now=now)
     metrics.increment("webhooks.replayed", count)
     return count
