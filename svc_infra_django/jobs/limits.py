@@ -19,21 +19,27 @@ from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from .database import database, database_now, immediate
 from .models import Job, Pace
+from .querysets import JobQuerySet
 
 logger = get_logger("svc_infra_django.jobs")
 
-PROMOTED_AT_ONCE = 1000
+LOCKED_AT_ONCE = 100
+HEAD = 16
 
 
-def promote(keys: Iterable[str]) -> int:
+def promote(keys: Iterable[str | None]) -> int:
     """Make blocked jobs of these concurrency keys ready, as many as there are places. Returns how many."""
     # Sorted, so that two who lock the same keys wait for each other and never in a circle.
-    return sum(_promote(key) for key in sorted(set(keys)))
+    wanted = sorted({key for key in keys if key})
+    return sum(
+        _promote(wanted[start : start + LOCKED_AT_ONCE]) for start in range(0, len(wanted), LOCKED_AT_ONCE)
+    )
 
 
-def _promote(key: str) -> int:
-    jobs = Job.objects.using(database()).filter(concurrency_key=key)
+def _promote(keys: Sequence[str]) -> int:
+    jobs = Job.objects.using(database())
     with immediate(database()):
+<<<<<<< HEAD
         _lock(key)
         waiting = jobs.blocked().order_by("-priority", "pk")
         head = list(waiting.values_list("pk", "concurrency_limit")[:PROMOTED_AT_ONCE])
@@ -44,6 +50,19 @@ def _promote(key: str) -> int:
         if not chosen:
             return 0
         return jobs.filter(pk__in=chosen).blocked().update(**Job.ready_again())
+=======
+        _lock(keys)
+        held = _held(jobs.filter(concurrency_key__in=keys))
+        chosen: list[Any] = []
+        for key in keys:
+            waiting = jobs.blocked().filter(concurrency_key=key).order_by("-priority", "pk")
+            head = list(waiting.values_list("pk", "concurrency_limit")[:HEAD])
+            room = max(0, (head[0][1] or 1) - held.get(key, 0)) if head else 0
+            if room > HEAD:
+                head = list(waiting.values_list("pk", "concurrency_limit")[:room])
+            chosen += [pk for pk, _ in head[:room]]
+        return jobs.filter(pk__in=chosen).blocked().update(state=Job.State.READY) if chosen else 0
+>>>>>>> f35e335 (Fill the places of many keys in one transaction, and count them by their index on SQLite too)
 
 
 def sweep() -> int:
@@ -53,14 +72,14 @@ def sweep() -> int:
     limits = dict(blocked.annotate(limit=Max("concurrency_limit")).values_list("concurrency_key", "limit"))
     if not limits:
         return 0
-    holding = jobs.filter(state__in=(Job.State.READY, Job.State.RUNNING), concurrency_key__isnull=False)
-    held = dict(
-        holding.values("concurrency_key")
-        .order_by()
-        .annotate(held=Count("pk"))
-        .values_list("concurrency_key", "held")
-    )
-    return promote(key for key, limit in limits.items() if key and held.get(key, 0) < limit)
+    held = _held(jobs)
+    return promote(key for key, limit in limits.items() if held.get(key, 0) < limit)
+
+
+def _held(jobs: JobQuerySet) -> dict[str | None, int]:
+    """How many places are taken, by key."""
+    counted = jobs.holding().values("concurrency_key").order_by().annotate(held=Count("pk"))
+    return dict(counted.values_list("concurrency_key", "held"))
 
 
 def admit(jobs: Sequence[Job], *, now: datetime | None = None) -> list[Job]:
@@ -123,13 +142,17 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
     return refused
 
 
-def _lock(key: str) -> None:
-    """Hold up everybody else who counts the places of this key, until the end of the transaction.
+def _lock(keys: Sequence[str]) -> None:
+    """Hold up everybody else who counts the places of these keys, until the end of the transaction.
 
     On SQLite whoever writes holds up all others anyway.
     """
     connection = connections[database()]
     if connection.vendor == "postgresql":
-        number = int.from_bytes(sha256(f"svc_jobs {key}".encode()).digest()[:8], signed=True)
+        numbers = [
+            int.from_bytes(sha256(f"svc_jobs {key}".encode()).digest()[:8], signed=True) for key in keys
+        ]
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(number) FROM unnest(%s::bigint[]) AS number", [sorted(numbers)]
+            )
