@@ -39,18 +39,6 @@ def promote(keys: Iterable[str | None]) -> int:
 def _promote(keys: Sequence[str]) -> int:
     jobs = Job.objects.using(database())
     with immediate(database()):
-<<<<<<< HEAD
-        _lock(key)
-        waiting = jobs.blocked().order_by("-priority", "pk")
-        head = list(waiting.values_list("pk", "concurrency_limit")[:PROMOTED_AT_ONCE])
-        if not head:
-            return 0
-        held = jobs.holding().count()
-        chosen = [pk for pk, _ in head[: max(0, (head[0][1] or 1) - held)]]
-        if not chosen:
-            return 0
-        return jobs.filter(pk__in=chosen).blocked().update(**Job.ready_again())
-=======
         _lock(keys)
         held = _held(jobs.filter(concurrency_key__in=keys))
         chosen: list[Any] = []
@@ -61,8 +49,7 @@ def _promote(keys: Sequence[str]) -> int:
             if room > HEAD:
                 head = list(waiting.values_list("pk", "concurrency_limit")[:room])
             chosen += [pk for pk, _ in head[:room]]
-        return jobs.filter(pk__in=chosen).blocked().update(state=Job.State.READY) if chosen else 0
->>>>>>> f35e335 (Fill the places of many keys in one transaction, and count them by their index on SQLite too)
+        return jobs.filter(pk__in=chosen).blocked().update(**Job.ready_again()) if chosen else 0
 
 
 def sweep() -> int:
