@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .authentication import ApiRequest as ApiRequest
     from .authentication import Authenticator as Authenticator
     from .authentication import SessionAuthenticator as SessionAuthenticator
+    from .authentication import aget_current_user as aget_current_user
+    from .authentication import get_current_user as get_current_user
     from .factory import create_api as create_api
     from .factory import mount_installed_apps as mount_installed_apps
     from .guards import not_delegated as not_delegated
@@ -36,8 +38,10 @@ __getattr__, __dir__, __all__ = lazy(
         "Schema": ".schemas",
         "SessionAuthenticator": ".authentication",
         "Text": ".schemas",
+        "aget_current_user": ".authentication",
         "apaginated": ".pagination",
         "create_api": ".factory",
+        "get_current_user": ".authentication",
         "mount_installed_apps": ".factory",
         "not_delegated": ".guards",
         "paginated": ".pagination",

@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
@@ -131,6 +131,20 @@ def identified(request: HttpRequest) -> Principal | None:
         if principal is not None:
             return _admitted(request, principal)
     return None
+
+
+def get_current_user(request: HttpRequest) -> Any:
+    """The user behind the request, in an operation, a view of Django's or one of REST framework's.
+
+    Raises AuthenticationError if the request has no credential, or a bad one.
+    """
+    principal = getattr(request, "principal", None) or identified(request)
+    if principal is None:
+        raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
+    return loaded(principal.user)
+
+
+aget_current_user = sync_to_async(get_current_user)
 
 
 @cache

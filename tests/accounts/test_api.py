@@ -305,3 +305,17 @@ def test_a_browser_session_is_asked_for_its_second_factor_once(
     proved["_auth_user_id"], proved["_auth_user_hash"] = str(user.pk), user.get_session_auth_hash()
     proved.save()
     assert browser.get("/api/auth/me").status_code == 401
+
+
+def test_the_current_user_of_any_request(user: Any, ada: Any, rf: Any) -> None:
+    from svc_infra_django.api import aget_current_user, get_current_user
+    from svc_infra_django.errors import AuthenticationError
+
+    def sent(token: str | None = None) -> Any:
+        return rf.get("/", headers={"Authorization": f"Bearer {token}"} if token else {})
+
+    assert get_current_user(sent(ada.tokens["access_token"])) == user
+    assert async_to_sync(aget_current_user)(sent(ada.tokens["access_token"])).username == "ada"
+    for request in (sent(), sent("a.b.c")):
+        with pytest.raises(AuthenticationError):
+            get_current_user(request)

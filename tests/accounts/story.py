@@ -1,0 +1,89 @@
+"""The life of an account on a user model of a project: `python -m tests.accounts.story MODEL FILE`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Any
+
+import django
+from django.conf import settings
+
+
+def main(model: str, database: str) -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    settings.DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}}
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "tests.accounts.people"]
+    settings.AUTH_USER_MODEL = model
+    settings.ACCOUNT_LOGIN_METHODS = {"email"}
+    settings.ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
+    settings.ACCOUNT_USER_MODEL_USERNAME_FIELD = None if model == "people.Person" else "username"
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    settings.SVC_INFRA = {"accounts": {"email_verification_url": "https://app.example/v#{key}"}}
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    live()
+
+
+def live() -> None:
+    from django.contrib.auth import get_user_model
+    from django.core import mail
+    from django.test import Client
+
+    from svc_infra_django.accounts import issue_tokens
+    from svc_infra_django.accounts.models import AuditEvent, AuthSession
+    from svc_infra_django.jobs.worker import drain
+
+    mail.outbox = []
+    sent = {"email": "ada@example.com", "password": "correct horse battery staple 7"}
+
+    def post(path: str, body: Any = None, token: str = "") -> Any:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return Client().post(
+            f"/api/auth/{path}", body or {}, content_type="application/json", headers=headers
+        )
+
+    def me(token: str) -> Any:
+        return Client().get("/api/auth/me", headers={"Authorization": f"Bearer {token}"})
+
+    assert post("signup", sent).status_code == 202
+    drain()
+    key = re.search(r"#(\S+)", mail.outbox[0].body)
+    assert key is not None
+    assert post("login", sent).status_code == 401
+    verified = post("email/verify", {"key": key[1], "password": sent["password"]})
+    assert verified.status_code == 204, verified.content
+
+    first = post("login", sent).json()
+    user = get_user_model().objects.get(email=sent["email"])
+    for _ in range(2):
+        shown = me(first["access_token"]).json()
+        assert (shown["id"], shown["email"]) == (str(user.pk), sent["email"])
+
+    second = post("refresh", {"refresh_token": first["refresh_token"]}).json()
+    assert post("refresh", {"refresh_token": first["refresh_token"]}).status_code == 401
+    assert me(second["access_token"]).status_code == 401
+
+    browser = Client()
+    browser.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    assert browser.get("/api/auth/me").json()["id"] == str(user.pk)
+    third = post("login", sent).json()["access_token"]
+    assert post("logout-all", token=third).status_code == 204
+    assert browser.get("/api/auth/me").status_code == me(third).status_code == 401
+
+    fourth = issue_tokens(user, amr=("pwd",)).access_token
+    assert me(fourth).status_code == 200
+    user.is_active = False
+    user.save()
+    assert me(fourth).status_code == 401
+    assert AuditEvent.objects.filter(subject=str(user.pk), name="session.reuse_detected").count() == 1
+    user.delete()
+    assert not AuthSession.objects.exists()
+    print("lived")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
