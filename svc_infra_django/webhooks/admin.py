@@ -23,7 +23,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
-from .models import Attempt, Delivery, Endpoint, EventType, Message, SigningKey
+from .models import Attempt, Delivery, Endpoint, EventType, Message, Replay, SigningKey
 from .pictures import Dot, Lane, outcome, sparkline, success_rate, timeline
 from .services import declaring, publishing, replaying, subscribing
 
@@ -458,6 +458,37 @@ class DeliveryAdmin(MachineRowAdmin):
                 count += 1
                 self.log_change(request, delivery, "Replayed.")
         self.message_user(request, f"Deliveries replayed: {count}.")
+
+
+@admin.register(Replay)
+class ReplayAdmin(MachineRowAdmin):
+    """Replays in the background, and how far they are."""
+
+    list_display = ["id", "endpoint", "message", "state", "done", "total", "per_second", "created_at"]
+    list_select_related = ["endpoint", "message"]
+    list_filter = ["state"]
+    fields = [
+        "id", "owner", "tenant", "endpoint", "message", "since", "only_failed", "per_second", "state", "done",
+        "total", "created_at", "finished_at",
+    ]  # fmt: skip
+    actions = ["cancel"]
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        return super().get_queryset(request).defer("message__body", "message__context")
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """As Django's own: without it nobody could delete an endpoint that was replayed."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    @admin.action(description="Stop")
+    def cancel(self, request: HttpRequest, queryset: models.QuerySet[Replay]) -> None:
+        for replay in queryset:
+            try:
+                replaying.cancel_replay(replay)
+            except SvcInfraError as error:
+                self.message_user(request, f"{replay}: {error.message}", messages.ERROR)
+            else:
+                self.log_change(request, replay, "Stopped.")
 
 
 def _look_back(endpoints: Sequence[Endpoint]) -> None:

@@ -14,8 +14,9 @@ from django.test.utils import CaptureQueriesContext
 
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.delivery import deliver_due
-from svc_infra_django.webhooks.models import Delivery, Endpoint, EventType, Message
+from svc_infra_django.webhooks.models import Delivery, Endpoint, EventType, Message, Replay
 from svc_infra_django.webhooks.services.publishing import Publication
+from svc_infra_django.webhooks.services.replaying import start_replay
 
 from .conftest import Receiver
 
@@ -369,3 +370,33 @@ def test_an_event_type_has_a_schedule_of_its_own_even_if_code_declares_it(admin:
 
     assert admin.post(page, {"retry_schedule": '["soon"]'}).status_code == 200
     assert EventType.objects.get(name="from.code").retry_schedule == [5, 10]
+
+
+def test_replays_are_seen_with_their_progress_and_stopped(
+    admin: Client, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint()
+    publish("order.placed", {})
+    deliver_due()
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert admin.get(f"{BASE}/replay/").status_code == 200
+        return len(captured)
+
+    running = start_replay(endpoint=endpoint, only_failed=False)
+    queries()
+    few = queries()
+    Replay.objects.bulk_create(
+        Replay(endpoint=endpoint, message=Message.objects.get(), per_second=1, total=3) for _ in range(30)
+    )
+
+    assert queries() == few
+    assert admin.get(f"{BASE}/replay/{running.pk}/change/").status_code == 200
+    act(admin, "replay", "cancel", running)
+    again = act(admin, "replay", "cancel", running)
+    running.refresh_from_db()
+    assert running.state == "cancelled"
+    assert "This replay is over." in again.content.decode()
+    assert admin.post(f"{BASE}/endpoint/{endpoint.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert not Endpoint.objects.exists()
