@@ -274,8 +274,8 @@ def _replace(holder: Job, job: Job) -> None:
 
 
 REPLACED = (
-    "args", "headers", "queue", "priority", "state", "run_at", "unique_expires_at", "concurrency_key",
-    "concurrency_limit", "rate_key", "rate_seconds", "rate_burst",
+    "args", "headers", "queue", "priority", "state", "run_at", "publish_at", "unique_expires_at",
+    "concurrency_key", "concurrency_limit", "rate_key", "rate_seconds", "rate_burst",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..limits import promote
 from ..models import Job, JobAttempt, Queue
-from ..publishing import publish_soon
+from ..publishing import announce, first_publish_at, publish_soon
 from ..turn import database, immediate, prune, wake
 from .enqueueing import unique_key_of
 
@@ -103,18 +103,17 @@ def retry(job_id: UUID | str) -> Job:
             raise JobNotRetryable(
                 "Another such job is waiting, and one at a time is allowed.", job=str(holder.pk)
             )
+        blocked = {"state": Job.State.BLOCKED, "worker_id": None}
         _change(
             job,
-            state=Job.State.BLOCKED if job.concurrency_key else Job.State.READY,
+            **(blocked if job.concurrency_key else Job.ready_again()),
             unique_key=key,
             finished_at=None,
-            worker_id=None,
             run_at=None,
             crashes=0,
             max_attempts=min(job.attempt + _attempts_of(job.task), MOST_ATTEMPTS),
         )
-        _promote_later(job)
-        transaction.on_commit(wake, using=database())
+        _announce_later(job)
     logger.info("job retried by hand", job_id=str(job.pk), task=job.task)
     return job
 
@@ -148,6 +147,7 @@ def duplicate(job_id: UUID | str) -> Job:
 
     It belongs to the same owner and tenant and makes no claim on a unique key. Raises JobNotFound.
     """
+    now = timezone.now()
     with immediate(database()):
         job = _locked(job_id)
         made = Job(
@@ -160,7 +160,8 @@ def duplicate(job_id: UUID | str) -> Job:
             backend=job.backend,
             priority=job.priority,
             state=Job.State.BLOCKED if job.concurrency_key else Job.State.READY,
-            created_at=timezone.now(),
+            created_at=now,
+            publish_at=first_publish_at(job.queue, now=now),
             max_attempts=_attempts_of(job.task),
             concurrency_key=job.concurrency_key,
             concurrency_limit=job.concurrency_limit,
@@ -169,8 +170,7 @@ def duplicate(job_id: UUID | str) -> Job:
             rate_burst=job.rate_burst,
         )
         made.save(force_insert=True, using=database())
-        _promote_later(made)
-        transaction.on_commit(wake, using=database())
+        _announce_later(made)
     metrics.increment("jobs.enqueued", queue=job.queue)
     logger.info("job duplicated", job_id=str(job.pk), task=job.task, duplicate=str(made.pk))
     return made
@@ -254,6 +254,13 @@ def _locked(job_id: UUID | str) -> Job:
 def _promote_later(job: Job) -> None:
     if job.concurrency_key:
         transaction.on_commit(partial(promote, [job.concurrency_key]), using=database())
+
+
+def _announce_later(job: Job) -> None:
+    """Once it is committed, tell of a job that is ready, or make it so if there is a place for it."""
+    _promote_later(job)
+    if job.state == Job.State.READY:
+        transaction.on_commit(partial(announce, job.queue, [job.pk]), using=database())
 
 
 def _change(job: Job, **changes: Any) -> None:

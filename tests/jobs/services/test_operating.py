@@ -213,6 +213,14 @@ def test_a_job_is_made_once_more_for_the_same_owner(user: Any) -> None:
     assert drain() == 2
 
 
+def test_what_another_engine_runs_is_published_when_it_is_made_ready(svc_settings: Any) -> None:
+    svc_settings(jobs={"engines": {"default": "celery"}})
+    job = dead_job()
+
+    assert retry(job.pk).publish_at is not None
+    assert duplicate(job.pk).publish_at is not None
+
+
 def test_a_job_is_discarded_with_its_attempts_unless_it_runs() -> None:
     dead, running = dead_job(), Job.objects.get(pk=work.add.enqueue(1).id)
     take_turn([], worker=uuid7(), queues=["default"], room=1)
