@@ -36,8 +36,11 @@ def database() -> dict[str, Any]:
     }
 
 
-def main(module: str, token: Callable[[], str]) -> None:
-    """`python -m <module> path way`: way is `wsgi` or `granian`; `token` makes an Authorization header."""
+def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
+    """`python -m <module> path way`: way is `wsgi` or `granian`.
+
+    `token` makes an Authorization header, or whatever headers the peer takes a token in.
+    """
     path, way = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_FOLDER"] = folder
@@ -47,7 +50,8 @@ def main(module: str, token: Callable[[], str]) -> None:
         from django.core.management import call_command
 
         call_command("migrate", verbosity=0)
-        headers = {"Authorization": token()} if path.startswith("/api/mine") else {}
+        made = token() if path.startswith("/api/mine") else {}
+        headers = {"Authorization": made} if isinstance(made, str) else made
         print({"wsgi": in_process, "granian": over_granian}[way](module, path, headers))
 
 

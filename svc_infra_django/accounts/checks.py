@@ -22,6 +22,12 @@ from .validators import looks_sorted
 
 MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"
 WEAK_HASHERS = ("MD5PasswordHasher", "UnsaltedMD5PasswordHasher", "UnsaltedSHA1PasswordHasher")
+FOREIGN_TOKENS = (
+    "rest_framework_simplejwt.",
+    "rest_framework.authentication.TokenAuthentication",
+    "rest_framework.authentication.BasicAuthentication",
+    "knox.",
+)
 SECRET_KEY_LENGTH = 50
 
 
@@ -182,4 +188,48 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "OTP_TOTP_THROTTLE_FACTOR is 0: devices do not slow down wrong codes.",
             hint="Leave it out; 0 is for tests.",
             id="svc_accounts.W006",
+        )
+
+
+@register(Tags.security, deploy=True)
+def check_libraries(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W011 to W016: settings of the libraries underneath that open another door beside ours."""
+    if apps.is_installed("rest_framework_simplejwt.token_blacklist"):
+        yield Warning(
+            "simplejwt's token_blacklist keeps every refresh token in clear.",
+            hint="Take it out of INSTALLED_APPS; sessions here do not need it.",
+            id="svc_accounts.W011",
+        )
+    if apps.is_installed("django_otp.plugins.otp_totp"):
+        yield Warning(
+            "The devices of django_otp.plugins.otp_totp keep their keys in clear.",
+            hint='Take it out of INSTALLED_APPS; "svc_infra_django.accounts" seals the keys of its own.',
+            id="svc_accounts.W012",
+        )
+    frameworks = getattr(django_settings, "REST_FRAMEWORK", {})
+    for path in frameworks.get("DEFAULT_AUTHENTICATION_CLASSES", ()):
+        if str(path).startswith(FOREIGN_TOKENS):
+            yield Warning(
+                f"REST framework takes callers by {path}: no logout ends that, and no factor is asked.",
+                hint='Use "svc_infra_django.contrib.drf.PrincipalAuthentication".',
+                id="svc_accounts.W013",
+            )
+    if not getattr(django_settings, "ACCOUNT_PREVENT_ENUMERATION", True):
+        yield Warning(
+            "ACCOUNT_PREVENT_ENUMERATION is off: django-allauth's pages tell who has an account.",
+            hint='Leave it out, or write "strict".',
+            id="svc_accounts.W014",
+        )
+    for name in ("SOCIALACCOUNT_EMAIL_AUTHENTICATION", "ACCOUNT_LOGIN_ON_PASSWORD_RESET"):
+        if getattr(django_settings, name, False):
+            yield Warning(
+                f"{name} is on: django-allauth's pages log in by a mailbox alone.",
+                hint="Leave it out.",
+                id="svc_accounts.W015",
+            )
+    if str(django_settings.SESSION_COOKIE_SAMESITE).lower() not in ("lax", "strict"):
+        yield Warning(
+            "SESSION_COOKIE_SAMESITE lets other sites send the session's cookie along.",
+            hint='Use "Lax" or "Strict".',
+            id="svc_accounts.W016",
         )

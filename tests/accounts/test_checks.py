@@ -9,6 +9,7 @@ from django.apps import apps
 from svc_infra_django.accounts.checks import (
     check_deployment,
     check_installed,
+    check_libraries,
     check_links,
     check_providers,
     check_shared_cache,
@@ -138,3 +139,51 @@ def test_without_providers_installed_there_is_nothing_to_say(settings: Any) -> N
     settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if "socialaccount" not in app]
 
     assert ids(check_providers(None)) == []
+
+
+def test_the_libraries_underneath_are_in_order() -> None:
+    assert ids(check_libraries(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ACCOUNT_PREVENT_ENUMERATION", False, "W014"),
+        ("SOCIALACCOUNT_EMAIL_AUTHENTICATION", True, "W015"),
+        ("ACCOUNT_LOGIN_ON_PASSWORD_RESET", True, "W015"),
+        ("SESSION_COOKIE_SAMESITE", "None", "W016"),
+        ("SESSION_COOKIE_SAMESITE", False, "W016"),
+    ],
+)
+def test_unsafe_settings_of_libraries_are_named(settings: Any, name: str, value: Any, expected: str) -> None:
+    setattr(settings, name, value)
+
+    assert ids(check_libraries(None)) == [expected]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "rest_framework_simplejwt.authentication.JWTAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+        "knox.auth.TokenAuthentication",
+    ],
+)
+def test_other_tokens_of_rest_framework_are_named(settings: Any, path: str) -> None:
+    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [path]}
+    assert ids(check_libraries(None)) == ["W013"]
+
+    settings.REST_FRAMEWORK = {
+        "DEFAULT_AUTHENTICATION_CLASSES": ["svc_infra_django.contrib.drf.PrincipalAuthentication"]
+    }
+    assert ids(check_libraries(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("rest_framework_simplejwt.token_blacklist", "W011"), ("django_otp.plugins.otp_totp", "W012")],
+)
+def test_apps_that_keep_secrets_in_clear_are_named(monkeypatch: Any, name: str, expected: str) -> None:
+    monkeypatch.setattr(apps, "is_installed", lambda asked: asked == name)
+
+    assert ids(check_libraries(None)) == [expected]

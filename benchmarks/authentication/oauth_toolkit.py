@@ -1,0 +1,73 @@
+"""django-oauth-toolkit under DRF: its access token is a row that is read with its user each time."""
+
+from __future__ import annotations
+
+import django
+from django.conf import settings
+
+from benchmarks.requests import drive
+
+settings.configure(
+    SECRET_KEY=drive.SECRET_KEY,
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF=__name__,
+    USE_TZ=True,
+    DATABASES=drive.database(),
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "oauth2_provider",
+        "rest_framework",
+    ],
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"],
+    REST_FRAMEWORK={
+        "DEFAULT_AUTHENTICATION_CLASSES": ["oauth2_provider.contrib.rest_framework.OAuth2Authentication"],
+        "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "UNAUTHENTICATED_USER": None,
+    },
+    LOGGING_CONFIG=None,
+)
+django.setup()
+
+from django.core.handlers.wsgi import WSGIHandler  # noqa: E402  # Django must be set up first
+from django.urls import path  # noqa: E402
+from rest_framework.decorators import api_view, authentication_classes, permission_classes  # noqa: E402
+from rest_framework.request import Request  # noqa: E402
+from rest_framework.response import Response  # noqa: E402
+
+
+@api_view(["GET"])
+@authentication_classes([])
+@permission_classes([])
+def open_to_all(request: Request) -> Response:
+    return Response({"id": 7, "name": "seven"})
+
+
+@api_view(["GET"])
+def mine(request: Request) -> Response:
+    return Response({"id": 7, "name": "seven"})
+
+
+urlpatterns = [path("api/open", open_to_all), path("api/mine", mine)]
+application = WSGIHandler()
+
+
+def token() -> str:
+    from datetime import timedelta
+
+    from django.contrib.auth.models import User
+    from django.utils import timezone
+    from oauth2_provider.models import AccessToken, Application
+
+    user = User.objects.create_user("ada")
+    app = Application.objects.create(
+        user=user, client_type="confidential", authorization_grant_type="client-credentials"
+    )
+    expires = timezone.now() + timedelta(hours=1)
+    AccessToken.objects.create(user=user, application=app, token="a" * 40, expires=expires, scope="read")
+    return f"Bearer {'a' * 40}"
+
+
+if __name__ == "__main__":
+    drive.main("benchmarks.authentication.oauth_toolkit", token)
