@@ -18,10 +18,11 @@ from time import monotonic
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DatabaseError, InterfaceError, connections, router, transaction
 from django.utils import timezone
 
 from ..errors import SvcInfraError
+from ..jobs.database import immediate
 from ..jobs.worker import WorkerService
 from ..observability.context import carrying, traceparent
 from ..observability.logging import get_logger
@@ -295,7 +296,7 @@ class Deliverer:
         if not Endpoint.objects.paced().filter(state=Endpoint.State.ENABLED).exists():
             self.paced_at = moment + PACED_SECONDS * 9
             return []
-        with transaction.atomic():
+        with immediate(router.db_for_write(Delivery)):
             endpoints = Endpoint.objects.lock_paced_with_work(now=now, limit=PACED_ENDPOINTS)
             sending = Delivery.objects.sending_by_endpoint(endpoint.pk for endpoint in endpoints)
             shares: dict[UUID, int] = {}
@@ -435,7 +436,7 @@ def settle(results: Sequence[tuple[Claimed, Outcome]], *, now: datetime) -> None
     """
     judged = [(claimed, outcome, judge(claimed, outcome, now=now)) for claimed, outcome in results]
     # On PostgreSQL a batch in which all is well is one statement, and that is a transaction already.
-    is_one_statement = connections[Delivery.objects.db].vendor == "postgresql" and not any(
+    is_one_statement = connections[router.db_for_write(Delivery)].vendor == "postgresql" and not any(
         _changes_health(one, verdict, now=now) for one, _, verdict in judged
     )
     with nullcontext() if is_one_statement else transaction.atomic():

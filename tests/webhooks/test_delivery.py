@@ -707,6 +707,22 @@ def test_an_endpoint_is_asked_no_faster_than_its_rate_by_all_deliverers_together
     assert endpoint.paced_until == now + timedelta(seconds=61)
 
 
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_counting_an_allowance_has_the_right_to_write_from_the_beginning(
+    make_endpoint: Callable[..., Endpoint],
+) -> None:
+    make_endpoint(rate_limit=1)
+    publish("order.placed", {})
+
+    with CaptureQueriesContext(connection) as captured:
+        assert deliver_due() == 1
+
+    statements = [query["sql"] for query in captured]
+    locked = next(n for n, sql in enumerate(statements) if '"paced_until" ASC NULLS FIRST' in sql)
+    assert statements[locked - 1] == "BEGIN IMMEDIATE"
+
+
 def test_no_more_are_under_way_to_an_endpoint_than_its_cap(
     make_endpoint: Callable[..., Endpoint], receiver: Receiver
 ) -> None:
