@@ -30,9 +30,15 @@ from ..publishing import announce, first_publish_at
 from ..turn import database
 
 AT_ONCE = 1000
+MOST_BYTES = 16_000_000
+"""Of arguments in one statement; PostgreSQL refuses JSON of a quarter of a gigabyte."""
 
 # Reading a signature takes longer than binding to it.
 _signature = lru_cache(maxsize=1024)(signature)
+
+
+KEYS = ("unique_key", "concurrency_key", "rate_key")
+"""What of a row only jobs of limited tasks have."""
 
 
 class Row(NamedTuple):
@@ -106,25 +112,32 @@ def _insert(alias: str, pattern: Job, rows: Sequence[Row], *, is_unique: bool) -
 
 
 def _insert_unnested(alias: str, pattern: Job, rows: Sequence[Row]) -> list[UUID]:
-    """PostgreSQL: what differs goes as arrays, what all have in common only once."""
+    """PostgreSQL: what differs goes as lists, what all have in common only once."""
+    texts = [dumps(row.args) for row in rows]
+    if len(rows) > 1 and sum(map(len, texts)) > MOST_BYTES:
+        half = len(rows) // 2
+        return _insert_unnested(alias, pattern, rows[:half]) + _insert_unnested(alias, pattern, rows[half:])
     connection = connections[alias]
     quote = connection.ops.quote_name
-    common = [field for field in Job._meta.concrete_fields if field.name not in Row._fields]
+    keys = [name for name in KEYS if any(getattr(row, name) is not None for row in rows)]
+    names = ["id", "args", *keys]
+    common = [field for field in Job._meta.concrete_fields if field.name not in names]
     columns = ", ".join(quote(str(field.column)) for field in common)
     values = ", ".join(f"%s::{field.db_type(connection)}" for field in common)
-    names = ", ".join(Row._fields)
+    # The two long lists as one text each: an array is put together element by element.
+    lists = ["unnest(%s::uuid[])", "jsonb_array_elements(%s::jsonb)", *["unnest(%s::text[])"] * len(keys)]
     sql = f"""
-        INSERT INTO {quote(Job._meta.db_table)} ({names}, {columns})
-        SELECT {names}, {values}
-        FROM unnest(%s::uuid[], %s::jsonb[], %s::text[], %s::text[], %s::text[]) AS d({names})
+        INSERT INTO {quote(Job._meta.db_table)} ({", ".join(names)}, {columns})
+        SELECT {", ".join(names)}, {values} FROM ROWS FROM ({", ".join(lists)}) AS d({", ".join(names)})
         ON CONFLICT DO NOTHING RETURNING id
     """  # noqa: S608 - names of columns and types only
     shared = [
         field.get_db_prep_save(getattr(pattern, field.attname), connection=connection) for field in common
     ]
-    ids, arguments, *keys = (list(values) for values in zip(*rows, strict=True))
+    ids = f"{{{','.join(str(row.id) for row in rows)}}}"
+    arguments = f"[{','.join(texts)}]"
     with connection.cursor() as cursor:
-        cursor.execute(sql, [*shared, ids, [dumps(each) for each in arguments], *keys])
+        cursor.execute(sql, [*shared, ids, arguments, *([getattr(row, key) for row in rows] for key in keys)])
         return [pk for (pk,) in cursor.fetchall()]
 
 
@@ -216,10 +229,10 @@ def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, A
     except TypeError as error:
         raise BadArguments(f"{task.module_path}: {error}.") from None
     try:
-        return {
-            "args": plain(list(args), limit=settings.max_argument_bytes),
-            "kwargs": plain(dict(kwargs), limit=settings.max_argument_bytes),
-        }
+        arguments: dict[str, Any] = plain(
+            {"args": list(args), "kwargs": dict(kwargs)}, limit=settings.max_argument_bytes
+        )
+        return arguments
     except OverflowError as error:
         raise ArgumentsTooLarge(f"{task.module_path}: {error}; store the data and pass its key.") from None
     except (TypeError, ValueError, RecursionError) as error:

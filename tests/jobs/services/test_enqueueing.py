@@ -12,6 +12,7 @@ from django.utils import timezone
 from svc_infra_django.jobs import aenqueue_many, enqueue_many
 from svc_infra_django.jobs.errors import ArgumentsTooLarge, BadArguments, UnknownQueue
 from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.services import enqueueing
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
@@ -141,6 +142,17 @@ def test_of_many_jobs_none_is_written_if_one_is_bad() -> None:
         enqueue_many(work.add, [[1], [object()]])
 
     assert not Job.objects.exists()
+
+
+def test_many_jobs_of_large_arguments_are_written_in_smaller_statements(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(enqueueing, "MOST_BYTES", 1000)
+
+    ids = enqueue_many(work.add, [[f"{number} {'x' * 400}"] for number in range(7)])
+
+    assert [job.args["args"][0].split()[0] for job in Job.objects.order_by("pk")] == [*"0123456"]
+    assert len(set(ids)) == 7
 
 
 def test_nothing_is_many_too() -> None:
