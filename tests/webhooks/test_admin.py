@@ -400,3 +400,24 @@ def test_replays_are_seen_with_their_progress_and_stopped(
     assert "This replay is over." in again.content.decode()
     assert admin.post(f"{BASE}/endpoint/{endpoint.pk}/delete/", {"post": "yes"}).status_code == 302
     assert not Endpoint.objects.exists()
+
+
+def test_a_credential_in_a_url_is_on_no_page_but_that_of_the_endpoint(
+    admin: Client, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint("/hook?token=hush-hush", retry_schedule=[])
+    receiver.answers(500)
+    message = publish("order.placed", {})
+    deliver_due()
+
+    for page in (
+        "endpoint/",
+        f"endpoint/{endpoint.pk}/delete/",
+        f"endpoint/{endpoint.pk}/history/",
+        "delivery/",
+        f"delivery/{Delivery.objects.get().pk}/change/",
+        f"message/{message.pk}/change/",
+    ):
+        answer = admin.get(f"{BASE}/{page}")
+        assert answer.status_code == 200
+        assert "hush-hush" not in answer.content.decode(), page
