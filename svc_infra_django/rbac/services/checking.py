@@ -108,9 +108,12 @@ def _key(model: type[Model], text: str) -> Any:
 
 
 def find_object(object_type: str, object_id: str) -> Model | None:
-    """The row that a grant names by type and id, or None."""
+    """The row that a grant names by type and id, or None. Of models without a table of ours there is none."""
     try:
-        found: Model | None = apps.get_model(object_type)._default_manager.filter(pk=object_id).first()
+        model = apps.get_model(object_type)
+        if model._meta.swapped or not model._meta.managed:
+            return None
+        found: Model | None = model._default_manager.filter(pk=object_id).first()
     except (LookupError, ValueError, ValidationError):
         return None
     return found

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, Group, Permission
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -23,6 +23,7 @@ from svc_infra_django.rbac import (
 )
 from svc_infra_django.rbac.errors import BeyondOwnRights, NotGranted
 from svc_infra_django.rbac.models import Assignment, Role, RolePermission
+from svc_infra_django.rbac.services.checking import find_object
 from svc_infra_django.rbac.services.deciding import Scope
 
 NOW = timezone.now()
@@ -186,6 +187,21 @@ def test_lists_come_in_one_query_however_many_grants_there_are(user: Any, make_r
         with CaptureQueriesContext(connection) as queries:
             assert list_objects(asker, "auth.change_group", Group.objects.all()).count() == many
         assert len(queries) == 1
+
+
+def test_a_model_without_a_table_has_no_rows_to_name(user: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = str(user.pk)
+    assert find_object("auth.user", key) == user
+    for wrong in ("auth.nobody", "auth", "a.b.c", ""):
+        assert find_object(wrong, key) is None
+    for wrong in ("", "x", "9" * 60, "\ud800"):
+        assert find_object("auth.user", wrong) is None
+
+    monkeypatch.setattr(User._meta, "managed", False)
+    assert find_object("auth.user", key) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(User._meta, "swapped", "accounts.Person")
+    assert find_object("auth.user", key) is None
 
 
 def test_a_grant_on_what_is_no_key_of_the_model_lists_nothing(user: Any, make_role: Any) -> None:
