@@ -166,9 +166,9 @@ def test_workers_are_shown_with_how_busy_they_are(admin: Client) -> None:
     assert '<td class="field-busy">2</td>' in page
 
 
-def test_queues_show_how_they_are_doing(admin: Client) -> None:
+def test_queues_show_how_they_are_doing(admin: Client, clock: Any) -> None:
     Queue.objects.create(name="default")
-    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    minute = clock.now.replace(second=0, microsecond=0) - timedelta(minutes=1)
     Throughput.objects.create(minute=minute, queue="default", succeeded=20, failed=5)
     work.add.enqueue(1)
     Job.objects.update(created_at=timezone.now() - timedelta(minutes=7, seconds=30))

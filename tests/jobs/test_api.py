@@ -203,10 +203,10 @@ def test_queues_are_paused_and_resumed(operator: Client) -> None:
     assert operator.post(f"{URL}/queues/%00/pause").status_code == 422
 
 
-def test_queues_show_how_they_are_doing(operator: Client) -> None:
+def test_queues_show_how_they_are_doing(operator: Client, clock: Any) -> None:
     Queue.objects.create(name="default")
     work.add.enqueue(1)
-    minute = timezone.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    minute = clock.now.replace(second=0, microsecond=0) - timedelta(minutes=1)
     Throughput.objects.create(minute=minute, queue="default", succeeded=20, failed=5)
 
     (queue,) = operator.get(f"{URL}/queues").json()["items"]
