@@ -43,7 +43,7 @@ class BearerToken(Authenticator):
 
     def authenticate(self, request: HttpRequest) -> Principal | None:
         """Raises InvalidAccessToken for a bearer credential that is not a good token of ours."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
         return check_access_token(token.strip(" "), now=timezone.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -114,7 +114,7 @@ class Authentication:
         if principal is None:
             raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
         view = getattr(request.resolver_match, "func", None)
-        if iscoroutinefunction(view):
+        if view is not None and _is_asynchronous(view):
             loaded(principal.user)
         return principal
 
@@ -142,6 +142,10 @@ def get_current_user(request: HttpRequest) -> Any:
     if principal is None:
         raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
     return loaded(principal.user)
+
+
+# Asked of the same few views on every request.
+_is_asynchronous = lru_cache(maxsize=2048)(iscoroutinefunction)
 
 
 aget_current_user = sync_to_async(get_current_user)
