@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 
+from benchmarks.apikeys import roles
 from benchmarks.harness import Case, Contender
 from benchmarks.harness import compare as measured
 
@@ -35,8 +34,7 @@ STRICT = {"BENCH_CACHE_SECONDS": "0"}
 
 def compare() -> Iterator[Case]:
     yield from keys()
-    if find_spec("benchmarks.apikeys.roles"):
-        yield from import_module("benchmarks.apikeys.roles").compare()
+    yield from roles.compare()
 
 
 def keys() -> Iterator[Case]:
@@ -74,9 +72,9 @@ def keys() -> Iterator[Case]:
                 peer=partial(peer.measure, KEY, way, "1"),
             )
         yield case(
-            "the peer's own request without a key",
+            "theirs without a key in place of ours, WSGI handler",
             bar=0.0,
-            peer_name=f"{name}, with one",
+            peer_name=f"{name}, with a key",
             ours=partial(peer.measure, OPEN, "wsgi", "1"),
             peer=partial(peer.measure, KEY, "wsgi", "1"),
         )

@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from rest_framework.request import Request
 
+from svc_infra_django.apikeys import issue_key
 from svc_infra_django.contrib.drf.permissions import HasPermission
 from svc_infra_django.errors import PermissionDeniedError
 from svc_infra_django.principals import Principal
@@ -38,6 +39,19 @@ def test_a_key_is_a_principal_with_its_scopes(api_client, clerk) -> None:
 
     assert client.get("/orders").json() == {"user": "ada", "method": "api_key"}
     assert_problem(client.post("/orders"), 403, code="permission_denied", permission="auth.add_group")
+
+
+def test_a_keys_networks_and_limits_hold_here_too(api_client, clerk) -> None:
+    _, far = issue_key(owner=clerk, name="far", allowed_networks=["192.0.2.0/24"])
+    _, rare = issue_key(owner=clerk, name="rare", rate="1/day")
+
+    refused = api_client().get("/orders", headers={"X-API-Key": far})
+    answers = [api_client().get("/orders", headers={"X-API-Key": rare}) for _ in range(2)]
+
+    assert_problem(refused, 403, code="apikeys.address_not_allowed")
+    assert answers[0].status_code == 200
+    assert_problem(answers[1], 429, code="apikeys.rate_exceeded", limit="1/day")
+    assert int(answers[1]["Retry-After"]) > 80_000
 
 
 def test_nobody_is_asked_to_sign_in_and_told_how(api_client) -> None:
