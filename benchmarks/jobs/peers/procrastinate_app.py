@@ -21,10 +21,6 @@ async def noop(number: int) -> None:
     drive.note(number)
 
 
-def synchronous() -> procrastinate.App:
-    return app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=CONNECT))
-
-
 def worker(concurrency: int) -> list[str]:
     return [
         sys.executable, "-m", "procrastinate", "--app=benchmarks.jobs.peers.procrastinate_app.app", "worker",
@@ -32,31 +28,22 @@ def worker(concurrency: int) -> list[str]:
     ]  # fmt: skip
 
 
-def many(numbers: range) -> None:
-    with synchronous().open() as opened:
-        opened.tasks["noop"].batch_defer(*({"number": number} for number in numbers))
+class Producer:
+    """The same app over a synchronous connection, which wants the database to be there first."""
 
+    def fresh(self) -> None:
+        drive.fresh_postgresql(NAME)
+        self.app = app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=CONNECT)).open()
+        self.app.schema_manager.apply_schema()
 
-def one(number: int) -> None:
-    noop.defer(number=number)
+    def many(self, numbers: range) -> None:
+        self.app.configure_task("noop").batch_defer(*({"number": number} for number in numbers))
 
-
-def fresh() -> None:
-    drive.fresh_postgresql(NAME)
-    with synchronous().open() as opened:
-        opened.schema_manager.apply_schema()
+    def one(self, number: int) -> None:
+        self.app.configure_task("noop").defer(number=number)
 
 
 if __name__ == "__main__":
-    # The program that is started as a module is not the module its worker imports.
-    from benchmarks.jobs.peers import procrastinate_app
-
-    with (
-        procrastinate_app.app.replace_connector(
-            procrastinate.SyncPsycopgConnector(conninfo=CONNECT)
-        ) as opened,
-        opened.open(),
-    ):
-        drive.main(
-            worker=worker, enqueue_many=many, enqueue=procrastinate_app.one, fresh=procrastinate_app.fresh
-        )
+    producer = Producer()
+    drive.main(worker=worker, enqueue_many=producer.many, enqueue=producer.one, fresh=producer.fresh)
+    producer.app.close()
