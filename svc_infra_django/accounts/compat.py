@@ -62,6 +62,13 @@ def user_with_address(address: str) -> Any:
     return found[0] if len(found) == 1 else None
 
 
+def users_named(name: str) -> list[Any]:
+    """The users with this username or this address, of whatever kind."""
+    found = get_user_model()._default_manager.filter(**{get_user_model().USERNAME_FIELD: name})
+    by_address = user_with_address(folded(name))
+    return [*found, *([by_address] if by_address is not None else [])]
+
+
 def staff_named(name: str) -> Any:
     """The one active member of staff with this username, or else with this address; or None."""
     users = get_user_model()._default_manager

@@ -15,7 +15,7 @@ from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
 
 pytestmark = pytest.mark.django_db
 
-MODELS = ["authsession", "totpdevice", "throttle"]
+MODELS = ["authsession", "totpdevice", "emaildevice", "throttle"]
 
 
 def url(model: str, page: str = "changelist", *arguments: Any) -> str:
@@ -150,3 +150,53 @@ def test_sessions_are_found_by_the_users_name(ada: Any, stranger: Any, admin_cli
 
     assert str(AuthSession.objects.get(owner=stranger).pk) in page
     assert str(AuthSession.objects.get(owner__username="ada").pk) not in page
+
+
+@pytest.mark.parametrize("term", ["ada", "ADA@example.com ", "127.0.0.1"])
+def test_staff_find_and_unlock_whoever_was_stopped(
+    user: Any, stranger: Any, visitor: Any, admin_client: Any, term: str
+) -> None:
+    for _ in range(10):
+        visitor.login(password="wrong")
+    assert visitor.login().status_code == 429
+
+    page = admin_client.get(url("throttle"), {"q": term})
+    found = [row.pk for row in page.context["cl"].result_list]
+    assert found
+    act(admin_client, "throttle", "unlock", *found)
+
+    assert "ada@example.com" not in page.content.decode().replace("ADA@example.com", "")
+    assert visitor.login().status_code == (200 if term != "127.0.0.1" else 429)
+    assert not admin_client.get(url("throttle"), {"q": "mallory"}).context["cl"].result_list
+
+
+def test_staff_remove_the_factors_of_who_has_lost_them(ada: Any, user: Any, admin_client: Any) -> None:
+    device = begin_totp(user, name="lost", now=timezone.now()).device
+    TOTPDevice.objects.update(confirmed=True)
+
+    page = act(admin_client, "totpdevice", "remove_factors_of_users", device.pk)
+
+    assert "factors of 1 user were removed" in page.content.decode()
+    assert not TOTPDevice.objects.exists()
+    assert ada.get("me").status_code == 401
+    assert ada.login().status_code == 200
+
+
+def test_staff_remove_no_factors_of_other_staff_nor_their_own(
+    make_user: Any, client: Any, admin_user: Any
+) -> None:
+    helper = make_user("helper", is_staff=True)
+    codenames = ["change_totpdevice", "view_totpdevice"]
+    helper.user_permissions.set(
+        Permission.objects.filter(codename__in=codenames, content_type__app_label="svc_accounts")
+    )
+    client.force_login(helper)
+    pks = [
+        TOTPDevice.begin(owner, name="d", now=timezone.now()).pk
+        for owner in (admin_user, helper, make_user("boss", is_staff=True))
+    ]
+
+    page = act(client, "totpdevice", "remove_factors_of_users", *pks)
+
+    assert "superusers alone" in page.content.decode()
+    assert TOTPDevice.objects.count() == 3

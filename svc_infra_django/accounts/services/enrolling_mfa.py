@@ -33,6 +33,7 @@ from ..events import (
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
 from ..models import AuthSession, EmailDevice, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..querysets import AuthSessionQuerySet
 from ..tasks import send_code, send_notice
 from ..totp import enrolment_url, qr_svg, shown
 from .ending_sessions import revoke_sessions
@@ -252,17 +253,27 @@ def disable_mfa(principal: Principal, code: str, *, now: datetime) -> None:
 
     Raises WrongCode, TooManyAttempts or NoSecondFactor.
     """
-    user = principal.user
-    prove_factor(user, code, now=now)
-    with transaction.atomic():
-        for device in list(django_otp.devices_for_user(user, confirmed=None)):
-            device.delete()
-        RecoveryCode.objects.filter(owner=user).delete()
-        MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
-        others = AuthSession.objects.others(principal)
-        revoke_sessions(others, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
-        send_notice.enqueue(str(user.pk), "mfa_disabled")
-        MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
+    prove_factor(principal.user, code, now=now)
+    _remove_factors(principal.user, ended=AuthSession.objects.others(principal), now=now)
+
+
+def remove_factors(user: Any, *, now: datetime) -> None:
+    """Remove every device and recovery code of somebody who has lost them; all their sessions are over.
+
+    The caller has made sure who asks for it.
+    """
+    _remove_factors(user, ended=AuthSession.objects.of_user(user), now=now)
+
+
+@transaction.atomic
+def _remove_factors(user: Any, *, ended: AuthSessionQuerySet, now: datetime) -> None:
+    for device in list(django_otp.devices_for_user(user, confirmed=None)):
+        device.delete()
+    RecoveryCode.objects.filter(owner=user).delete()
+    MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
+    revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
+    send_notice.enqueue(str(user.pk), "mfa_disabled")
+    MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 
 
 def _new_codes(user: Any, *, now: datetime) -> list[str]:

@@ -7,6 +7,7 @@ from math import ceil
 
 from django.db.models import Case, F, Q, Value, When
 
+from ..compat import addresses_of, folded, users_named
 from ..errors import TooManyAttempts
 from ..models import Throttle
 from ..signing import subject_digest
@@ -36,6 +37,13 @@ def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: dateti
         return
     until = rows.values_list("ends_at", flat=True).first() or now
     raise TooManyAttempts(retry_after=max(1, ceil((until - now).total_seconds())))
+
+
+def subjects_of(text: str) -> list[str]:
+    """The keyed names under which somebody may be counted: by address, username or client address."""
+    named = users_named(text)
+    known = [str(user.pk) for user in named] + [folded(each) for user in named for each in addresses_of(user)]
+    return [subject_digest(subject) for subject in {text, folded(text), *known}]
 
 
 def give_back(scope: str, subject: str) -> None:

@@ -27,14 +27,16 @@ def asked(visitor: Any, email: str = "ada@example.com") -> str:
     return mailed_key()
 
 
-def test_changing_needs_the_present_password(ada: Any) -> None:
+def test_rule_11_changing_needs_the_present_password(ada: Any) -> None:
     sent = {"current_password": "wrong", "password": NEXT}
 
     assert ada.post("password/change", sent).status_code == 401
     assert ada.login().status_code == 200
 
 
-def test_changing_ends_all_other_sessions_and_tells_the_user(ada: Any, new_visitor: Any, events: Any) -> None:
+def test_rule_11_changing_ends_all_other_sessions_and_tells_the_user(
+    ada: Any, new_visitor: Any, events: Any
+) -> None:
     phone = new_visitor()
     phone.login()
 
@@ -89,7 +91,7 @@ def test_a_reset_sets_the_password_and_ends_every_session(ada: Any, new_visitor:
     assert new_visitor().login(password=NEXT).status_code == 200
 
 
-def test_a_reset_key_is_good_once(user: Any, visitor: Any) -> None:
+def test_rule_12_a_reset_key_is_good_once(user: Any, visitor: Any) -> None:
     key = asked(visitor)
 
     assert visitor.post("password/reset/confirm", {"key": key, "password": NEXT}).status_code == 204
@@ -97,7 +99,7 @@ def test_a_reset_key_is_good_once(user: Any, visitor: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_reset_key_used_six_times_at_once_is_good_once(make_user: Any, visitor: Any) -> None:
+def test_rule_12_a_reset_key_used_six_times_at_once_is_good_once(make_user: Any, visitor: Any) -> None:
     make_user("ada")
     key = asked(visitor)
     outcomes: list[str] = []
@@ -120,7 +122,7 @@ def test_a_reset_key_used_six_times_at_once_is_good_once(make_user: Any, visitor
     assert sorted(outcomes) == ["InvalidKey"] * 5 + ["good"]
 
 
-def test_a_reset_key_is_good_for_half_an_hour(user: Any, visitor: Any, monkeypatch: Any) -> None:
+def test_rule_12_a_reset_key_is_good_for_half_an_hour(user: Any, visitor: Any, monkeypatch: Any) -> None:
     key = asked(visitor)
     later = (timezone.now() + timedelta(minutes=30, seconds=5)).timestamp()
     monkeypatch.setattr("django.core.signing.time.time", lambda: later)
@@ -129,7 +131,7 @@ def test_a_reset_key_is_good_for_half_an_hour(user: Any, visitor: Any, monkeypat
 
 
 @pytest.mark.parametrize("change", ["password", "address", "more addresses", "disabled"])
-def test_a_reset_key_dies_with_what_it_was_made_for(user: Any, visitor: Any, change: str) -> None:
+def test_rule_12_a_reset_key_dies_with_what_it_was_made_for(user: Any, visitor: Any, change: str) -> None:
     key = asked(visitor)
     if change == "password":
         user.set_password("something else 9")
@@ -144,7 +146,7 @@ def test_a_reset_key_dies_with_what_it_was_made_for(user: Any, visitor: Any, cha
     assert visitor.post("password/reset/confirm", {"key": key, "password": NEXT}).status_code == 422
 
 
-def test_unknown_addresses_are_answered_alike_and_get_no_mail(user: Any, visitor: Any) -> None:
+def test_rule_3_unknown_addresses_are_answered_alike_and_get_no_mail(user: Any, visitor: Any) -> None:
     known = visitor.post("password/reset", {"email": "ada@example.com"})
     unknown = visitor.post("password/reset", {"email": "nobody@example.com"})
 
@@ -154,7 +156,7 @@ def test_unknown_addresses_are_answered_alike_and_get_no_mail(user: Any, visitor
     assert [message.to for message in mail.outbox] == [["ada@example.com"]]
 
 
-def test_mail_goes_to_the_stored_address_only(make_user: Any, visitor: Any) -> None:
+def test_rule_14_mail_goes_to_the_stored_address_only(make_user: Any, visitor: Any) -> None:
     user = make_user("kate")
     user.email = "Kate@Example.com"
     user.save()
@@ -177,7 +179,7 @@ def test_disabled_users_and_those_without_a_password_get_no_key(make_user: Any, 
     assert not mail.outbox
 
 
-def test_a_reset_skips_no_second_factor(user: Any, visitor: Any) -> None:
+def test_rule_13_a_reset_skips_no_second_factor(user: Any, visitor: Any) -> None:
     enrol(user)
     key = asked(visitor)
     answer = visitor.post("password/reset/confirm", {"key": key, "password": NEXT})

@@ -72,7 +72,7 @@ def test_a_confirmed_device_puts_a_second_step_before_the_tokens(user: Any, visi
     assert visitor.get("me", token=second.json()["access_token"]).json()["amr"] == ["pwd", "otp", "mfa"]
 
 
-def test_the_pre_auth_token_is_good_at_the_second_step_alone(user: Any, visitor: Any) -> None:
+def test_rule_39_the_pre_auth_token_is_good_at_the_second_step_alone(user: Any, visitor: Any) -> None:
     enrol(user)
     token = first_step()
 
@@ -81,7 +81,7 @@ def test_the_pre_auth_token_is_good_at_the_second_step_alone(user: Any, visitor:
     assert not MFAChallenge.objects.filter(digest=token).exists()
 
 
-def test_the_pre_auth_token_is_good_once(user: Any) -> None:
+def test_rule_39_the_pre_auth_token_is_good_once(user: Any) -> None:
     device, codes = enrol(user)
     token = first_step()
     finish_login(token, code_now(device), client=Client(), now=timezone.now())
@@ -90,7 +90,7 @@ def test_the_pre_auth_token_is_good_once(user: Any) -> None:
         finish_login(token, codes[0], client=Client(), now=timezone.now())
 
 
-def test_the_pre_auth_token_lasts_five_minutes(user: Any) -> None:
+def test_rule_39_the_pre_auth_token_lasts_five_minutes(user: Any) -> None:
     device, _ = enrol(user)
     token = first_step()
 
@@ -98,7 +98,7 @@ def test_the_pre_auth_token_lasts_five_minutes(user: Any) -> None:
         finish_login(token, code_now(device), client=Client(), now=timezone.now() + timedelta(seconds=301))
 
 
-def test_the_pre_auth_token_dies_with_the_password_or_the_user(user: Any) -> None:
+def test_rule_39_the_pre_auth_token_dies_with_the_password_or_the_user(user: Any) -> None:
     device, _ = enrol(user)
     changed, disabled = first_step(), first_step()
 
@@ -113,7 +113,7 @@ def test_the_pre_auth_token_dies_with_the_password_or_the_user(user: Any) -> Non
         finish_login(changed, code_now(device), client=Client(), now=timezone.now())
 
 
-def test_the_pre_auth_token_bears_five_tries(user: Any) -> None:
+def test_rule_39_the_pre_auth_token_bears_five_tries(user: Any) -> None:
     device, _ = enrol(user)
     token = first_step()
     for _ in range(5):
@@ -124,7 +124,7 @@ def test_the_pre_auth_token_bears_five_tries(user: Any) -> None:
         finish_login(token, code_now(device), client=Client(), now=timezone.now())
 
 
-def test_a_code_is_good_once_also_after_its_step(user: Any) -> None:
+def test_rule_40_a_code_is_good_once_also_after_its_step(user: Any) -> None:
     device, _ = enrol(user)
     code = code_now(device)
     prove_factor(user, code, now=timezone.now())
@@ -133,7 +133,7 @@ def test_a_code_is_good_once_also_after_its_step(user: Any) -> None:
         prove_factor(user, code, now=timezone.now())
 
 
-def test_an_older_step_never_counts_after_a_newer(user: Any) -> None:
+def test_rule_40_an_older_step_never_counts_after_a_newer(user: Any) -> None:
     device, _ = enrol(user)
     prove_factor(user, code_now(device, steps=1), now=timezone.now())
 
@@ -143,7 +143,7 @@ def test_an_older_step_never_counts_after_a_newer(user: Any) -> None:
 
 
 @pytest.mark.parametrize(("steps", "good"), [(-3, False), (-1, True), (0, True), (1, True), (3, False)])
-def test_the_window_is_one_step_either_way(user: Any, steps: int, good: bool) -> None:
+def test_rule_41_the_window_is_one_step_either_way(user: Any, steps: int, good: bool) -> None:
     device, _ = enrol(user)
     code = code_now(device, steps=steps)
     if good:
@@ -156,7 +156,7 @@ def test_the_window_is_one_step_either_way(user: Any, steps: int, good: bool) ->
 @pytest.mark.parametrize(
     "disguise", ["arabic", "plus", "underscore", "blank", "newline", "longer", "shorter"]
 )
-def test_only_six_ascii_digits_are_a_code(user: Any, disguise: str) -> None:
+def test_rule_41_only_six_ascii_digits_are_a_code(user: Any, disguise: str) -> None:
     device, _ = enrol(user)
     code = code_now(device)
     disguised = {
@@ -175,7 +175,7 @@ def test_only_six_ascii_digits_are_a_code(user: Any, disguise: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_six_uses_of_one_code_at_once_one_counts(make_user: Any) -> None:
+def test_rule_40_of_six_uses_of_one_code_at_once_one_counts(make_user: Any) -> None:
     user = make_user("ada")
     device, _ = enrol(user)
     outcomes = race(6, lambda: prove_factor(user, code_now(device), now=timezone.now()))
@@ -185,7 +185,7 @@ def test_of_six_uses_of_one_code_at_once_one_counts(make_user: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_six_uses_of_one_recovery_code_at_once_one_counts(make_user: Any) -> None:
+def test_rule_44_of_six_uses_of_one_recovery_code_at_once_one_counts(make_user: Any) -> None:
     user = make_user("ada")
     _, codes = enrol(user)
     outcomes = race(6, lambda: prove_factor(user, codes[0], now=timezone.now()))
@@ -194,7 +194,7 @@ def test_of_six_uses_of_one_recovery_code_at_once_one_counts(make_user: Any) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_forty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
+def test_rule_42_forty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
     user = make_user("ada")
     enrol(user)
     looked_at: list[str] = []
@@ -225,7 +225,7 @@ def race(count: int, act: Any) -> list[str]:
     return outcomes
 
 
-def test_wrong_codes_stop_the_user_over_all_logins_and_devices(user: Any, visitor: Any) -> None:
+def test_rule_42_wrong_codes_stop_the_user_over_all_logins_and_devices(user: Any, visitor: Any) -> None:
     device, _ = enrol(user)
     codes = []
     for _ in range(3):
@@ -244,7 +244,7 @@ def test_wrong_codes_stop_the_user_over_all_logins_and_devices(user: Any, visito
     prove_factor(user, code_now(device), now=timezone.now() + timedelta(seconds=901))
 
 
-def test_recovery_codes_are_hashed_and_burn(user: Any) -> None:
+def test_rule_44_recovery_codes_are_hashed_and_burn(user: Any) -> None:
     _, codes = enrol(user)
 
     assert len(codes) == len(set(codes)) == 10
@@ -255,7 +255,7 @@ def test_recovery_codes_are_hashed_and_burn(user: Any) -> None:
     assert RecoveryCode.objects.unused(user).count() == 9
 
 
-def test_a_recovery_code_of_another_user_is_worth_nothing(user: Any, stranger: Any) -> None:
+def test_rule_44_a_recovery_code_of_another_user_is_worth_nothing(user: Any, stranger: Any) -> None:
     enrol(user)
     _, codes = enrol(stranger)
 
@@ -263,7 +263,7 @@ def test_a_recovery_code_of_another_user_is_worth_nothing(user: Any, stranger: A
         prove_factor(user, codes[0], now=timezone.now())
 
 
-def test_the_key_is_sealed_and_bound_to_its_user(user: Any, stranger: Any) -> None:
+def test_rule_43_the_key_is_sealed_and_bound_to_its_user(user: Any, stranger: Any) -> None:
     device, _ = enrol(user)
 
     assert len(device.bin_key) == 20
@@ -273,7 +273,7 @@ def test_the_key_is_sealed_and_bound_to_its_user(user: Any, stranger: Any) -> No
         code_now(TOTPDevice.objects.get(pk=device.pk))
 
 
-def test_an_unconfirmed_device_neither_demands_nor_satisfies(user: Any) -> None:
+def test_rule_43_an_unconfirmed_device_neither_demands_nor_satisfies(user: Any) -> None:
     waiting = begin_totp(user, name="phone", now=timezone.now()).device
     assert isinstance(log_in("ada@example.com", PASSWORD, client=Client(), now=timezone.now()), Tokens)
 
@@ -284,7 +284,7 @@ def test_an_unconfirmed_device_neither_demands_nor_satisfies(user: Any) -> None:
         prove_factor(user, code_now(waiting), now=timezone.now())
 
 
-def test_enrolment_ends_only_by_a_good_code(ada: Any, user: Any) -> None:
+def test_rule_43_enrolment_ends_only_by_a_good_code(ada: Any, user: Any) -> None:
     begun = ada.post("mfa/totp", {})
     assert begun.status_code == 201
     assert begun.json()["url"].startswith("otpauth://totp/")
@@ -335,7 +335,7 @@ def test_a_present_password_hashed_anew_keeps_every_session(
     assert ada.get("me").status_code == phone.get("me").status_code == 200
 
 
-def test_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
+def test_rule_45_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
     device, _ = enrol(user)
 
     # Fresh, but by password only.
@@ -349,7 +349,7 @@ def test_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> None:
     assert len(renewed.json()["recovery_codes"]) == 10
 
 
-def test_an_old_login_is_not_fresh(ada: Any, user: Any) -> None:
+def test_rule_45_an_old_login_is_not_fresh(ada: Any, user: Any) -> None:
     AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))
 
     assert ada.post("mfa/totp", {}).status_code == 401
@@ -370,7 +370,7 @@ def test_other_sessions_end_when_the_factors_change(ada: Any, user: Any, new_vis
     assert ada.get("me").status_code == 200
 
 
-def test_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
+def test_rule_44_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
     device, old = enrol(user)
     new = ada.post("mfa/recovery-codes", {"code": code_now(device)}).json()["recovery_codes"]
 
@@ -379,7 +379,7 @@ def test_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
     prove_factor(user, new[0], now=timezone.now())
 
 
-def test_disabling_needs_a_code_and_removes_everything(ada: Any, user: Any) -> None:
+def test_rule_45_disabling_needs_a_code_and_removes_everything(ada: Any, user: Any) -> None:
     device, _ = enrol(user)
     assert ada.post("mfa/disable", {"code": "000000"}).status_code == 401
 

@@ -55,7 +55,7 @@ def test_a_key_is_good_once(visitor: Any) -> None:
     assert again.json()["errors"][0]["pointer"] == "/body/key"
 
 
-def test_a_verification_cannot_be_forged(visitor: Any) -> None:
+def test_rule_12_a_verification_cannot_be_forged(visitor: Any) -> None:
     visitor.post("signup", NEW)
     address = EmailAddress.objects.get(email="new@example.com")
     state = verification_state(address)
@@ -86,7 +86,9 @@ def test_a_key_is_good_for_a_day(visitor: Any, svc_settings: Any, monkeypatch: A
         verify_email(key, NEW["password"], now=timezone.now())
 
 
-def test_signing_up_with_a_taken_address_answers_alike_and_tells_its_owner(user: Any, visitor: Any) -> None:
+def test_rule_3_signing_up_with_a_taken_address_answers_alike_and_tells_its_owner(
+    user: Any, visitor: Any
+) -> None:
     fresh = visitor.post("signup", NEW)
     taken = visitor.post("signup", {**NEW, "email": "ada@example.com"})
 
@@ -147,7 +149,7 @@ def test_logging_in_before_proving_sends_the_mail_again(visitor: Any) -> None:
 @pytest.mark.parametrize(
     "password", ["a", "1234567", "12345678", "password", "qwertyuiop", "new@example.com", "newexample"]
 )
-def test_bad_passwords_are_refused_and_not_repeated(visitor: Any, password: str) -> None:
+def test_rule_9_bad_passwords_are_refused_and_not_repeated(visitor: Any, password: str) -> None:
     answer = visitor.post("signup", {**NEW, "password": password})
 
     assert answer.status_code == 422
@@ -156,7 +158,7 @@ def test_bad_passwords_are_refused_and_not_repeated(visitor: Any, password: str)
     assert not get_user_model().objects.exists()
 
 
-def test_passwords_of_any_composition_and_length_are_taken(visitor: Any) -> None:
+def test_rule_8_passwords_of_any_composition_and_length_are_taken(visitor: Any) -> None:
     for number, password in enumerate(["ÄöΩ жжж 漢字 🐴 ok", "x y z " * 150, "only lower case words"]):
         answer = visitor.post("signup", {"email": f"new{number}@example.com", "password": password})
         assert answer.status_code == 202, answer.content
@@ -165,7 +167,7 @@ def test_passwords_of_any_composition_and_length_are_taken(visitor: Any) -> None
 @pytest.mark.parametrize(
     "email", ["new", "new@", "@example.com", "a@b", "\u212a@example.com", "\u0131an@example.com"]
 )
-def test_what_is_no_plain_address_is_refused(visitor: Any, email: str) -> None:
+def test_rule_14_what_is_no_plain_address_is_refused(visitor: Any, email: str) -> None:
     answer = visitor.post("signup", {**NEW, "email": email})
 
     assert answer.status_code == 422
@@ -175,11 +177,11 @@ def test_what_is_no_plain_address_is_refused(visitor: Any, email: str) -> None:
 @pytest.mark.parametrize(
     "field", ["is_staff", "is_superuser", "username", "verified", "owner", "tenant", "groups"]
 )
-def test_no_other_field_is_taken(visitor: Any, field: str) -> None:
+def test_rule_60_no_other_field_is_taken(visitor: Any, field: str) -> None:
     assert visitor.post("signup", {**NEW, field: True}).status_code == 422
 
 
-def test_a_new_user_is_nobody_special(visitor: Any) -> None:
+def test_rule_60_a_new_user_is_nobody_special(visitor: Any) -> None:
     visitor.post("signup", NEW)
 
     user = get_user_model().objects.get()
@@ -206,7 +208,7 @@ def test_without_verification_an_account_works_at_once(visitor: Any, svc_setting
     assert visitor.login("new@example.com").status_code == 200
 
 
-def test_links_come_from_settings_never_from_the_request(visitor: Any, svc_settings: Any) -> None:
+def test_rule_12_links_come_from_settings_never_from_the_request(visitor: Any, svc_settings: Any) -> None:
     svc_settings(accounts={"email_verification_url": "https://app.example.com/verify#{key}"})
     visitor.post("signup", NEW, headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"})
 
@@ -214,7 +216,7 @@ def test_links_come_from_settings_never_from_the_request(visitor: Any, svc_setti
     assert "evil" not in str(mail.outbox[0].body)
 
 
-def test_no_job_carries_a_key_or_a_password(visitor: Any) -> None:
+def test_rule_12_no_job_carries_a_key_or_a_password(visitor: Any) -> None:
     visitor.post("signup", NEW)
     visitor.post("password/reset", {"email": "new@example.com"})
 
