@@ -3,13 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from svc_infra_django.accounts.models import AuthSession, Throttle, TOTPDevice
+from svc_infra_django.accounts.models import AuthSession, EmailDevice, Throttle, TOTPDevice
 from svc_infra_django.accounts.services.enrolling_mfa import begin_totp
 from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
 
@@ -94,7 +95,9 @@ def test_whoever_may_only_look_changes_nothing(ada: Any, watcher: Any) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_rows_are_read_only(ada: Any, user: Any, admin_client: Any, model: str) -> None:
     begin_totp(user, name="phone", now=timezone.now())
-    row = {"authsession": AuthSession, "totpdevice": TOTPDevice, "throttle": Throttle}[model].objects.first()
+    EmailDevice.objects.create(user=user, name="E-mail")
+    row = apps.get_model("svc_accounts", model)._default_manager.first()
+    assert row is not None
 
     assert admin_client.get(url(model, "add")).status_code == 403
     assert admin_client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
@@ -127,6 +130,7 @@ def test_lists_cost_the_same_for_many_rows(user: Any, make_user: Any, admin_clie
             owner = make_user(f"user{number}")
             issue_tokens(owner, amr=("pwd",))
             begin_totp(owner, name="phone", now=timezone.now())
+            EmailDevice.objects.create(user=owner, name="E-mail")
             Throttle.objects.create(
                 scope="login", subject=str(number), started_at=timezone.now(), ends_at=timezone.now()
             )
