@@ -357,6 +357,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                 taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) w"
             else:
                 taken = f"JOIN {deliveries} w ON w.id IN ({due})"
+            well = f"""e.id = walk.endpoint_id AND e.state = 'enabled'
+                AND (e.held_until IS NULL OR e.held_until <= %s)
+                AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
+                AND e.id NOT IN ({", ".join(["%s"] * len(full))})"""
+            if connection.vendor == "postgresql":
+                # OFFSET 0 keeps the planner from a hash join, which would walk to the end and lose the order.
+                served = f"CROSS JOIN LATERAL (SELECT e.id FROM {endpoints} e WHERE {well} OFFSET 0) e"  # noqa: S608 -- our own fragments
+            else:
+                served = f"JOIN {endpoints} e ON {well}"
             steps += [
                 _walk(f"ahead{one.lane}", deliveries, lane=one.lane, bound=""),
                 _walk(f"behind{one.lane}", deliveries, lane=one.lane, bound="AND q.endpoint_id <= %s"),
@@ -365,10 +374,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                         SELECT endpoint_id FROM ahead{one.lane}
                         UNION ALL SELECT endpoint_id FROM behind{one.lane}
                     ) walk
-                    JOIN {endpoints} e ON e.id = walk.endpoint_id AND e.state = 'enabled'
-                        AND (e.held_until IS NULL OR e.held_until <= %s)
-                        AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
-                        AND e.id NOT IN ({", ".join(["%s"] * len(full))})
+                    {served}
                     {taken}
                     LIMIT %s
                 )""",  # noqa: S608 -- our own fragments
