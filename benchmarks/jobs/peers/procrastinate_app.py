@@ -29,18 +29,20 @@ def worker(concurrency: int) -> list[str]:
 
 
 class Producer:
-    """The same app over a synchronous connection, which wants the database to be there first."""
+    """An app that only enqueues, over a connection that wants the database to be there first."""
 
     def fresh(self) -> None:
         drive.fresh_postgresql(NAME)
-        self.app = app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=CONNECT)).open()
+        self.app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=CONNECT)).open()
         self.app.schema_manager.apply_schema()
 
     def many(self, numbers: range) -> None:
-        self.app.configure_task("noop").batch_defer(*({"number": number} for number in numbers))
+        self.app.configure_task("noop", allow_unknown=True).batch_defer(
+            *({"number": number} for number in numbers)
+        )
 
     def one(self, number: int) -> None:
-        self.app.configure_task("noop").defer(number=number)
+        self.app.configure_task("noop", allow_unknown=True).defer(number=number)
 
 
 if __name__ == "__main__":
