@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import TestCase
 from django.test.utils import setup_databases, teardown_databases
 from sybil import Sybil
@@ -46,11 +47,13 @@ class DocumentTransaction:
 
 @pytest.fixture(scope="session")
 def document_transaction(
-    django_test_environment: None, django_db_blocker: Any
+    django_test_environment: None, django_db_setup: None, django_db_blocker: Any
 ) -> Iterator[DocumentTransaction]:
     with django_db_blocker.unblock():
         # pytest-django makes the databases that test functions ask for; code blocks ask for nothing.
-        databases = setup_databases(verbosity=0, interactive=False)
+        creation: Any = connection.creation
+        is_made = connection.settings_dict["NAME"] == creation._get_test_db_name()
+        databases = [] if is_made else setup_databases(verbosity=0, interactive=False)
         transaction = DocumentTransaction()
         yield transaction
         transaction.leave()
