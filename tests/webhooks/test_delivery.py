@@ -624,24 +624,8 @@ def test_outcomes_are_counted_and_the_lag_is_measured(endpoint: Endpoint) -> Non
     assert REGISTRY.get_sample_value("webhooks_lag_seconds_count", {"trigger": "publish"})
 
 
-def test_a_batch_costs_few_statements_however_large(
-    make_endpoint: Callable[..., Endpoint],
-    django_assert_max_num_queries: Any,
-    svc_settings: Callable[..., None],
-) -> None:
-    svc_settings(webhooks={"endpoint_concurrency": 200, "concurrency": 200})
-    for n in range(5):
-        make_endpoint(path=f"/{n}")
-    publish_many([Publication("order.placed", {})] * 20)
-
-    # A few for each time that answers came in, however many came: not one for a delivery.
-    with django_assert_max_num_queries(40):
-        assert deliver_due() == 100
-
-
-@pytest.mark.postgresql
 @pytest.mark.parametrize("count", [10, 80])
-def test_a_batch_is_claimed_in_one_statement_and_settled_in_another(
+def test_a_batch_costs_the_same_few_statements_however_large(
     make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], count: int
 ) -> None:
     svc_settings(webhooks={"endpoint_concurrency": 200, "concurrency": 500})
@@ -663,8 +647,11 @@ def test_a_batch_is_claimed_in_one_statement_and_settled_in_another(
     deliverer.close()
 
     assert claimed == [count * 5]
-    assert len(claim) <= 2  # the second asks what the retries left over
-    assert len(settle) == 1
+    # A claim may ask a second time, for what the retries left over. SQLite has no RETURNING in a WITH, so it
+    # claims by two statements, and settles by two and the ends of the savepoint.
+    on_postgresql = connection.vendor == "postgresql"
+    assert len(claim) <= (2 if on_postgresql else 4)
+    assert len(settle) == (1 if on_postgresql else 4)
     assert Attempt.objects.count() == count * 5 + 5
 
 
