@@ -18,6 +18,9 @@ import pytest
 
 from tests import servers
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 SHOW = "import os; print(os.environ['DATABASE_URL'], os.environ['REDIS_URL'], flush=True)"
 
 

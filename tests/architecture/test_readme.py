@@ -23,6 +23,9 @@ django.setup()
 from django.contrib.auth.models import User
 from django.test import Client
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 User.objects.create_superuser("ada", "ada@example.com", "correct horse battery staple 7")
 client = Client(raise_request_exception=False, headers={"host": "localhost"})
 client.login(username="ada", password="correct horse battery staple 7")

@@ -16,6 +16,9 @@ from django.utils import timezone
 
 from .inside import run_inside
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 if settings.SETTINGS_MODULE != "example_project.settings":
 
     def test_no_list_asks_more_for_more_rows() -> None:

@@ -17,6 +17,9 @@ from svc_infra_django.testing.senders import WebhookSender
 
 from .inside import ELSEWHERE, run_inside
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 ROOT = Path(__file__).parents[2]
 
 if settings.SETTINGS_MODULE != "example_project.settings":

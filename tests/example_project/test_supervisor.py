@@ -43,6 +43,9 @@ open({path!r}, "a").write(f"{{os.getpid()}}\\n{{grandchild.pid}}\\n")
 time.sleep(60)
 """
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 ROOT = str(Path(__file__).parents[2])
 
 

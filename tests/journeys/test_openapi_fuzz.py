@@ -304,5 +304,6 @@ def undone() -> Iterator[None]:
         transaction.set_rollback(True)
 
 
+@pytest.mark.sqlite
 def test_the_example_project_holds_too() -> None:
     run_inside(__file__, "/orders and everybody")
