@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# What these start has servers and databases of its own, the same in every pass: one pass is enough.
+pytestmark = pytest.mark.sqlite
+
 README = Path(__file__).parents[2] / "README.md"
 HEADING = "## Add it to your project"
 
@@ -22,9 +25,6 @@ import django
 django.setup()
 from django.contrib.auth.models import User
 from django.test import Client
-
-# What these start has servers and databases of its own, the same in every pass: one pass is enough.
-pytestmark = pytest.mark.sqlite
 
 User.objects.create_superuser("ada", "ada@example.com", "correct horse battery staple 7")
 client = Client(raise_request_exception=False, headers={"host": "localhost"})
