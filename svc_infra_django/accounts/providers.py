@@ -23,7 +23,6 @@ import jwt
 from allauth.core.context import request_context
 from allauth.socialaccount.adapter import get_adapter
 from allauth.socialaccount.providers.base import ProviderException
-from allauth.socialaccount.providers.oauth2.client import OAuth2Error
 from django.apps import apps
 from django.core.exceptions import (
     ImproperlyConfigured,
@@ -33,7 +32,6 @@ from django.core.exceptions import (
     ValidationError,
 )
 from django.http import HttpRequest, QueryDict
-from requests import RequestException
 
 from ..observability.logging import get_logger
 from .conf import settings
@@ -50,7 +48,7 @@ ASK_AGAIN_SECONDS = 60
 
 # What allauth's own providers raise for an answer that is not as it should be.
 BAD_ANSWERS = (
-    *(OAuth2Error, ProviderException, PermissionDenied, ValidationError, jwt.InvalidTokenError),
+    *(ProviderException, PermissionDenied, ValidationError, jwt.InvalidTokenError),
     *(KeyError, IndexError, TypeError, ValueError, AttributeError),
 )
 
@@ -135,7 +133,7 @@ class Provider:
         with _speaking_of(self.key), request_context(self._request):
             openid = self._openid()
             if openid is not None and not _is_from(openid, issuer):
-                raise OAuth2Error("wrong issuer")
+                raise ProviderException("wrong issuer")
             self._request.GET = QueryDict(urlencode({"code": code}))
             app = self._provider.app
             client = self._adapter.get_client(self._request, app)
@@ -300,11 +298,11 @@ def _is_from(openid: OpenID, issuer: str | None) -> bool:
 
 def _demand_same_subject(identity: Identity, claims: dict[str, Any] | None) -> None:
     if not isinstance(identity, Identity):
-        raise OAuth2Error("no identity")
+        raise ProviderException("no identity")
     userinfo = identity.extra.get("userinfo") if claims is not None else None
     # OpenID Connect Core, section 5.3.2
     if claims is not None and isinstance(userinfo, dict) and userinfo.get("sub") != claims["sub"]:
-        raise OAuth2Error("another subject")
+        raise ProviderException("another subject")
 
 
 def _blank_request() -> HttpRequest:
@@ -318,11 +316,15 @@ def _blank_request() -> HttpRequest:
 @contextmanager
 def _speaking_of(key: str) -> Iterator[None]:
     """Turn whatever goes wrong with a provider's answer into the error that the caller may see."""
+    # Here, because every process of a project would wait a quarter of a second for them when it starts.
+    from allauth.socialaccount.providers.oauth2.client import OAuth2Error
+    from requests import RequestException
+
     try:
         yield
     except RequestException as error:
         logger.warning("provider unavailable", provider=key, error=type(error).__name__)
         raise ProviderUnavailable() from None
-    except BAD_ANSWERS as error:
+    except (OAuth2Error, *BAD_ANSWERS) as error:
         logger.warning("provider refused", provider=key, error=type(error).__name__)
         raise ProviderRefused() from None

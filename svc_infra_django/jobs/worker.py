@@ -19,7 +19,6 @@ from time import monotonic
 from typing import Any, ClassVar
 from uuid import UUID
 
-import psycopg
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import DataError, IntegrityError, close_old_connections, connections
 from django.db import Error as DatabaseFailure
@@ -522,6 +521,8 @@ class JobWorker:
         """Look into the queues as soon as another process tells of them."""
         if not settings.listen or connections[turn.database()].vendor != "postgresql":
             return
+        import psycopg  # here, because only PostgreSQL's users should wait for it
+
         while not self.stopping.is_set():
             try:
                 for queue in turn.notifications(self.stopping):
