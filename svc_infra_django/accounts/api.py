@@ -52,6 +52,7 @@ from .schemas import (
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
+    Confirmed,
     Enrolment,
     begin_email,
     begin_enrolment,
@@ -278,10 +279,7 @@ def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> 
 def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
     """Confirm the authenticator app by a code of it. From now on every login wants one."""
     _not_stored(response)
-    confirmed = confirm_totp(request.principal, body.code, now=timezone.now())
-    if request.principal.method == "session":
-        django_otp.login(request, confirmed.device)
-    return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+    return _begin_to_ask(request, confirm_totp(request.principal, body.code, now=timezone.now()))
 
 
 @router.post("mfa/email", response={202: AcceptedOut})
@@ -299,10 +297,7 @@ def add_mailbox(request: ApiRequest, body: FreshFactorIn) -> Any:
 def confirm_mailbox(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
     """Confirm the mailbox by the code that was sent to it. From now on every login wants a code."""
     _not_stored(response)
-    confirmed = confirm_email(request.principal, body.code, now=timezone.now())
-    if request.principal.method == "session":
-        django_otp.login(request, confirmed.device)
-    return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+    return _begin_to_ask(request, confirm_email(request.principal, body.code, now=timezone.now()))
 
 
 @router.post("mfa/email/code", response={202: AcceptedOut})
@@ -366,3 +361,10 @@ def _enrolment(enrolment: Enrolment) -> EnrolmentOut:
 def _not_stored(response: HttpResponse) -> None:
     # RFC 6749, section 5.1
     response["Cache-Control"] = "no-store"
+
+
+def _begin_to_ask(request: ApiRequest, confirmed: Confirmed) -> RecoveryCodesOut:
+    """The browser session that confirmed the device has proved it: it is not asked again."""
+    if request.principal.method == "session":
+        django_otp.login(request, confirmed.device)
+    return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
