@@ -14,7 +14,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 from queue import SimpleQueue
 from random import uniform
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Semaphore, Thread
 from time import monotonic
 from typing import Any, ClassVar
 from uuid import UUID
@@ -704,25 +704,31 @@ class UnknownTasks:
 
 
 class ThreadPool:
-    """Daemon threads that run what is submitted. The standard pool would wait for them at exit, for ever."""
+    """Daemon threads that run what is submitted. The standard pool would wait for them at exit, for ever.
+
+    A thread is started only when all of them are busy: each may come to hold a connection to the database.
+    """
 
     def __init__(self, size: int) -> None:
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._size = size
         self._started = 0
+        self._idle = Semaphore(0)
 
     def submit(self, call: Callable[[], None]) -> None:
-        if self._started < self._size:
+        if not self._idle.acquire(blocking=False) and self._started < self._size:
             self._started += 1
             Thread(target=self._serve, name=f"svc-jobs runner {self._started}", daemon=True).start()
         self._calls.put(call)
 
     def _serve(self) -> None:
         while True:
+            call = self._calls.get()
             try:
-                self._calls.get()()
+                call()
             except BaseException as error:  # frontier: the thread outlives whatever a job leaves behind
                 logger.error("a runner failed outside its job", exc_info=error)
+            self._idle.release()
 
 
 def _result(job: Job, done: asyncio.Task[Outcome]) -> Outcome | None:

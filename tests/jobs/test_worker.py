@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from datetime import timedelta
+from threading import Event, get_ident
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from django.utils import timezone
 from svc_infra_django.jobs import enqueue_many, turn
 from svc_infra_django.jobs.models import Job, JobAttempt
 from svc_infra_django.jobs.turn import Outcome
-from svc_infra_django.jobs.worker import MOST_AHEAD, JobWorker, drain
+from svc_infra_django.jobs.worker import MOST_AHEAD, JobWorker, ThreadPool, drain
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -88,6 +90,26 @@ def test_jobs_whose_worker_died_once_are_not_held_ahead() -> None:
     assert not worker._backlog and worker._ahead() == 0
     worker._write_apart()
     assert {(job.state, job.attempt) for job in Job.objects.all()} == {(Job.State.READY, 0)}
+
+
+def test_a_thread_is_started_only_when_all_others_are_busy() -> None:
+    pool = ThreadPool(1000)
+    done: Future[int]
+    threads = set()
+    for _ in range(100):
+        done = Future()
+        pool.submit(lambda done=done: done.set_result(get_ident()))
+        threads.add(done.result(60))
+
+    # Each may hold a connection. The second is there when a call comes before the last one's thread is back.
+    assert len(threads) <= 2
+
+    released, begun = Event(), [Future[None]() for _ in range(5)]
+    for each in begun:
+        pool.submit(lambda each=each: (each.set_result(None), released.wait(60)))
+    for each in begun:
+        each.result(60)
+    released.set()
 
 
 def test_an_async_job_runs() -> None:
