@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from django import forms
+from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
@@ -15,7 +18,7 @@ from ..admin import MachineRowAdmin
 from .models import AuditEvent, AuthSession, EmailDevice, SigningKey, Throttle, TOTPDevice
 from .services.auditing import exported_lines
 from .services.ending_sessions import end_all_sessions, end_session
-from .services.enrolling_mfa import remove_factors
+from .services.enrolling_mfa import remove_device_of_user, remove_factors
 from .services.throttling import subjects_of
 
 
@@ -83,7 +86,20 @@ class AuthSessionAdmin(_OfUser):
 
 class _OfDevice(_OfUser):
     user_field = "user"
-    actions = ["remove_factors_of_users"]
+    actions = ["remove_selected", "remove_factors_of_users"]
+
+    @admin.action(description="Remove the selected devices")
+    def remove_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        if not self.may_act(request):
+            self.message_user(request, "You may look at devices, not remove them.", messages.ERROR)
+            return
+        devices = list(queryset.select_related("user"))
+        done = [device for device in devices if _may_remove(request.user, device.user)]
+        for device in done:
+            remove_device_of_user(device, now=timezone.now())
+        text = ngettext("%d device was removed.", "%d devices were removed.", len(done)) % len(done)
+        self.message_user(request, text, messages.SUCCESS)
+        self._tell_of_the_rest(request, len(devices) - len(done))
 
     @admin.action(description="Remove all second factors of these users")
     def remove_factors_of_users(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -98,7 +114,10 @@ class _OfDevice(_OfUser):
             "The factors of %d user were removed.", "The factors of %d users were removed.", len(done)
         )
         self.message_user(request, text % len(done), messages.SUCCESS)
-        if len(done) < len(users):
+        self._tell_of_the_rest(request, len(users) - len(done))
+
+    def _tell_of_the_rest(self, request: HttpRequest, left: int) -> None:
+        if left:
             text = "Those of staff are removed by superusers alone, and nobody's own here."
             self.message_user(request, text, messages.ERROR)
 
@@ -188,3 +207,79 @@ class ThrottleAdmin(MachineRowAdmin):
         count = queryset.update(count=0)
         text = ngettext("%d count was set back.", "%d counts were set back.", count) % count
         self.message_user(request, text, messages.SUCCESS)
+
+
+SECRET_SETTING = re.compile(r"key|secret|token|password|certificate", re.IGNORECASE)
+HIDDEN = "(hidden)"
+
+
+def _hidden(settings: Any) -> Any:
+    """Settings of a provider without the values whose names speak of a secret."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: _hidden(value)
+        if isinstance(value, dict)
+        else (HIDDEN if value and SECRET_SETTING.search(name) else value)
+        for name, value in settings.items()
+    }
+
+
+def _restored(settings: Any, before: Any) -> Any:
+    """What was sent back, with the hidden values as they were."""
+    if not isinstance(settings, dict) or not isinstance(before, dict):
+        return settings
+    return {
+        name: before.get(name) if value == HIDDEN else _restored(value, before.get(name))
+        for name, value in settings.items()
+    }
+
+
+if apps.is_installed("allauth.socialaccount"):
+    # Its pages are registered by the import, so that ours take their place in whatever order apps load.
+    from allauth.socialaccount import admin as allauth_admin
+    from allauth.socialaccount.models import SocialApp, SocialToken
+
+    class ProviderForm(allauth_admin.SocialAppForm):  # type: ignore[misc]  # django-allauth is untyped
+        """Takes the client's secret and never shows it: left empty, it stays as it is."""
+
+        secret = forms.CharField(
+            required=False,
+            strip=False,
+            max_length=191,
+            widget=forms.PasswordInput(attrs={"autocomplete": "off", "size": "100"}),
+            help_text="Never shown. Leave it empty to keep the one that is stored.",
+        )
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.stored = self.instance.secret, self.instance.settings
+            self.initial["settings"] = _hidden(self.instance.settings)
+
+        def clean_secret(self) -> str:
+            return str(self.cleaned_data["secret"] or self.stored[0])
+
+        def clean_settings(self) -> Any:
+            return _restored(self.cleaned_data["settings"], self.stored[1])
+
+    class ProviderAdmin(allauth_admin.SocialAppAdmin):  # type: ignore[misc]  # django-allauth is untyped
+        form = ProviderForm
+
+    class ProviderTokenAdmin(MachineRowAdmin):
+        """Which tokens of providers are kept, if any are; they are shown nowhere, and may be deleted."""
+
+        list_display = ["id", "app", "account", "expires_at"]
+        list_select_related = ["app", "account__user"]
+        fields = ["app", "account", "expires_at"]
+
+        def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+            return request.user.has_perm("socialaccount.delete_socialtoken")
+
+    for model, theirs, page in (
+        (SocialApp, allauth_admin.SocialAppAdmin, ProviderAdmin),
+        (SocialToken, allauth_admin.SocialTokenAdmin, ProviderTokenAdmin),
+    ):
+        # A project's own page stays.
+        if type(admin.site._registry.get(model)) is theirs:
+            admin.site.unregister(model)
+            admin.site.register(model, page)

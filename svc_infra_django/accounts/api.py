@@ -15,6 +15,7 @@ from ninja import Form, Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
 from ..api.authentication import LOGIN_SESSION_KEY
+from ..errors import NotFoundError
 from .conf import settings
 from .models import AuditEvent, AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
@@ -62,6 +63,7 @@ from .services.enrolling_mfa import (
     disable_mfa,
     finish_enrolment,
     mail_code,
+    remove_device,
     replace_recovery_codes,
     require_fresh_factor,
     step_up,
@@ -329,6 +331,20 @@ def list_devices(request: ApiRequest) -> Any:
         for device in django_otp.devices_for_user(user)
     ]
     return DevicesOut(devices=devices, recovery_codes_left=RecoveryCode.objects.unused(user).count())
+
+
+@router.delete("mfa/devices/{path:device_id}", response={204: None})
+@not_delegated
+def delete_device(request: ApiRequest, device_id: str) -> Any:
+    """Remove one device; with the last one goes the second factor. It wants a fresh code: `auth/step-up`."""
+    now = timezone.now()
+    devices = django_otp.devices_for_user(request.principal.user)
+    device = next((each for each in devices if each.persistent_id == device_id), None)
+    if device is None:
+        raise NotFoundError("Device")
+    require_fresh_factor(request.principal, password=None, code=None, now=now)
+    remove_device(request.principal, device, now=now)
+    return Status(204, None)
 
 
 @router.post("mfa/recovery-codes", response=RecoveryCodesOut)

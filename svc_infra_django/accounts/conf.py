@@ -53,7 +53,7 @@ class AccountsSettings(Section):
 
     audited: tuple[str, ...] = (
         *("user.*", "login.*", "session.*", "admin.*", "signing_keys.*"),
-        *("api_key.*", "role.*"),
+        *("api_key.*", "role.*", "access.*"),
     )
     """Events that get an audit row, by name or with a star at the end. Add those of your own project."""
 

@@ -103,6 +103,13 @@ class MFAEnabled(BaseModel):
     device: str
 
 
+class MFADeviceRemoved(BaseModel):
+    """A device for a user's second factor was removed; another one is left."""
+
+    user_id: str
+    device: str
+
+
 class MFADisabled(BaseModel):
     """A user removed their second factor."""
 
@@ -142,6 +149,7 @@ PASSWORD_CHANGED = EventType("user.password_changed", PasswordChanged)
 PROVIDER_CONNECTED = EventType("user.provider_connected", ProviderConnected)
 PROVIDER_DISCONNECTED = EventType("user.provider_disconnected", ProviderDisconnected)
 MFA_ENABLED = EventType("user.mfa_enabled", MFAEnabled)
+MFA_DEVICE_REMOVED = EventType("user.mfa_device_removed", MFADeviceRemoved)
 MFA_DISABLED = EventType("user.mfa_disabled", MFADisabled)
 RECOVERY_CODES_REPLACED = EventType("user.recovery_codes_replaced", RecoveryCodesReplaced)
 RECOVERY_CODE_USED = EventType("user.recovery_code_used", RecoveryCodeUsed)

@@ -119,6 +119,8 @@ class PlainStatus(SvcInfraError):
 def problem(request: HttpRequest, error: BaseException) -> HttpResponse:
     """The response for `error`, whatever it is. What nobody foresaw is logged and shows no detail."""
     known = understood(error)
+    if known.status == 403:
+        request.refusal = known  # type: ignore[attr-defined]  # for the middleware, which tells of it
     hidden = known.status >= 500 and known.status != 503
     if known.status >= 500:
         _report(request, error)

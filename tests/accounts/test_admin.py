@@ -204,3 +204,65 @@ def test_staff_remove_no_factors_of_other_staff_nor_their_own(
 
     assert "superusers alone" in page.content.decode()
     assert TOTPDevice.objects.count() == 3
+
+
+def test_staff_remove_one_device_and_the_others_go_on(ada: Any, user: Any, admin_client: Any) -> None:
+    lost = TOTPDevice.begin(user, name="lost", now=timezone.now())
+    TOTPDevice.objects.update(confirmed=True)
+    mailbox = EmailDevice.objects.create(user=user, name="E-mail", confirmed=True)
+
+    page = act(admin_client, "totpdevice", "remove_selected", lost.pk)
+
+    assert "1 device was removed." in page.content.decode()
+    assert not TOTPDevice.objects.exists()
+    assert EmailDevice.objects.get() == mailbox
+    assert ada.get("me").status_code == 401
+    assert ada.login().json()["mfa_required"] is True
+
+
+def test_no_page_shows_what_providers_trust_us_with(user: Any, admin_client: Any) -> None:
+    from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+
+    app = SocialApp.objects.create(
+        provider="openid_connect",
+        provider_id="example",
+        name="Example",
+        client_id="we",
+        secret="the-client-secret",
+        settings={"server_url": "https://id.example", "deep": {"certificate_key": "the-private-key"}},
+    )
+    account = SocialAccount.objects.create(user=user, provider="example", uid="1")
+    SocialToken.objects.create(app=app, account=account, token="the-access", token_secret="the-refresh")
+    pages = [
+        reverse(f"admin:socialaccount_{model}_{page}", args=arguments)
+        for model in ("socialapp", "socialtoken", "socialaccount")
+        for page, arguments in (
+            ("changelist", []),
+            ("change", [apps.get_model("socialaccount", model).objects.get().pk]),
+        )
+    ]
+
+    for page in pages:
+        answer = admin_client.get(page)
+        assert answer.status_code == 200
+        for secret in ("the-client-secret", "the-private-key", "the-access", "the-refresh"):
+            assert secret not in answer.content.decode(), (page, secret)
+
+    sent = {
+        "provider": "openid_connect",
+        "provider_id": "example",
+        "name": "Renamed",
+        "client_id": "we",
+        "secret": "",
+        "key": "",
+        "settings": '{"server_url": "https://id.example", "deep": {"certificate_key": "(hidden)"}}',
+    }
+    change = reverse("admin:socialaccount_socialapp_change", args=[app.pk])
+    assert admin_client.post(change, sent).status_code == 302
+    app.refresh_from_db()
+    assert (app.name, app.secret) == ("Renamed", "the-client-secret")
+    assert app.settings["deep"] == {"certificate_key": "the-private-key"}
+
+    assert admin_client.post(change, {**sent, "secret": "a-new-secret"}).status_code == 302
+    app.refresh_from_db()
+    assert app.secret == "a-new-secret"

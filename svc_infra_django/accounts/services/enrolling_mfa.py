@@ -24,9 +24,11 @@ from ..errors import (
     WrongPassword,
 )
 from ..events import (
+    MFA_DEVICE_REMOVED,
     MFA_DISABLED,
     MFA_ENABLED,
     RECOVERY_CODES_REPLACED,
+    MFADeviceRemoved,
     MFADisabled,
     MFAEnabled,
     RecoveryCodesReplaced,
@@ -263,6 +265,36 @@ def remove_factors(user: Any, *, now: datetime) -> None:
     The caller has made sure who asks for it.
     """
     _remove_factors(user, ended=AuthSession.objects.of_user(user), now=now)
+
+
+def remove_device(principal: Principal, device: Any, *, now: datetime) -> None:
+    """Remove one of the principal's devices; their other sessions are over.
+
+    With the last confirmed one goes the whole second factor, recovery codes too.
+    """
+    _remove_device(device, ended=AuthSession.objects.others(principal), now=now)
+
+
+def remove_device_of_user(device: Any, *, now: datetime) -> None:
+    """Remove a device that its user has lost; all their sessions are over.
+
+    The caller has made sure who asks for it.
+    """
+    _remove_device(device, ended=AuthSession.objects.of_user(device.user), now=now)
+
+
+@transaction.atomic
+def _remove_device(device: Any, *, ended: AuthSessionQuerySet, now: datetime) -> None:
+    user = device.user
+    device.delete()
+    if not device.confirmed:
+        return  # nobody was asked for it
+    if not django_otp.user_has_device(user):
+        _remove_factors(user, ended=ended, now=now)
+        return
+    revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
+    send_notice.enqueue(str(user.pk), "mfa_device_removed")
+    MFA_DEVICE_REMOVED.emit(MFADeviceRemoved(user_id=str(user.pk), device=device.name), owner=user)
 
 
 @transaction.atomic

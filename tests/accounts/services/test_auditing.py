@@ -70,6 +70,27 @@ def test_rule_63_what_goes_wrong_is_a_row(user: Any, visitor: Any) -> None:
     assert names() == ["login.failed", "user.logged_in", "session.reuse_detected"]
 
 
+def test_rule_63_a_refusal_is_a_row_also_when_the_request_is_undone(ada: Any, user: Any) -> None:
+    before = connection.settings_dict["ATOMIC_REQUESTS"]
+    connection.settings_dict["ATOMIC_REQUESTS"] = True
+    try:
+        assert ada.get("audit").status_code == 403
+    finally:
+        connection.settings_dict["ATOMIC_REQUESTS"] = before
+
+    row = AuditEvent.objects.get(name="access.refused")
+    assert (row.subject, row.actor, row.client_address) == (str(user.pk), str(user.pk), "127.0.0.1")
+    assert row.request_id
+    assert row.data == {
+        "user_id": str(user.pk),
+        "credential": "jwt",
+        "method": "GET",
+        "route": "/api/auth/audit",
+        "code": "permission_denied",
+        "permission": "svc_accounts.view_auditevent",
+    }
+
+
 def test_who_did_it_is_whoever_is_signed_in(
     user: Any, visitor: Any, admin_client: Any, admin_user: Any
 ) -> None:
@@ -226,10 +247,10 @@ def test_the_list_is_for_those_who_may_look(user: Any, visitor: Any) -> None:
 
     user.user_permissions.add(Permission.objects.get(codename="view_auditevent"))
     everything = visitor.get("audit").json()["items"]
-    assert [row["name"] for row in everything] == ["user.logged_in", "login.failed"]
+    assert [row["name"] for row in everything] == ["access.refused", "user.logged_in", "login.failed"]
     assert [row["name"] for row in visitor.get("audit?name=login.failed").json()["items"]] == ["login.failed"]
     mine = visitor.get(f"audit?subject={user.pk}").json()["items"]
-    assert [row["name"] for row in mine] == ["user.logged_in"]
+    assert [row["name"] for row in mine] == ["access.refused", "user.logged_in"]
     assert visitor.get("audit?name=%00").status_code == 422
 
 

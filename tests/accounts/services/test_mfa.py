@@ -394,6 +394,40 @@ def test_rule_45_disabling_needs_a_code_and_removes_everything(ada: Any, user: A
     ]
 
 
+def test_rule_45_one_device_is_removed_on_a_fresh_code_and_the_others_go_on(
+    ada: Any, user: Any, stranger: Any, new_visitor: Any
+) -> None:
+    phone, codes = enrol(user)
+    tablet = TOTPDevice.begin(user, name="tablet", now=timezone.now())
+    theirs = TOTPDevice.begin(stranger, name="theirs", now=timezone.now())
+    TOTPDevice.objects.update(confirmed=True)
+    other = new_visitor()
+    token = other.login().json()["mfa_token"]
+    other.tokens = other.post("mfa/verify", {"mfa_token": token, "code": codes[0]}).json()
+    path = f"mfa/devices/{tablet.persistent_id}"
+
+    # Logged in lately, but by the password alone.
+    refused = ada.delete(path)
+    assert refused.status_code == 401
+    assert "insufficient_user_authentication" in refused["WWW-Authenticate"]
+    assert ada.post("step-up", {"code": code_now(phone)}).status_code == 204
+    for unknown in (theirs.persistent_id, "svc_accounts.totpdevice/0", "nonsense", "a/b/c"):
+        assert ada.delete(f"mfa/devices/{unknown}").status_code == 404
+
+    assert ada.delete(path).status_code == 204
+
+    assert [each["name"] for each in ada.get("mfa/devices").json()["devices"]] == ["phone"]
+    assert ada.get("mfa/devices").json()["recovery_codes_left"] == 9
+    assert ada.delete(path).status_code == 404
+    assert other.get("me").status_code == 401
+    drain()
+    assert mail.outbox[-1].subject == "A device of your second factor was removed"
+
+    assert ada.delete(f"mfa/devices/{phone.persistent_id}").status_code == 204
+    assert not RecoveryCode.objects.filter(owner=user).exists()
+    assert ada.login().json()["token_type"] == "Bearer"
+
+
 def test_any_other_device_of_django_otp_works_too(user: Any) -> None:
     device = StaticDevice.objects.create(user=user, name="printed")
     device.token_set.create(token="abcd2345")
