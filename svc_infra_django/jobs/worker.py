@@ -120,13 +120,11 @@ class JobWorker:
         identity: UUID | None = None,
         queues: Sequence[str] = (),
         concurrency: int | None = None,
-        with_services: bool = True,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.id: UUID = identity or uuid7()
         self.queues = tuple(queues)
         self.concurrency = settings.concurrency if concurrency is None else concurrency
-        self.with_services = with_services
         self.on_ready = on_ready
         self.stopping = Event()
         self.hurrying = Event()
@@ -632,7 +630,7 @@ class JobWorker:
         return thread
 
     def _start_services(self) -> list[Thread]:
-        services = [cls() for _, cls in declared("worker_services")] if self.with_services else []
+        services = [cls() for _, cls in declared("worker_services")]
         return [self._start(partial(self._serve, service), service.name) for service in services]
 
     def _serve(self, service: WorkerService) -> None:

@@ -11,6 +11,7 @@ The app is made before Django is set up, so what needs the models is imported wh
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from time import monotonic
@@ -21,6 +22,7 @@ from celery import Celery, signals
 from kombu.pools import producers
 
 from ...jobs.engines import publishers
+from .duties import Duties
 
 NAME = "svc_infra_django.jobs.run"
 IDS_A_MESSAGE = 50
@@ -37,9 +39,11 @@ def run_jobs(app: Celery) -> None:
 
     task = app.task(name=NAME, ignore_result=True, acks_late=False, typing=False)(run_published)
     publishers["celery"] = Publisher(app, task)
-    signals.worker_ready.connect(_begin_duties, weak=False, dispatch_uid=f"{__name__}.begin")
-    signals.worker_shutdown.connect(_end_duties, weak=False, dispatch_uid=f"{__name__}.end")
-    signals.worker_process_shutdown.connect(_sign_off, weak=False, dispatch_uid=f"{__name__}.sign_off")
+    duties = Duties(sys._getframe(1).f_globals["__name__"])
+    signals.worker_ready.connect(lambda **_: duties.begin(), weak=False, dispatch_uid=f"{__name__}.begin")
+    signals.worker_shutdown.connect(lambda **_: duties.end(), weak=False, dispatch_uid=f"{__name__}.end")
+    for ending in (signals.worker_shutdown, signals.worker_process_shutdown):
+        ending.connect(_sign_off, weak=False, dispatch_uid=f"{__name__}.sign_off")
 
 
 def run_published(ids: Sequence[str]) -> None:
@@ -47,18 +51,6 @@ def run_published(ids: Sequence[str]) -> None:
     from .hands import here
 
     here().run([UUID(pk) for pk in ids])
-
-
-def _begin_duties(**_: Any) -> None:
-    from .hands import begin_duties
-
-    begin_duties()
-
-
-def _end_duties(**_: Any) -> None:
-    from .hands import end_duties
-
-    end_duties()
 
 
 def _sign_off(**_: Any) -> None:

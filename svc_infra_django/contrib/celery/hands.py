@@ -1,4 +1,4 @@
-"""What Celery's processes do for the jobs: run those they are told of, and look after all of them."""
+"""What Celery's child processes do for the jobs: run those that they are told of."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from ...jobs.errors import UnknownTask
 from ...jobs.models import Job, Worker
 from ...jobs.runner import run
 from ...jobs.turn import Outcome
-from ...jobs.worker import HELD_SECONDS, JobWorker, Running, ThreadPool, UnknownTasks
+from ...jobs.worker import HELD_SECONDS, Running, ThreadPool, UnknownTasks
 from ...observability.logging import get_logger
+from .duties import of_main_process
 
 logger = get_logger("svc_infra_django.jobs")
 
@@ -44,7 +45,7 @@ class Hands:
 
     def __init__(self) -> None:
         self.id, self.pid = uuid7(), os.getpid()
-        self.name = f"{_main_name(os.getppid())}/{self.pid}"
+        self.name = f"{of_main_process(os.getppid())}{self.pid}"
         self._threads = ThreadPool(MOST_THREADS)
         self._running: dict[tuple[UUID, int], Running] = {}
         self._unknown = UnknownTasks()
@@ -175,41 +176,8 @@ class Hands:
             Worker.objects.using(turn.database()).filter(pk=self.id).delete()
 
 
-class Duties:
-    """What Celery's main process does for the jobs: stage, rescue, sweep, schedule and prune."""
-
-    def __init__(self) -> None:
-        self.worker = JobWorker(concurrency=0, with_services=False)
-        self._thread = Thread(target=self.worker.run, name="svc-jobs duties", daemon=True)
-        self._children = Thread(target=self._watch_children, name="svc-jobs children", daemon=True)
-
-    def begin(self) -> None:
-        self._thread.start()
-        self._children.start()
-
-    def end(self) -> None:
-        self.worker.stop()
-        self._thread.join(10)
-
-    def _watch_children(self) -> None:
-        """Give the jobs of a child process that died to others at once."""
-        children = f"{_main_name(os.getpid())}/"
-        while not self.worker.stopping.wait(1.0):
-            try:
-                known = Worker.objects.using(turn.database()).filter(name__startswith=children)
-                for pk, pid in known.values_list("pk", "pid"):
-                    if not _is_alive(pid):
-                        logger.error("a worker process died", pid=pid)
-                        turn.bury(pk, max_crashes=settings.max_crashes)
-            except DatabaseFailure as error:
-                logger.warning("child processes could not be looked after", error=repr(error))
-                connections[turn.database()].close()
-        connections.close_all()
-
-
 _here: list[Hands] = []
 _here_lock = Lock()
-_duties: list[Duties] = []
 
 
 def here() -> Hands:
@@ -221,32 +189,9 @@ def here() -> Hands:
         return _here[0]
 
 
-def begin_duties() -> None:
-    _duties[:] = [Duties()]
-    _duties[0].begin()
-
-
-def end_duties() -> None:
-    for duties in _duties:
-        duties.end()
-    sign_off()
-
-
 def sign_off() -> None:
     if _here and _here[0].pid == os.getpid():
         _here[0].sign_off()
-
-
-def _main_name(pid: int) -> str:
-    return f"celery@{socket.gethostname()}:{pid}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _next(waiting: deque[Running]) -> Running | None:

@@ -92,13 +92,19 @@ class CeleryWorker:
         """To the main process and all its children."""
         os.killpg(self._process.pid, number)
 
+    def has_open(self, path: str) -> bool:
+        """Whether the main process holds a file whose name begins like this."""
+        files = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        return any(os.readlink(file).startswith(path) for file in files)
+
     def end(self) -> None:
         self.signal(signal.SIGCONT)
         self._process.terminate()
         try:
-            assert self._process.wait(20) == 0, self.log.read_text()
+            assert self._process.wait(60) == 0, self.log.read_text()
         finally:
             self._process.kill()
+            self._process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +251,24 @@ def test_the_job_of_a_killed_child_runs_again_long_before_its_lease(ledger: str)
     assert time.monotonic() - started < SETTINGS["lease_seconds"]
     job = Job.objects.get()
     assert (job.attempt, job.crashes) == (2, 1)
+
+
+def test_children_that_take_the_place_of_killed_ones_work(celery: CeleryWorker, ledger: str) -> None:
+    """A fork of a process that has the database open could take it for locked, for ever."""
+    enqueue_many(work.linger, [[ledger, 0.2]] * 4)
+    killed = {int(line.split()[1]) for line in wait_until(lambda: two_pids(ledger))}
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: states()["succeeded"] == 4)
+
+    assert not killed & {int(line.split()[1]) for line in work.read(ledger)[-2:]}
+    assert not celery.has_open(str(connection.settings_dict["NAME"]))
+
+
+def two_pids(ledger: str) -> list[str]:
+    lines = work.read(ledger)
+    return lines if len({line.split()[1] for line in lines}) == 2 else []
 
 
 def test_a_paused_queue_drops_its_messages_and_has_them_again_when_it_is_resumed(ledger: str) -> None:

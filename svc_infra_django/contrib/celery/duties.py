@@ -1,0 +1,104 @@
+"""What goes on beside Celery's processes: staging, rescue, sweeping, schedules, pruning, the apps' services.
+
+It has a process of its own, which is started anew and not forked, and what needs Django is imported there.
+Celery's main process forks whenever a child is replaced, and a database connection or a lock in the hands of
+one of its threads would come along half alive: SQLite, for one, would take its file for locked for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from importlib import import_module
+from multiprocessing.process import BaseProcess
+from threading import Event, Thread
+from time import sleep
+
+import django
+
+from ...jobs.management.supervisor import spawning
+
+WATCH_SECONDS = 1.0
+STOP_SECONDS = 10.0
+
+
+class Duties:
+    """Keeps the process of the duties alive. `module` is the one that makes the Celery app."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self._ended = Event()
+        self._process: BaseProcess | None = None
+        self._thread = Thread(target=self._keep, name="svc-jobs duties", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(STOP_SECONDS)
+            self._process.kill()
+
+    def _keep(self) -> None:
+        from ...observability.logging import get_logger
+
+        logger = get_logger("svc_infra_django.jobs")
+        while not self._ended.is_set():
+            self._process = spawning.Process(target=do_duties, args=(self.module, os.getpid()))
+            self._process.start()
+            while not self._ended.wait(WATCH_SECONDS) and self._process.exitcode is None:
+                pass
+            if not self._ended.is_set():
+                logger.error("the process of the duties died", exitcode=self._process.exitcode)
+
+
+def do_duties(module: str, main: int) -> None:
+    """Do them until SIGTERM comes, or the process `main` is gone."""
+    django.setup()
+    import_module(module)
+    from ...identifiers import uuid7
+    from ...jobs.management.serving import serve
+
+    # A terminal tells all of its processes; the main process passes on what is meant for us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=watch_children, args=(main,), name="svc-jobs children", daemon=True).start()
+    serve(uuid7(), queues=(), concurrency=0, parent=main, stops=(signal.SIGTERM,))
+
+
+def watch_children(main: int) -> None:
+    """Give the jobs of a child process that died to others at once."""
+    from django.db import Error as DatabaseFailure
+    from django.db import connections
+
+    from ...jobs import turn
+    from ...jobs.conf import settings
+    from ...jobs.models import Worker
+
+    while True:
+        try:
+            children = Worker.objects.using(turn.database()).filter(name__startswith=of_main_process(main))
+            for pk, pid in children.values_list("pk", "pid"):
+                if not _is_alive(pid):
+                    turn.logger.error("a worker process died", pid=pid)
+                    turn.bury(pk, max_crashes=settings.max_crashes)
+        except DatabaseFailure as error:
+            turn.logger.warning("child processes could not be looked after", error=repr(error))
+            connections[turn.database()].close()
+        sleep(WATCH_SECONDS)
+
+
+def of_main_process(pid: int) -> str:
+    """What the names of the workers in its child processes begin with."""
+    return f"celery@{socket.gethostname()}:{pid}/"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
