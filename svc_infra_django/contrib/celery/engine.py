@@ -39,7 +39,7 @@ def run_jobs(app: Celery) -> None:
 
     task = app.task(name=NAME, ignore_result=True, acks_late=False, typing=False)(run_published)
     publishers["celery"] = Publisher(app, task)
-    duties = Duties(sys._getframe(1).f_globals["__name__"])
+    duties = Duties(sys._getframe(1).f_globals.get("__name__", "__main__"))
     signals.worker_ready.connect(lambda **_: duties.begin(), weak=False, dispatch_uid=f"{__name__}.begin")
     signals.worker_shutdown.connect(lambda **_: duties.end(), weak=False, dispatch_uid=f"{__name__}.end")
     for ending in (signals.worker_shutdown, signals.worker_process_shutdown):

@@ -95,7 +95,7 @@ class CeleryWorker:
     def has_open(self, path: str) -> bool:
         """Whether the main process holds a file whose name begins like this."""
         files = Path(f"/proc/{self._process.pid}/fd").iterdir()
-        return any(os.readlink(file).startswith(path) for file in files)
+        return any(str(file.readlink()).startswith(path) for file in files)
 
     def end(self) -> None:
         self.signal(signal.SIGCONT)
