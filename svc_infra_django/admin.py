@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.views.decorators.debug import sensitive_variables
 
+from .chains import ChainedRow, exported_lines
+
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
 else:
@@ -40,6 +42,27 @@ class MachineRowAdmin(ModelAdmin):
     def may_act(self, request: HttpRequest) -> bool:
         """Whether this member of staff may use the actions: they hold the model's change permission."""
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class ChainedRowAdmin(MachineRowAdmin):
+    """Admin of a log that nobody changes unseen; `manage.py verify_audit` says whether it is as it was."""
+
+    actions = ("export_selected",)
+
+    def may_act(self, request: HttpRequest) -> bool:
+        """Exporting is looking."""
+        return self.has_view_permission(request)
+
+    @admin.display(description="chained", boolean=True)
+    def is_chained(self, row: ChainedRow) -> bool:
+        return row.number is not None
+
+    @admin.action(description="Export the selected as JSON lines")
+    def export_selected(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> HttpResponse:
+        response = HttpResponse(exported_lines(queryset), content_type="application/jsonl")
+        response["Content-Disposition"] = f'attachment; filename="{self.opts.model_name}.jsonl"'
+        response["Cache-Control"] = "no-store"
+        return response
 
 
 class UserPicker:

@@ -10,13 +10,12 @@ from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import ngettext
 
-from ..admin import MachineRowAdmin
+from ..admin import ChainedRowAdmin, MachineRowAdmin
 from .models import AuditEvent, AuthSession, EmailDevice, SigningKey, Throttle, TOTPDevice
-from .services.auditing import exported_lines
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import remove_device_of_user, remove_factors
 from .services.throttling import subjects_of
@@ -147,7 +146,7 @@ class TOTPDeviceAdmin(_OfDevice):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(MachineRowAdmin):
+class AuditEventAdmin(ChainedRowAdmin):
     list_display = ["created_at", "name", "subject", "actor", "client_address", "request_id", "is_chained"]
     list_filter = ["name", "created_at"]
     list_per_page = 50
@@ -158,22 +157,6 @@ class AuditEventAdmin(MachineRowAdmin):
         *("id", "name", "subject", "actor", "tenant", "client_address", "request_id", "data", "created_at"),
         *("number", "previous", "digest"),
     ]
-    actions = ["export_selected"]
-
-    def may_act(self, request: HttpRequest) -> bool:
-        """Exporting is looking."""
-        return self.has_view_permission(request)
-
-    @admin.display(description="chained", boolean=True)
-    def is_chained(self, row: AuditEvent) -> bool:
-        return row.number is not None
-
-    @admin.action(description="Export the selected as JSON lines")
-    def export_selected(self, request: HttpRequest, queryset: QuerySet[AuditEvent]) -> HttpResponse:
-        response = HttpResponse(exported_lines(queryset), content_type="application/jsonl")
-        response["Content-Disposition"] = 'attachment; filename="audit.jsonl"'
-        response["Cache-Control"] = "no-store"
-        return response
 
 
 @admin.register(SigningKey)

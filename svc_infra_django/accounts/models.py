@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from secrets import token_bytes, token_hex
 from typing import Any, ClassVar
 
 from django.conf import settings as django_settings
-from django.db import IntegrityError, models, router, transaction
+from django.db import models
 from django.utils import timezone
 from django_otp.models import Device, ThrottlingMixin
 
+from ..chains import ChainedQuerySet, ChainedRow, ChainHead
 from ..principals import Principal
 from ..rows import id_field, tenant_field
 from ..sealing import seal, unseal
 from .conf import settings
 from .jwt import Key, made_key, new_private
 from .querysets import (
-    AuditEventQuerySet,
     AuthSessionQuerySet,
     MFAChallengeQuerySet,
     RecoveryCodeQuerySet,
     RefreshTokenQuerySet,
 )
-from .signing import audit_digests, has_password_state, keyed_states
+from .signing import has_password_state, keyed_states
 from .totp import KEY_BYTES, MAILED_CODE, matching_step, new_mailed_code, step_at
 
 
@@ -218,14 +218,9 @@ def _signing_context(kid: str) -> str:
     return f"accounts.signing_key:{kid}"
 
 
-class AuditEvent(models.Model):
-    """Something that matters to security: who, what, where, in which request. Never a secret.
+class AuditEvent(ChainedRow):
+    """Something that matters to security: who, what, where, in which request. Never a secret."""
 
-    Rows are written with what they tell of, and chained soon after: each digest covers the row and the
-    digest before it, under a key that the database does not hold.
-    """
-
-    id = id_field()
     name = models.CharField(max_length=100)
     subject = models.CharField(max_length=64, blank=True, help_text="Id of the user whom it is about.")
     actor = models.CharField(max_length=64, blank=True, help_text="Id of the user who did it, if signed in.")
@@ -233,69 +228,30 @@ class AuditEvent(models.Model):
     client_address = models.GenericIPAddressField(null=True, blank=True)
     request_id = models.CharField(max_length=128, blank=True)
     data = models.JSONField(default=dict)
-    created_at = models.DateTimeField()
-    number = models.PositiveBigIntegerField(null=True, editable=False)
-    previous = models.CharField(max_length=64, blank=True, editable=False)
-    digest = models.CharField(max_length=64, blank=True, editable=False)
 
-    objects = AuditEventQuerySet.as_manager()
+    objects = ChainedQuerySet.as_manager()
 
-    class Meta:
+    class Meta(ChainedRow.Meta):
         verbose_name = "audit event"
         ordering: ClassVar[list[str]] = ["-created_at", "-id"]
-        constraints = [
-            models.UniqueConstraint(fields=["number"], name="svc_accounts_audit_number"),
-            models.CheckConstraint(
-                name="svc_accounts_audit_chained_whole",
-                condition=models.Q(number=None, digest="")
-                | models.Q(number__isnull=False) & ~models.Q(digest=""),
-            ),
-        ]
-        indexes = [
+        indexes: ClassVar[list[Any]] = [
+            *ChainedRow.Meta.indexes,
             models.Index(fields=["-created_at", "-id"], name="svc_accounts_audit_latest"),
             models.Index(fields=["subject", "-created_at", "-id"], name="svc_accounts_audit_subject"),
             models.Index(fields=["name", "-created_at", "-id"], name="svc_accounts_audit_name"),
-            models.Index(fields=["id"], name="svc_accounts_audit_loose", condition=models.Q(number=None)),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} {self.pk}"
 
-    @classmethod
-    def chain(cls, *, limit: int) -> int:
-        """Put rows that are not in the chain yet at its end; how many there were.
 
-        Not when they are written: every login would wait for the one before it.
-        """
-        try:
-            with transaction.atomic(using=router.db_for_write(cls)):
-                last = cls.objects.chained().select_for_update().last()
-                number, previous = (last.number or 0, last.digest) if last is not None else (0, "")
-                rows = list(cls.objects.loose().order_by("id")[:limit])
-                for row in rows:
-                    number += 1
-                    row.number, row.previous = number, previous
-                    row.digest = previous = audit_digests(number, previous, row.record)[0]
-                cls.objects.bulk_update(rows, ["number", "previous", "digest"])
-        except IntegrityError:
-            # Another process began the same chain at the same time; the next turn goes on from it.
-            return 0
-        return len(rows)
+class AuditHead(ChainHead):
+    """The end of the chain of audit events."""
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """The row as it is exported, and as its digest covers it."""
-        return {
-            "id": str(self.pk),
-            "name": self.name,
-            "subject": self.subject,
-            "actor": self.actor,
-            "tenant": self.tenant,
-            "client_address": self.client_address,
-            "request_id": self.request_id,
-            "data": self.data,
-            "created_at": self.created_at.astimezone(UTC).isoformat(),
-        }
+    chain_of = AuditEvent
+
+    class Meta(ChainHead.Meta):
+        pass
 
 
 class MFAChallenge(models.Model):

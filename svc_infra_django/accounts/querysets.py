@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from ..principals import Principal
 
 if TYPE_CHECKING:
-    from .models import AuditEvent, AuthSession, MFAChallenge, RecoveryCode, RefreshToken  # noqa: F401 - type parameters below
+    from .models import AuthSession, MFAChallenge, RecoveryCode, RefreshToken  # noqa: F401 - type parameters below
 
 
 class AuthSessionQuerySet(models.QuerySet["AuthSession"]):
@@ -61,16 +61,6 @@ def _came_with(principal: Principal) -> Q:
         case "session" if principal.credential_id:
             return Q(owner_id=principal.user.pk, browser_digest__startswith=principal.credential_id)
     return Q(pk__in=[])
-
-
-class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
-    def loose(self) -> AuditEventQuerySet:
-        """Rows that are not in the chain yet."""
-        return self.filter(number=None)
-
-    def chained(self) -> AuditEventQuerySet:
-        """Rows of the chain, in its order."""
-        return self.filter(number__isnull=False).order_by("number")
 
 
 class RefreshTokenQuerySet(models.QuerySet["RefreshToken"]):

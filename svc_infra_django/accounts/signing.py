@@ -6,7 +6,6 @@ Of a key in a mail nothing is stored. Using it changes the state, so it cannot b
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
@@ -60,11 +59,6 @@ def subject_digest(subject: str) -> str:
     return hmac.new(
         derived_keys("accounts.throttle")[0], subject.encode("utf-8", "replace"), sha256
     ).hexdigest()
-
-
-def audit_digests(number: int, previous: str, record: dict[str, Any]) -> list[str]:
-    """The digest of a link of the audit chain under every key that is still good, the present one first."""
-    return keyed_states("accounts.audit", number, previous, json.dumps(record, sort_keys=True))
 
 
 def password_state(user: Any) -> str:

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from ..chains import lengthen, prune
 from ..jobs import periodic, task
 from .conf import settings
 from .mailer import mail_after_signup, mail_code, mail_new_device, mail_notice, mail_reset_key
-from .models import AuditEvent, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
+from .models import AuditHead, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
 
 BATCH = 500
 
@@ -43,8 +44,7 @@ def send_code(device_id: int) -> None:
 @periodic(every=timedelta(minutes=1))
 @task()
 def chain_audit_events() -> None:
-    while AuditEvent.chain(limit=BATCH) == BATCH:
-        pass
+    lengthen(AuditHead)
 
 
 @periodic(every=timedelta(hours=1))
@@ -56,7 +56,7 @@ def prune_accounts() -> None:
         AuthSession.objects.filter(pk__in=batch).delete()
     MFAChallenge.objects.filter(expires_at__lt=now).delete()
     long_ago = now - timedelta(seconds=settings.audit_seconds)
-    AuditEvent.objects.filter(created_at__lt=long_ago, number__isnull=False).delete()
+    prune(AuditHead, before=long_ago)
     OAuthFlow.objects.filter(expires_at__lt=now).delete()
     OAuthHandoff.objects.filter(expires_at__lt=now).delete()
     Throttle.objects.filter(ends_at__lt=now).delete()

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
+from ..admin import ChainedRowAdmin, MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
 from .models import ApiKey, AuditEntry
 from .services.issuing import (
@@ -254,18 +254,22 @@ class ApiKeyAdmin(UserPicker, MachineRowAdmin):
 
 
 @admin.register(AuditEntry)
-class AuditEntryAdmin(MachineRowAdmin):
-    """What happened to keys. `manage.py verify_api_key_audit` says whether this is as it was written."""
+class AuditEntryAdmin(ChainedRowAdmin):
+    """What happened to keys."""
 
-    list_display = ["sequence", "at", "action", "key_name", "key_hint", "owner", "actor", "tenant"]
+    list_display = [
+        *("created_at", "action", "key_name", "key_hint", "owner", "actor", "tenant", "is_chained"),
+    ]
+    list_per_page = 50
     list_filter = ["action"]
     search_fields = ["key_id__exact", "owner__exact"]
     fields = [
-        ("sequence", "at", "action"),
+        ("created_at", "action"),
         ("key_id", "key_name", "key_hint"),
         ("owner", "tenant"),
         ("actor", "actor_method", "request_id"),
         "details",
+        ("number", "previous", "digest"),
     ]
 
 

@@ -60,5 +60,8 @@ class ApikeysSettings(Section):
     usage_days: Annotated[int, Field(ge=1)] = 90
     """How long the hourly numbers of each key are kept."""
 
+    audit_days: Annotated[int, Field(ge=1)] = 400
+    """How long the audit log of keys is kept."""
+
 
 settings = section_settings(ApikeysSettings)

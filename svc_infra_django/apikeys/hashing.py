@@ -1,19 +1,12 @@
-"""How a key is written, recognised and digested: `{brand}_{kind}_{environment}_{secret}{checksum}`.
-
-And how one entry of the audit log is bound to the one before.
-"""
+"""How a key is written, recognised and digested: `{brand}_{kind}_{environment}_{secret}{checksum}`."""
 
 from __future__ import annotations
 
 import hmac
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
-
-import orjson
 
 from ..sealing import derived_keys, key_id
 from .conf import settings
@@ -27,7 +20,6 @@ LAST_SHOWN = 4
 LONGEST_KEY = 80
 
 PEPPER = "apikeys.pepper"
-AUDIT = "apikeys.audit"
 
 KEY = re.compile(
     rf"(?P<prefix>[a-z][a-z0-9]{{1,15}}_(?P<kind>[a-z]{{2,4}})_(?P<environment>live|test)_)"
@@ -80,13 +72,3 @@ def peppers() -> dict[str, bytes]:
     """The peppers by name, the present one first. Raises SecretUnreadable."""
     own = (hmac.digest(secret.reveal().encode(), PEPPER.encode(), "sha256") for secret in settings.peppers)
     return {key_id(pepper): pepper for pepper in (*own, *derived_keys(PEPPER))}
-
-
-def audit_keys() -> tuple[bytes, ...]:
-    """The keys that chain the audit log, the present one first."""
-    return derived_keys(AUDIT)
-
-
-def chained(previous: bytes, told: Mapping[str, Any], *, key: bytes) -> bytes:
-    """HMAC-SHA-256 over what an entry says and the digest before it, which the database alone cannot make."""
-    return hmac.digest(key, previous + orjson.dumps(told, option=orjson.OPT_SORT_KEYS), "sha256")

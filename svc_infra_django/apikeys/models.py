@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from ..chains import ChainedRow, ChainHead
 from ..rows import TENANT_LENGTH, id_field, owner_field, tenant_field
 from .conf import settings
 from .limits import Quota, Rate, parsed_quota, parsed_rate
@@ -168,8 +169,8 @@ class UsageHour(models.Model):
         return f"{self.key_id} {self.hour:%Y-%m-%dT%H}: {self.used}"
 
 
-class AuditEntry(models.Model):
-    """One thing that happened to a key. Never changed; its digest covers the entry before."""
+class AuditEntry(ChainedRow):
+    """One thing that happened to a key."""
 
     class Action(models.TextChoices):
         ISSUED = "issued"
@@ -179,8 +180,6 @@ class AuditEntry(models.Model):
         DELETED = "deleted"
         REFUSED = "refused"
 
-    sequence = models.BigIntegerField(primary_key=True)
-    at = models.DateTimeField(db_index=True)
     action = models.CharField(max_length=16, choices=Action.choices)
     # Text and no foreign keys: an entry outlives what it speaks of.
     key_id = models.UUIDField(db_index=True)
@@ -192,46 +191,28 @@ class AuditEntry(models.Model):
     actor_method = models.CharField(max_length=16, blank=True)
     request_id = models.CharField(max_length=128, blank=True)
     details = models.JSONField(default=dict)
-    digest = models.BinaryField(max_length=32)
 
     objects = AuditQuerySet.as_manager()
 
-    class Meta:
+    class Meta(ChainedRow.Meta):
         verbose_name_plural = "audit entries"
-        ordering = ["-sequence"]
+        ordering: ClassVar[list[str]] = ["-created_at", "-id"]
+        indexes: ClassVar[list[Any]] = [
+            *ChainedRow.Meta.indexes,
+            models.Index(fields=["-created_at", "-id"], name="svc_apikeys_audit_latest"),
+        ]
 
     def __str__(self) -> str:
-        return f"{self.sequence}: {self.key_name} {self.action}"
-
-    def told(self) -> dict[str, Any]:
-        """What the digest covers: every column but itself."""
-        return {
-            "sequence": self.sequence,
-            "at": self.at.astimezone(UTC).isoformat(),
-            "action": self.action,
-            "key_id": str(self.key_id),
-            **{name: getattr(self, name) for name in TOLD},
-        }
-
-    @staticmethod
-    def head_model() -> type[AuditHead]:
-        return AuditHead
+        return f"{self.key_name} {self.action}"
 
 
-TOLD = ("key_name", "key_hint", "owner", "tenant", "actor", "actor_method", "request_id", "details")
+class AuditHead(ChainHead):
+    """The end of the chain of audit entries."""
 
+    chain_of = AuditEntry
 
-class AuditHead(models.Model):
-    """The end of the chain, of which there is one; it makes those who append take turns."""
-
-    sequence = models.BigIntegerField(default=0)
-    digest = models.BinaryField(max_length=32, default=bytes(32))
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=models.Q(pk=1), name="svc_apikeys_one_audit_head")]
-
-    def __str__(self) -> str:
-        return str(self.sequence)
+    class Meta(ChainHead.Meta):
+        pass
 
 
 def network_texts(texts: Iterable[str]) -> list[str]:

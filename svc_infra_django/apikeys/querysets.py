@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from django.db import connection, models, transaction
+from django.db import connection, models
 from django.db.models import Q
 
+from ..chains import ChainedQuerySet
 from ..observability.context import request_id
 from ..principals import Principal
 from ..rows import OwnedQuerySet
-from .hashing import audit_keys, chained
 
 if TYPE_CHECKING:
-    from .models import ApiKey, AuditEntry, AuditHead, UsageHour
+    from .models import ApiKey, AuditEntry, UsageHour
 
 
 class ApiKeyQuerySet(OwnedQuerySet["ApiKey"]):
@@ -46,43 +46,22 @@ class UsageQuerySet(models.QuerySet["UsageHour"]):
             )
 
 
-class AuditQuerySet(models.QuerySet["AuditEntry"]):
+class AuditQuerySet(ChainedQuerySet["AuditEntry"]):
     def append(
         self, key: ApiKey, action: str, *, actor: Any = None, now: datetime, **details: Any
     ) -> AuditEntry:
-        """Write what happened to the key, chained to the entry before.
-
-        In the caller's transaction: an act that is undone was never written down. Until that
-        transaction ends, everybody else who appends waits.
-        """
+        """Write what happened to the key, in the caller's transaction: what is undone leaves no entry."""
         user = actor.user if isinstance(actor, Principal) else actor
-        with transaction.atomic(savepoint=False):
-            head = self._locked_head()
-            entry = self.model(
-                sequence=head.sequence + 1,
-                at=now,
-                action=action,
-                key_id=key.pk,
-                key_name=key.name,
-                key_hint=key.hint,
-                owner=str(key.owner_id),
-                tenant=key.tenant,
-                actor="" if user is None else str(user.pk),
-                actor_method=actor.method if isinstance(actor, Principal) else "",
-                request_id=request_id()[:128],
-                details=details,
-            )
-            entry.digest = chained(bytes(head.digest), entry.told(), key=audit_keys()[0])
-            entry.save(force_insert=True)
-            head.sequence, head.digest = entry.sequence, entry.digest
-            head.save(update_fields=["sequence", "digest"])
-        return entry
-
-    def _locked_head(self) -> AuditHead:
-        heads = self.model.head_model()._default_manager
-        head = heads.select_for_update().first()
-        if head is None:
-            # Of two firsts at once the database lets one in, and both then wait for the lock.
-            heads.bulk_create([heads.model(pk=1)], ignore_conflicts=True)
-            head = heads.select_for_update().get()
-        return head
+        return self.create(
+            created_at=now,
+            action=action,
+            key_id=key.pk,
+            key_name=key.name,
+            key_hint=key.hint,
+            owner=str(key.owner_id),
+            tenant=key.tenant,
+            actor="" if user is None else str(user.pk),
+            actor_method=actor.method if isinstance(actor, Principal) else "",
+            request_id=request_id()[:128],
+            details=details,
+        )

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from ..admin import MachineRowAdmin, ModelAdmin, UserPicker
+from ..admin import ChainedRowAdmin, ModelAdmin, UserPicker
 from ..errors import SvcInfraError
 from .errors import RoleExists
 from .models import Assignment, Role, RoleChange
@@ -345,12 +345,19 @@ class QuestionForm(forms.Form):
 
 
 @admin.register(RoleChange)
-class RoleChangeAdmin(MachineRowAdmin):
+class RoleChangeAdmin(ChainedRowAdmin):
     """Who changed what, when and why; nobody edits it."""
 
-    list_display = ["created_at", "kind", "role", "group", "user_key", "tenant", "actor_key", "reason"]
+    list_display = [
+        *("created_at", "kind", "role", "group", "user_key", "tenant", "actor_key", "reason", "is_chained"),
+    ]
     list_filter = ["kind"]
     search_fields = ["user_key__exact", "role__startswith", "tenant__exact", "request_id__exact"]
+    fields = [
+        *("created_at", "kind", "role", "role_id", "group", "user_key", "tenant"),
+        *("object_type", "object_id", "expires_at", "details", "reason"),
+        *("actor_key", "method", "credential_id", "request_id", "number", "previous", "digest"),
+    ]
 
 
 def _scope(given: Assignment) -> Scope:

@@ -65,6 +65,9 @@ class RbacSettings(Section):
     max_rights: Annotated[int, Field(ge=1)] = 10_000
     """Of how many users a process remembers the rights."""
 
+    audit_days: Annotated[int, Field(ge=1)] = 400
+    """How long the changes of roles and grants are kept."""
+
     @field_validator("roles")
     @classmethod
     def _can_be_followed(cls, roles: dict[str, DeclaredRole]) -> dict[str, DeclaredRole]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Group
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 
+from ..chains import ChainedQuerySet, ChainedRow, ChainHead
 from ..principals import PATTERN_LENGTH, is_pattern
 from ..rows import id_field, owner_field, tenant_field
 from .conf import NAME_LENGTH
@@ -143,7 +146,7 @@ class Assignment(models.Model):
         )
 
 
-class RoleChange(models.Model):
+class RoleChange(ChainedRow):
     """One change of grants or roles, written in the transaction that makes it.
 
     It outlives what it tells of, so it names users and roles without pointing at them. Every process
@@ -160,7 +163,6 @@ class RoleChange(models.Model):
         CHANGED = "changed", "role changed"
         REMOVED = "removed", "role removed"
 
-    id = id_field()
     kind = models.CharField(max_length=12, choices=Kind.choices)
     tenant = tenant_field()
     user_key = models.CharField("user", max_length=64, blank=True, db_index=True)
@@ -182,12 +184,14 @@ class RoleChange(models.Model):
     method = models.CharField(max_length=32, blank=True)
     credential_id = models.CharField(max_length=64, blank=True)
     request_id = models.CharField(max_length=128, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
-    class Meta:
+    objects = ChainedQuerySet.as_manager()
+
+    class Meta(ChainedRow.Meta):
         verbose_name = "change"
-        ordering = ["-created_at", "-id"]
-        constraints = [
+        ordering: ClassVar[list[str]] = ["-created_at", "-id"]
+        constraints: ClassVar[list[Any]] = [
+            *ChainedRow.Meta.constraints,
             models.CheckConstraint(
                 condition=models.Q(
                     kind__in=[
@@ -202,9 +206,22 @@ class RoleChange(models.Model):
                     ]
                 ),
                 name="svc_rbac_change_kind",
-            )
+            ),
         ]
-        indexes = [models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant")]
+        indexes: ClassVar[list[Any]] = [
+            *ChainedRow.Meta.indexes,
+            models.Index(fields=["-created_at", "-id"], name="svc_rbac_change_latest"),
+            models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.role or self.group}: {self.get_kind_display()}"
+
+
+class RoleChangeHead(ChainHead):
+    """The end of the chain of changes."""
+
+    chain_of = RoleChange
+
+    class Meta(ChainHead.Meta):
+        pass

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from svc_infra_django.apikeys import verify_key
-from svc_infra_django.apikeys.models import ApiKey, AuditEntry
+from svc_infra_django.apikeys.models import ApiKey
 
 
 def issue(*arguments: str) -> tuple[str, str]:
@@ -89,24 +89,3 @@ def test_networks_and_limits_are_given(user: Any) -> None:
     key = ApiKey.objects.get()
     assert key.allowed_networks == ["192.0.2.0/24", "2001:db8::/32"]
     assert (key.rate, key.quota) == ("5/minute", "9/day")
-
-
-def verified(*arguments: str) -> str:
-    out = StringIO()
-    call_command("verify_api_key_audit", *arguments, stdout=out, stderr=StringIO())
-    return out.getvalue().strip()
-
-
-def test_the_audit_log_is_verified_and_its_end_can_be_kept_elsewhere(user: Any) -> None:
-    issue("--user", "ada", "--name", "robot")
-    digest = verified()
-    issue("--user", "ada", "--name", "android")
-
-    assert verified("--contains", digest) != digest
-    with pytest.raises(CommandError, match="put back"):
-        verified("--contains", "00" * 32)
-    with pytest.raises(CommandError, match="hexadecimal"):
-        verified("--contains", "nonsense")
-    AuditEntry.objects.filter(sequence=1).update(key_name="other")
-    with pytest.raises(CommandError, match="entry 1"):
-        verified()

@@ -130,7 +130,7 @@ def test_refusals_become_one_entry_for_each_cause(issued: Any) -> None:
     recorder.flush()
 
     entry = AuditEntry.objects.get(action="refused")
-    assert (entry.key_id, entry.at) == (issued[0].pk, NOW + timedelta(seconds=29))
+    assert (entry.key_id, entry.created_at) == (issued[0].pk, NOW + timedelta(seconds=29))
     assert entry.details == {
         "reason": "revoked",
         "times": 30,

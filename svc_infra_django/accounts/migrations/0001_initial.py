@@ -26,6 +26,10 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("number", models.PositiveBigIntegerField(editable=False, null=True, unique=True)),
+                ("previous", models.CharField(blank=True, editable=False, max_length=64)),
+                ("digest", models.CharField(editable=False, max_length=64)),
                 ("name", models.CharField(max_length=100)),
                 (
                     "subject",
@@ -41,32 +45,42 @@ class Migration(migrations.Migration):
                 ("client_address", models.GenericIPAddressField(blank=True, null=True)),
                 ("request_id", models.CharField(blank=True, max_length=128)),
                 ("data", models.JSONField(default=dict)),
-                ("created_at", models.DateTimeField()),
-                ("number", models.PositiveBigIntegerField(editable=False, null=True)),
-                ("previous", models.CharField(blank=True, editable=False, max_length=64)),
-                ("digest", models.CharField(blank=True, editable=False, max_length=64)),
             ],
             options={
                 "verbose_name": "audit event",
                 "ordering": ["-created_at", "-id"],
+                "abstract": False,
                 "indexes": [
+                    models.Index(
+                        condition=models.Q(("number", None)),
+                        fields=["id"],
+                        name="svc_accounts_auditevent_loose",
+                    ),
                     models.Index(fields=["-created_at", "-id"], name="svc_accounts_audit_latest"),
                     models.Index(fields=["subject", "-created_at", "-id"], name="svc_accounts_audit_subject"),
                     models.Index(fields=["name", "-created_at", "-id"], name="svc_accounts_audit_name"),
-                    models.Index(
-                        condition=models.Q(("number", None)), fields=["id"], name="svc_accounts_audit_loose"
-                    ),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(fields=("number",), name="svc_accounts_audit_number"),
                     models.CheckConstraint(
-                        condition=models.Q(
-                            models.Q(("digest", ""), ("number", None)),
-                            models.Q(("number__isnull", False), models.Q(("digest", ""), _negated=True)),
-                            _connector="OR",
-                        ),
-                        name="svc_accounts_audit_chained_whole",
-                    ),
+                        condition=models.Q(("digest", ""), _negated=True),
+                        name="svc_accounts_auditevent_digest",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="AuditHead",
+            fields=[
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("pruned", models.PositiveBigIntegerField(default=0)),
+                ("number", models.PositiveBigIntegerField(default=0)),
+                ("digest", models.CharField(blank=True, max_length=64)),
+                ("seal", models.CharField(blank=True, max_length=64)),
+            ],
+            options={
+                "abstract": False,
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("id", 1)), name="svc_accounts_one_audithead")
                 ],
             },
         ),

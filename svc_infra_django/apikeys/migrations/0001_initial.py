@@ -1,6 +1,7 @@
 import datetime
 
 import django.db.models.deletion
+import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
@@ -101,10 +102,44 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Allowance",
+            fields=[
+                (
+                    "key",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="allowance",
+                        serialize=False,
+                        to="svc_apikeys.apikey",
+                    ),
+                ),
+                ("spent_until", models.BigIntegerField(default=0)),
+                (
+                    "quota_since",
+                    models.DateTimeField(
+                        default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+                    ),
+                ),
+                ("quota_used", models.BigIntegerField(default=0)),
+            ],
+        ),
+        migrations.CreateModel(
             name="AuditEntry",
             fields=[
-                ("sequence", models.BigIntegerField(primary_key=True, serialize=False)),
-                ("at", models.DateTimeField(db_index=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=svc_infra_django.identifiers.uuid7,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("number", models.PositiveBigIntegerField(editable=False, null=True, unique=True)),
+                ("previous", models.CharField(blank=True, editable=False, max_length=64)),
+                ("digest", models.CharField(editable=False, max_length=64)),
                 (
                     "action",
                     models.CharField(
@@ -128,55 +163,40 @@ class Migration(migrations.Migration):
                 ("actor_method", models.CharField(blank=True, max_length=16)),
                 ("request_id", models.CharField(blank=True, max_length=128)),
                 ("details", models.JSONField(default=dict)),
-                ("digest", models.BinaryField(max_length=32)),
             ],
             options={
                 "verbose_name_plural": "audit entries",
-                "ordering": ["-sequence"],
-            },
-        ),
-        migrations.CreateModel(
-            name="Allowance",
-            fields=[
-                (
-                    "key",
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.CASCADE,
-                        primary_key=True,
-                        related_name="allowance",
-                        serialize=False,
-                        to="svc_apikeys.apikey",
+                "ordering": ["-created_at", "-id"],
+                "abstract": False,
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("number", None)),
+                        fields=["id"],
+                        name="svc_apikeys_auditentry_loose",
                     ),
-                ),
-                ("spent_until", models.BigIntegerField(default=0)),
-                (
-                    "quota_since",
-                    models.DateTimeField(default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.UTC)),
-                ),
-                ("quota_used", models.BigIntegerField(default=0)),
-            ],
+                    models.Index(fields=["-created_at", "-id"], name="svc_apikeys_audit_latest"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("digest", ""), _negated=True),
+                        name="svc_apikeys_auditentry_digest",
+                    )
+                ],
+            },
         ),
         migrations.CreateModel(
             name="AuditHead",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
-                ("sequence", models.BigIntegerField(default=0)),
-                (
-                    "digest",
-                    models.BinaryField(
-                        default=b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
-                        max_length=32,
-                    ),
-                ),
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("pruned", models.PositiveBigIntegerField(default=0)),
+                ("number", models.PositiveBigIntegerField(default=0)),
+                ("digest", models.CharField(blank=True, max_length=64)),
+                ("seal", models.CharField(blank=True, max_length=64)),
             ],
             options={
+                "abstract": False,
                 "constraints": [
-                    models.CheckConstraint(condition=models.Q(("pk", 1)), name="svc_apikeys_one_audit_head")
+                    models.CheckConstraint(condition=models.Q(("id", 1)), name="svc_apikeys_one_audithead")
                 ],
             },
         ),

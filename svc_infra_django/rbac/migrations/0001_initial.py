@@ -1,5 +1,6 @@
 import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
@@ -144,6 +145,10 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("number", models.PositiveBigIntegerField(editable=False, null=True, unique=True)),
+                ("previous", models.CharField(blank=True, editable=False, max_length=64)),
+                ("digest", models.CharField(editable=False, max_length=64)),
                 (
                     "kind",
                     models.CharField(
@@ -174,15 +179,22 @@ class Migration(migrations.Migration):
                 ("method", models.CharField(blank=True, max_length=32)),
                 ("credential_id", models.CharField(blank=True, max_length=64)),
                 ("request_id", models.CharField(blank=True, max_length=128)),
-                ("created_at", models.DateTimeField(auto_now_add=True, db_index=True)),
             ],
             options={
                 "verbose_name": "change",
                 "ordering": ["-created_at", "-id"],
+                "abstract": False,
                 "indexes": [
-                    models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant")
+                    models.Index(
+                        condition=models.Q(("number", None)), fields=["id"], name="svc_rbac_rolechange_loose"
+                    ),
+                    models.Index(fields=["-created_at", "-id"], name="svc_rbac_change_latest"),
+                    models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_change_of_tenant"),
                 ],
                 "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("digest", ""), _negated=True), name="svc_rbac_rolechange_digest"
+                    ),
                     models.CheckConstraint(
                         condition=models.Q(
                             (
@@ -200,7 +212,23 @@ class Migration(migrations.Migration):
                             )
                         ),
                         name="svc_rbac_change_kind",
-                    )
+                    ),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="RoleChangeHead",
+            fields=[
+                ("id", models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ("pruned", models.PositiveBigIntegerField(default=0)),
+                ("number", models.PositiveBigIntegerField(default=0)),
+                ("digest", models.CharField(blank=True, max_length=64)),
+                ("seal", models.CharField(blank=True, max_length=64)),
+            ],
+            options={
+                "abstract": False,
+                "constraints": [
+                    models.CheckConstraint(condition=models.Q(("id", 1)), name="svc_rbac_one_rolechangehead")
                 ],
             },
         ),

@@ -1,21 +1,16 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
-from django.utils import timezone
 
 from svc_infra_django.accounts.models import AuditEvent
-from svc_infra_django.accounts.services.auditing import broken_links
-from svc_infra_django.accounts.tasks import prune_accounts
+from svc_infra_django.accounts.tasks import chain_audit_events
 from svc_infra_django.apikeys import issue_key, revoke_key
 from svc_infra_django.events import catalog
 from tests.conftest import PASSWORD
@@ -32,7 +27,7 @@ def chained(user: Any, visitor: Any) -> list[AuditEvent]:
     """Five rows of the chain."""
     for _ in range(5):
         visitor.login()
-    assert AuditEvent.chain(limit=100) == 5
+    chain_audit_events.call()
     return list(AuditEvent.objects.chained())
 
 
@@ -153,91 +148,6 @@ def test_other_events_are_audited_if_the_project_says_so(svc_settings: Any, user
     visitor.login(password="wrong")
 
     assert names() == ["login.failed"]
-
-
-def test_a_whole_chain_is_whole(chained: list[AuditEvent], user: Any, visitor: Any) -> None:
-    visitor.login()
-
-    assert [row.number for row in chained] == [1, 2, 3, 4, 5]
-    assert list(broken_links()) == []
-    assert AuditEvent.chain(limit=100) == 1
-    assert AuditEvent.chain(limit=100) == 0
-    assert list(broken_links()) == []
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"subject": "7"},
-        {"name": "login.failed"},
-        {"data": {"amr": ["pwd", "otp"]}},
-        {"client_address": "192.0.2.1"},
-        {"request_id": "another"},
-        {"actor": "1"},
-        {"tenant": "acme"},
-        {"created_at": timezone.now() - timedelta(days=1)},
-        {"digest": "0" * 64},
-        {"previous": "0" * 64},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_changed_row_breaks_the_chain(chained: list[AuditEvent], change: dict[str, Any]) -> None:
-    AuditEvent.objects.filter(number=3).update(**change)
-
-    assert any("Row 3" in line for line in broken_links())
-
-
-def test_a_missing_row_breaks_the_chain(chained: list[AuditEvent]) -> None:
-    AuditEvent.objects.filter(number=3).delete()
-
-    assert list(broken_links()) == ["Rows 3 to 3 are missing."]
-
-
-def test_a_row_put_in_the_place_of_another_breaks_the_chain(chained: list[AuditEvent]) -> None:
-    AuditEvent.objects.filter(number=3).delete()
-    row = chained[1]
-    row.pk, row.number, row.previous = chained[2].pk, 3, chained[1].digest
-    row.save(force_insert=True)
-
-    assert any("Row 3" in line for line in broken_links())
-
-
-def test_a_new_secret_key_leaves_the_chain_whole(chained: list[AuditEvent], settings: Any) -> None:
-    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
-    settings.SECRET_KEY = "the next secret key, long enough for every check 0123456789"
-    assert list(broken_links()) == []
-
-    settings.SECRET_KEY_FALLBACKS = []
-    assert len(list(broken_links())) == 5
-
-
-def test_what_is_old_goes_from_the_beginning(chained: list[AuditEvent]) -> None:
-    long_ago = timezone.now() - timedelta(days=401)
-    AuditEvent.objects.filter(number__lte=2).update(created_at=long_ago)
-
-    prune_accounts.call()
-
-    assert [row.number for row in AuditEvent.objects.chained()] == [3, 4, 5]
-    assert list(broken_links()) == []
-
-
-def test_the_commands_export_and_verify(chained: list[AuditEvent]) -> None:
-    out = StringIO()
-    call_command("verify_audit", stdout=out)
-    assert f"row 5, {chained[-1].digest}" in out.getvalue()
-
-    out = StringIO()
-    call_command("export_audit", name="user.logged_in", since="2020-01-01T00:00:00Z", stdout=out)
-    lines = [json.loads(line) for line in out.getvalue().splitlines()]
-    assert [line["number"] for line in lines] == [1, 2, 3, 4, 5]
-    assert lines[0]["subject"] == chained[0].subject
-    call_command("export_audit", subject="none", stdout=out)
-    with pytest.raises(CommandError):
-        call_command("export_audit", since="yesterday")
-
-    AuditEvent.objects.filter(number=3).update(subject="7")
-    with pytest.raises(CommandError, match="broken"):
-        call_command("verify_audit", stdout=StringIO(), stderr=StringIO())
 
 
 def test_the_list_is_for_those_who_may_look(user: Any, visitor: Any) -> None:
