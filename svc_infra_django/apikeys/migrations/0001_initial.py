@@ -118,7 +118,7 @@ class Migration(migrations.Migration):
                 (
                     "quota_since",
                     models.DateTimeField(
-                        default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+                        default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.UTC)
                     ),
                 ),
                 ("quota_used", models.BigIntegerField(default=0)),
