@@ -117,9 +117,7 @@ class Migration(migrations.Migration):
                 ("spent_until", models.BigIntegerField(default=0)),
                 (
                     "quota_since",
-                    models.DateTimeField(
-                        default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.UTC)
-                    ),
+                    models.DateTimeField(default=datetime.datetime(1970, 1, 1, 0, 0, tzinfo=datetime.UTC)),
                 ),
                 ("quota_used", models.BigIntegerField(default=0)),
             ],
