@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,12 +10,13 @@ import django_otp
 from django.contrib.auth import logout as end_browser_session
 from django.contrib.auth import update_session_auth_hash
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from ninja import Form, Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
-from ..api.authentication import LOGIN_SESSION_KEY
+from ..api.authentication import LOGIN_SESSION_KEY, demand_csrf
 from ..errors import NotFoundError
 from .conf import settings
 from .models import AuditEvent, AuthSession, RecoveryCode
@@ -25,11 +27,14 @@ from .schemas import (
     AuditFilter,
     BeginEnrolmentIn,
     BeginTOTPIn,
+    BrowserLoginOut,
     ChangePasswordIn,
     CodeIn,
     ConfirmResetIn,
+    CsrfOut,
     DeviceOut,
     DevicesOut,
+    EnrolledBrowserOut,
     EnrolledOut,
     EnrolmentOut,
     FinishLoginIn,
@@ -50,6 +55,7 @@ from .schemas import (
     client_of,
     shown,
 )
+from .services.beginning_browsers import begin
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
@@ -70,19 +76,30 @@ from .services.enrolling_mfa import (
 )
 from .services.introspecting import introspect, revoke_token
 from .services.issuing_tokens import refresh_tokens
-from .services.logging_in import log_in
+from .services.logging_in import SecondStep, prove_login
 from .services.signing_up import sign_up, verify_email
-from .services.verifying_mfa import begin_session, challenge_of, finish_login
+from .services.verifying_mfa import Proven, challenge_of, finish_second_step
 from .signing import password_states
 
 router = Router(tags=["auth"])
 
 
-@router.post("login", auth=None, response=TokensOut | SecondStepOut)
-def login(request: HttpRequest, response: HttpResponse, body: LoginIn) -> Any:
-    """Log in by address and password: two tokens, or a token for the second step."""
+@router.get("csrf", auth=None, response=CsrfOut)
+def csrf(request: HttpRequest, response: HttpResponse) -> Any:
+    """A CSRF token and its cookie: with them a page in a browser logs in with `session`."""
     _not_stored(response)
-    return shown(log_in(body.email, body.password, client=client_of(request), now=timezone.now()))
+    return CsrfOut(csrf_token=get_token(request))
+
+
+@router.post("login", auth=None, response=TokensOut | BrowserLoginOut | SecondStepOut)
+def login(request: HttpRequest, response: HttpResponse, body: LoginIn) -> Any:
+    """Log in by address and password: two tokens or a session, or a token for the second step."""
+    _not_stored(response)
+    if body.session:
+        demand_csrf(request)
+    now = timezone.now()
+    outcome = prove_login(body.email, body.password, client=client_of(request), now=now)
+    return _begun(request, outcome, in_browser=body.session, now=now)
 
 
 @router.post("signup", auth=None, response={202: AcceptedOut})
@@ -124,11 +141,15 @@ def change_own_password(request: ApiRequest, body: ChangePasswordIn) -> Any:
     return Status(204, None)
 
 
-@router.post("mfa/verify", auth=None, response=TokensOut)
+@router.post("mfa/verify", auth=None, response=TokensOut | BrowserLoginOut)
 def verify_second_factor(request: HttpRequest, response: HttpResponse, body: FinishLoginIn) -> Any:
     """The second step of a login."""
     _not_stored(response)
-    return shown(finish_login(body.mfa_token, body.code, client=client_of(request), now=timezone.now()))
+    if body.session:
+        demand_csrf(request)
+    now = timezone.now()
+    proven = finish_second_step(challenge_of(body.mfa_token, now=now), body.code, now=now)
+    return _begun(request, proven, in_browser=body.session, now=now)
 
 
 @router.post("mfa/email/send", auth=None, response={202: AcceptedOut})
@@ -148,14 +169,16 @@ def begin_required_totp(request: HttpRequest, response: HttpResponse, body: Begi
     return Status(201, _enrolment(enrolment))
 
 
-@router.post("mfa/enrol/confirm", auth=None, response=EnrolledOut)
+@router.post("mfa/enrol/confirm", auth=None, response=EnrolledOut | EnrolledBrowserOut)
 def confirm_required_totp(request: HttpRequest, response: HttpResponse, body: FinishLoginIn) -> Any:
     """Confirm it by a code of it, and be logged in."""
     _not_stored(response)
+    if body.session:
+        demand_csrf(request)
     now = timezone.now()
     proven, codes = finish_enrolment(challenge_of(body.mfa_token, now=now), body.code, now=now)
-    tokens = shown(begin_session(proven, client=client_of(request), now=now))
-    return EnrolledOut(**tokens.model_dump(), recovery_codes=codes)
+    login = _begun(request, proven, in_browser=body.session, now=now).model_dump()
+    return (EnrolledBrowserOut if body.session else EnrolledOut)(**login, recovery_codes=codes)
 
 
 @router.post("refresh", auth=None, response=TokensOut)
@@ -368,6 +391,10 @@ def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
 def _good_sessions(request: ApiRequest) -> AuthSessionQuerySet:
     user = request.principal.user
     return AuthSession.objects.good(user, password_states(user), now=timezone.now())
+
+
+def _begun(request: HttpRequest, outcome: Proven | SecondStep, *, in_browser: bool, now: datetime) -> Any:
+    return shown(begin(request, outcome, in_browser=in_browser, client=client_of(request), now=now))
 
 
 def _enrolment(enrolment: Enrolment) -> EnrolmentOut:

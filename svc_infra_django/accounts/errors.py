@@ -49,6 +49,12 @@ class KeyTooYoung(ConflictError):
     code = "accounts.key_too_young"
 
 
+class NoSessionStore(ConfigurationError):
+    """Sessions are kept in cookies alone, where nobody could end them; log in by tokens."""
+
+    code = "accounts.no_session_store"
+
+
 class SessionOver(AuthenticationError):
     """This session was ended; sign in again."""
 

@@ -11,9 +11,11 @@ from django.utils import timezone
 from ninja import Query, Router, Status
 
 from ..api import ApiRequest, not_delegated
+from ..api.authentication import demand_csrf
 from .conf import settings
 from .providers import configured_providers
 from .schemas import (
+    BrowserLoginOut,
     ConnectedAccountsOut,
     ConnectedOut,
     ConnectIn,
@@ -28,6 +30,7 @@ from .schemas import (
     client_of,
     shown,
 )
+from .services.beginning_browsers import begin
 from .services.connecting_providers import connected, disconnect
 from .services.enrolling_mfa import require_fresh_factor
 from .services.logging_in_elsewhere import Departure, arrive, depart, exchange
@@ -83,11 +86,15 @@ def callback(
     return shown(arrival.outcome)
 
 
-@router.post("exchange", auth=None, response=TokensOut | SecondStepOut)
+@router.post("exchange", auth=None, response=TokensOut | BrowserLoginOut | SecondStepOut)
 def exchange_code(request: HttpRequest, response: HttpResponse, body: ExchangeIn) -> Any:
-    """Turn the code that the browser came back with into tokens, or into the second step."""
+    """Turn the code that the browser came back with into tokens or a session, or into the second step."""
     response["Cache-Control"] = "no-store"
-    return shown(exchange(body.code, state=body.state, client=client_of(request), now=timezone.now()))
+    if body.session:
+        demand_csrf(request)
+    now = timezone.now()
+    outcome = exchange(body.code, state=body.state, now=now)
+    return shown(begin(request, outcome, in_browser=body.session, client=client_of(request), now=now))
 
 
 @router.post("connect", response=DepartureOut)

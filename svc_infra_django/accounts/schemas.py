@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ..api import Schema, Text
 from ..observability.middleware import client_address
+from .services.beginning_browsers import BrowserLogin
 from .services.issuing_tokens import Client, Tokens
 from .services.logging_in import SecondStep
 from .services.noting_browsers import user_agent
@@ -39,9 +40,26 @@ else:
     Token = Text(min_length=1, max_length=256)
 
 
-class LoginIn(Schema):
+class _Begins(Schema):
+    session: bool = Field(
+        False,
+        description="For a page in a browser: a session with a cookie in the place of tokens. It wants the "
+        "CSRF token, see `GET auth/csrf`.",
+    )
+
+
+class LoginIn(_Begins):
     email: Address
     password: Password = Field(repr=False)
+
+
+class CsrfOut(ninja.Schema):
+    csrf_token: str = Field(repr=False, description="Send it as X-CSRFToken.")
+
+
+class BrowserLoginOut(CsrfOut):
+    session: Literal[True] = True
+    expires_in: int = Field(description="Seconds that the session lasts.")
 
 
 class TokensOut(ninja.Schema):
@@ -101,7 +119,7 @@ class CodeIn(Schema):
     code: Code = Field(repr=False)
 
 
-class FinishLoginIn(Schema):
+class FinishLoginIn(_Begins):
     mfa_token: Token = Field(repr=False)
     code: Code = Field(repr=False, description="A code of one of your devices, or a recovery code.")
 
@@ -215,6 +233,10 @@ class EnrolledOut(TokensOut, RecoveryCodesOut):
     pass
 
 
+class EnrolledBrowserOut(BrowserLoginOut, RecoveryCodesOut):
+    pass
+
+
 class ProviderOut(ninja.Schema):
     id: str
     name: str
@@ -226,7 +248,7 @@ class DepartureOut(ninja.Schema):
     expires_in: int = Field(description="Seconds that the login may be away at the provider.")
 
 
-class ExchangeIn(Schema):
+class ExchangeIn(_Begins):
     code: Token = Field(repr=False, description="The `code` that the browser came back with.")
     state: Token = Field(repr=False, description="The `state` that `oauth/authorize` answered.")
 
@@ -269,8 +291,10 @@ def client_of(request: HttpRequest) -> Client:
     return Client(address=client_address(request), user_agent=user_agent(request))
 
 
-def shown(outcome: Tokens | SecondStep) -> TokensOut | SecondStepOut:
+def shown(outcome: Tokens | BrowserLogin | SecondStep) -> TokensOut | BrowserLoginOut | SecondStepOut:
     """What the client gets to see of a login."""
+    if isinstance(outcome, BrowserLogin):
+        return BrowserLoginOut(csrf_token=outcome.csrf_token, expires_in=outcome.expires_in)
     if isinstance(outcome, SecondStep):
         return SecondStepOut(
             mfa_token=outcome.mfa_token,

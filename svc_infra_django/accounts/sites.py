@@ -6,12 +6,10 @@ from typing import Any
 
 import django_otp
 from django import forms
-from django.conf import settings as django_settings
 from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.contrib.admin.forms import AdminAuthenticationForm
-from django.contrib.auth import REDIRECT_FIELD_NAME, load_backend
-from django.contrib.auth import login as begin_browser_session
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.decorators import login_not_required
 from django.contrib.auth.forms import UsernameField
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -25,15 +23,17 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 from structlog.contextvars import bind_contextvars
 
-from ..api.authentication import LOGIN_SESSION_KEY, SecondFactorMissing, session_principal
+from ..api.authentication import SecondFactorMissing, session_principal
 from ..errors import SvcInfraError
 from ..observability.middleware import client_address
 from .errors import InvalidCredentials, InvalidMFAToken, SessionOver
 from .events import ADMIN_ENTERED, AdminEntered
 from .models import MFAChallenge, TOTPDevice, lacks_factor
 from .schemas import client_of
+from .services.beginning_browsers import begin_browser
 from .services.enrolling_mfa import Enrolment, begin_enrolment, finish_enrolment, shown_enrolment
 from .services.logging_in import SecondStep, log_in_staff
+from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
 from .services.verifying_mfa import Proven, finish_second_step, open_challenge
 
@@ -117,9 +117,9 @@ class SecondFactorAdminSite(AdminSite):
                 return self._after_first_step(request, step)
         return self._page(request, self.login_template or "admin/login.html", extra, form=form)
 
-    def _after_first_step(self, request: HttpRequest, step: Any) -> HttpResponse:
+    def _after_first_step(self, request: HttpRequest, step: Proven | SecondStep) -> HttpResponse:
         if not isinstance(step, SecondStep):
-            return self._enter(request, Proven(step, amr=("pwd",), tenant="", device=None))
+            return self._enter(request, step)
         # What another account of this browser left behind is no part of this login.
         request.session.flush()
         request.session[CHALLENGE] = str(step.challenge.pk)
@@ -175,10 +175,9 @@ class SecondFactorAdminSite(AdminSite):
         user, now = proven.user, timezone.now()
         target = self._target(request)
         _forget(request)
-        begin_browser_session(request, user, backend=_backend_of(user))
-        if proven.device is not None:
-            django_otp.login(request, proven.device)
-        request.session[LOGIN_SESSION_KEY] = {"amr": list(proven.amr), "auth_time": int(now.timestamp())}
+        session = begin_browser(request, proven, now=now)
+        if session is not None:
+            notice_new_device(session.pk)
         payload = AdminEntered(
             user_id=str(user.pk), amr=list(proven.amr), client_address=client_address(request)
         )
@@ -226,13 +225,3 @@ def _start_again(request: HttpRequest, error: SvcInfraError) -> HttpResponse:
 def _forget(request: HttpRequest) -> None:
     for key in (CHALLENGE, DEVICE):
         request.session.pop(key, None)
-
-
-def _backend_of(user: Any) -> str:
-    """The authentication backend that knows the user, for the session to load them by."""
-    for path in django_settings.AUTHENTICATION_BACKENDS:
-        # A backend that only answers for permissions knows nobody.
-        find = getattr(load_backend(path), "get_user", None)
-        if find is not None and find(user.pk) is not None:
-            return path
-    raise InvalidCredentials()

@@ -81,7 +81,7 @@ class SessionAuthenticator(Authenticator):
         user = getattr(request, "user", None)
         if user is None or not user.is_authenticated:
             return None
-        _enforce_csrf(request)
+        demand_csrf(request)
         return session_principal(request, user)
 
 
@@ -197,7 +197,8 @@ def _admitted(request: Any, principal: Principal) -> Principal:
     return principal
 
 
-def _enforce_csrf(request: Any) -> None:
+def demand_csrf(request: Any) -> None:
+    """Raise CsrfFailed for an unsafe method without the CSRF token, or from a site that is not trusted."""
     # Ninja exempts its views from the middleware, so the check is made here.
     check = _CsrfCheck(_never_called)
     request.csrf_processing_done = False

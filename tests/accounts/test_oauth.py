@@ -129,6 +129,24 @@ def test_it_ends_at_the_front_end_with_a_code_for_the_tokens(
     assert again.status_code == 401
 
 
+def test_it_ends_in_a_session_of_the_browser(browser: Browser) -> None:
+    arrived = browser.log_in(next=FRONT_END)
+    page = Client(enforce_csrf_checks=True)
+    sent = {
+        "code": query_of(arrived["Location"])["code"][0],
+        "state": browser.begun["state"],
+        "session": True,
+    }
+
+    def exchange(csrf: str) -> Any:
+        headers = {"X-CSRFToken": csrf}
+        return page.post("/api/oauth/exchange", sent, content_type="application/json", headers=headers)
+
+    assert exchange("").json()["code"] == "csrf_failed"
+    assert exchange(page.get("/api/auth/csrf").json()["csrf_token"]).json()["session"] is True
+    assert page.get("/api/auth/me").json()["amr"] == ["fed"]
+
+
 def test_a_code_that_was_slipped_into_another_page_is_worth_nothing(
     browser: Browser, provider: FakeProvider
 ) -> None:

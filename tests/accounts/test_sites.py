@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.core import mail
+from django.test import Client
 from django.utils import timezone
 
 from svc_infra_django.accounts.models import MFAChallenge, RecoveryCode, TOTPDevice
 from svc_infra_django.accounts.sites import SecondFactorAdminSite
+from svc_infra_django.jobs.worker import drain
 from tests.accounts.services.test_mfa import code_now, enrol
 from tests.conftest import PASSWORD
 
@@ -63,6 +66,40 @@ def test_staff_enter_by_password_and_code(boss: Any, client: Any, events: Any) -
     assert is_in(client)
     assert client.get("/api/auth/me").json()["amr"] == ["pwd", "otp", "mfa"]
     assert [event.type.name for event in events][-1] == "admin.entered"
+
+
+def test_rule_15_staff_hear_of_a_browser_that_is_new(boss: Any) -> None:
+    device, _ = enrol(boss)
+    for agent in ("Firefox on Linux", "Safari on iPhone"):
+        client = Client(headers={"User-Agent": agent})
+        first_step(client)
+        assert step(client, code=code_now(device)).status_code == 302
+        TOTPDevice.objects.update(last_step=-1)
+    drain()
+
+    assert [message.subject for message in mail.outbox][-1:] == ["A login from a new device"]
+    assert sum(message.subject == "A login from a new device" for message in mail.outbox) == 1
+
+
+def test_a_key_that_somebody_put_into_the_browser_is_changed_at_each_step(boss: Any, client: Any) -> None:
+    device, _ = enrol(boss)
+    session = client.session
+    session["planted"] = True
+    session.save()
+    client.cookies["sessionid"] = session.session_key
+    keys = [session.session_key]
+
+    first_step(client)
+    keys.append(client.cookies["sessionid"].value)
+    step(client, code=code_now(device))
+    keys.append(client.cookies["sessionid"].value)
+
+    assert is_in(client)
+    assert len(set(keys)) == 3
+    for key in keys[:2]:
+        thief = Client()
+        thief.cookies["sessionid"] = key
+        assert not is_in(thief)
 
 
 def test_a_wrong_code_opens_nothing_and_can_be_tried_again(boss: Any, client: Any) -> None:

@@ -18,6 +18,7 @@ from tests.urls import api
 Operation = tuple[str, str]
 
 PUBLIC = {
+    ("GET", "/api/auth/csrf"),
     ("POST", "/api/auth/login"),
     ("POST", "/api/auth/signup"),
     ("POST", "/api/auth/refresh"),
@@ -44,6 +45,7 @@ OF_ONES_OWN = {
     ("POST", "/api/auth/logout-all"),
     ("POST", "/api/auth/password/change"),
     ("GET", "/api/auth/mfa/devices"),
+    ("DELETE", "/api/auth/mfa/devices/{device_id}"),
     ("POST", "/api/oauth/connect"),
     ("GET", "/api/oauth/accounts"),
     ("DELETE", "/api/oauth/accounts/{account}"),

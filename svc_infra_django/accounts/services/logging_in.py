@@ -22,8 +22,9 @@ from ..hashing import new_token, token_digest
 from ..models import AuthSession, MFAChallenge, Throttle, lacks_factor
 from ..signing import password_state, password_states, subject_digest
 from ..tasks import send_signup_mail
-from .issuing_tokens import Client, Tokens, issue_tokens
+from .issuing_tokens import Client, Tokens
 from .throttling import forget, give_back, take_slot
+from .verifying_mfa import Proven, begin_session
 
 HOUR = 60 * 60
 
@@ -41,7 +42,18 @@ class SecondStep:
 
 @sensitive_variables()
 def log_in(email: str, password: str, *, client: Client, now: datetime) -> Tokens | SecondStep:
-    """Log in by address and password.
+    """Log in by address and password: tokens, or the second step. Raises as `prove_login`."""
+    return begun(prove_login(email, password, client=client, now=now), client=client, now=now)
+
+
+def begun(outcome: Proven | SecondStep, *, client: Client, now: datetime) -> Tokens | SecondStep:
+    """Tokens for whoever has proved enough, or the second step that is still wanted."""
+    return outcome if isinstance(outcome, SecondStep) else begin_session(outcome, client=client, now=now)
+
+
+@sensitive_variables()
+def prove_login(email: str, password: str, *, client: Client, now: datetime) -> Proven | SecondStep:
+    """Check address and password.
 
     Raises InvalidCredentials, the same for every reason, and TooManyAttempts, the same for accounts
     that do not exist. One password hash is computed in every case, so the time tells nothing either.
@@ -55,12 +67,12 @@ def log_in(email: str, password: str, *, client: Client, now: datetime) -> Token
     _demand(user, address, client=client)
     with transaction.atomic():
         _settle(address, client=client)
-        return after_first_factor(user, amr=("pwd",), client=client, now=now)
+        return after_first_factor(user, amr=("pwd",), now=now)
 
 
 @sensitive_variables()
-def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> Any:
-    """The first step into the admin, by username or address: a SecondStep, or the user if it takes none.
+def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> Proven | SecondStep:
+    """The first step into the admin, by username or address.
 
     Attempts count together with those of `log_in`. Raises InvalidCredentials, for whoever is not staff
     too, or TooManyAttempts.
@@ -72,21 +84,20 @@ def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> 
     _demand(user, subject, client=client)
     with transaction.atomic():
         _settle(subject, client=client)
-        return second_step(user, amr=("pwd",), now=now) or user
+        return after_first_factor(user, amr=("pwd",), now=now)
 
 
 def after_first_factor(
-    user: Any, *, amr: Iterable[str], client: Client, now: datetime, tenant: str = ""
-) -> Tokens | SecondStep:
-    """What any first factor leads to: tokens, or the second step.
+    user: Any, *, amr: Iterable[str], now: datetime, tenant: str = ""
+) -> Proven | SecondStep:
+    """What any first factor leads to: that is enough, or the second step.
 
     Raises InvalidCredentials if the user is disabled.
     """
     if not user.is_active:
         raise InvalidCredentials()
     amr = tuple(amr)
-    step = second_step(user, amr=amr, now=now, tenant=tenant)
-    return step or issue_tokens(user, amr=amr, client=client, now=now, tenant=tenant)
+    return second_step(user, amr=amr, now=now, tenant=tenant) or Proven(user, amr=amr, tenant=tenant)
 
 
 def second_step(user: Any, *, amr: Collection[str], now: datetime, tenant: str = "") -> SecondStep | None:

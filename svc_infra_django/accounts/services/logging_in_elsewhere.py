@@ -26,8 +26,9 @@ from ..providers import Provider, Secrets
 from ..signing import has_password_state, password_state
 from .connecting_providers import connect, user_behind
 from .issuing_tokens import Client, Tokens
-from .logging_in import SecondStep, after_first_factor
+from .logging_in import SecondStep, after_first_factor, begun
 from .throttling import take_slot
+from .verifying_mfa import Proven
 
 RELATIVE = re.compile(r"/(?![/\\])[\x21-\x7e]*")
 BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -105,8 +106,8 @@ def arrive(
 
 
 @sensitive_variables()
-def exchange(code: str, *, state: str, client: Client, now: datetime) -> Tokens | SecondStep:
-    """Turn the code that ended at the front end into tokens, or the second step.
+def exchange(code: str, *, state: str, now: datetime) -> Proven | SecondStep:
+    """Whoever the code that ended at the front end is for, or the second step that is wanted of them.
 
     `state` is what the front end was told when the login was begun: a code from elsewhere, put into
     the address by somebody who wants their own account used, does not go with it. Raises
@@ -118,7 +119,7 @@ def exchange(code: str, *, state: str, client: Client, now: datetime) -> Tokens 
         raise InvalidHandoff()
     if not compare_digest(handoff.state_digest, token_digest(state)):
         raise InvalidHandoff()
-    return after_first_factor(handoff.owner, amr=("fed",), client=client, now=now)
+    return after_first_factor(handoff.owner, amr=("fed",), now=now)
 
 
 def _vouched_for(flow: OAuthFlow, *, code: str, issuer: str | None, client: Client, now: datetime) -> Arrival:
@@ -134,7 +135,8 @@ def _vouched_for(flow: OAuthFlow, *, code: str, issuer: str | None, client: Clie
         return Arrival(target=flow.target)
     user = user_behind(identity, now=now)
     if not flow.target:
-        return Arrival(outcome=after_first_factor(user, amr=("fed",), client=client, now=now))
+        proven = after_first_factor(user, amr=("fed",), now=now)
+        return Arrival(outcome=begun(proven, client=client, now=now))
     handoff = new_token("oc")
     OAuthHandoff.objects.create(
         owner=user,

@@ -23,12 +23,13 @@ from .throttling import forget, take_slot
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A user who has proved two factors, and by what."""
+    """A user who has proved all that is wanted of them, and by what."""
 
     user: Any
     amr: tuple[str, ...]
-    tenant: str
-    device: Any
+    tenant: str = ""
+    device: Any = None
+    """The second factor, if there was one."""
 
 
 @sensitive_variables()
@@ -42,7 +43,7 @@ def finish_login(mfa_token: str, code: str, *, client: Client, now: datetime) ->
 
 
 def begin_session(proven: Proven, *, client: Client, now: datetime) -> Tokens:
-    """Tokens for whoever has proved two factors."""
+    """Tokens for whoever has proved enough."""
     return issue_tokens(proven.user, amr=proven.amr, client=client, now=now, tenant=proven.tenant)
 
 
