@@ -5,17 +5,22 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
+from svc_infra_django.jobs.models import Worker
 from tests.jobs import forked, work  # noqa: F401 - declares the tasks
 
 FAST = {
-    "lease_seconds": 15.0,
+    # No test waits for a lease: see `presume_dead`. Nor may one run out while a busy machine pauses.
+    "lease_seconds": 600.0,
     "heartbeat_seconds": 0.3,
     "rescue_seconds": 0.3,
     "stage_seconds": 0.05,
@@ -26,7 +31,7 @@ FAST = {
 }
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 45.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], *, seconds: float = 90.0, what: str = "") -> Any:
     """Poll until `condition` is true; fail loudly if it never is."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -34,6 +39,11 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 45.0, what: str
             return found
         time.sleep(0.02)
     raise AssertionError(f"never came: {what or condition}")
+
+
+def presume_dead(pid: int) -> None:
+    """Make the lease of a worker that was killed or frozen run out now."""
+    Worker.objects.filter(pid=pid).update(heartbeat_at=timezone.now() - timedelta(days=1))
 
 
 def is_writable() -> bool:
@@ -58,13 +68,30 @@ forking = multiprocessing.get_context("forkserver")
 class Process:
     """A worker process on the test database."""
 
-    def __init__(self, log: Path, *args: str, **overrides: object) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *args: str,
+        under_parent: Path | None = None,
+        around: Mapping[str, Any] = MappingProxyType({}),
+        **overrides: object,
+    ) -> None:
+        """`overrides` are settings of the jobs app, `around` fields of `forked.Surroundings`.
+
+        With `under_parent` it is the parent of a worker, which goes with it; the worker's id is in that file.
+        """
         self.log = log
         log.touch()
-        database = str(connection.settings_dict["NAME"])
-        self._process = forking.Process(
-            target=forked.run_worker, args=(database, {**FAST, **overrides}, list(args), str(log))
+        database = {name: connection.settings_dict[name] for name in ("NAME", "HOST", "PORT", "USER")}
+        surroundings = forked.Surroundings(
+            **{"database": database, "settings": {**FAST, **overrides}, "log": str(log), **around}
         )
+        if under_parent is None:
+            self._process = forking.Process(target=forked.run_worker, args=(surroundings, list(args)))
+        else:
+            self._process = forking.Process(
+                target=forked.run_worker_under_a_parent, args=(surroundings, str(under_parent))
+            )
         self._process.start()
 
     @property
@@ -85,6 +112,12 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """SIGKILL, and its lease is over."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+        presume_dead(self.pid)
+
     def freeze(self) -> None:
         """SIGSTOP, at a moment when the process holds no lock: SQLite would hold up all others for ever."""
 
@@ -98,7 +131,7 @@ class Process:
 
         wait_until(try_once, what="a moment to freeze in")
 
-    def wait(self, seconds: float = 30.0) -> int | None:
+    def wait(self, seconds: float = 90.0) -> int | None:
         self._process.join(seconds)
         return self._process.exitcode
 
@@ -111,11 +144,11 @@ class Process:
 
 @pytest.fixture
 def worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start worker processes: `worker("--queues", "mail", lease_seconds=3)`. All are killed at the end."""
+    """Start worker processes: `worker("--queues", "mail", grace_seconds=3)`. All are killed at the end."""
     started: list[Process] = []
 
-    def start(*args: str, **overrides: object) -> Process:
-        process = Process(tmp_path / f"worker-{len(started)}.log", *args, **overrides)
+    def start(*args: str, **options: Any) -> Process:
+        process = Process(tmp_path / f"worker-{len(started)}.log", *args, **options)
         started.append(process)
         return process
 

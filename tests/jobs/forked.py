@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import resource
 import sys
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +26,65 @@ if not django.apps.apps.ready and "pytest" not in sys.modules:
     discover()
 
 
-def run_worker(database: str, settings: dict[str, Any], args: list[str], log: str) -> None:
-    """Be `manage.py run_worker ARGS` on `database`, with `settings` of the jobs app, writing to `log`."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What is around a worker process: its database, and what a test makes odd."""
+
+    database: dict[str, Any]
+    settings: dict[str, Any]
+    log: str
+    environment: dict[str, str] = field(default_factory=dict)
+    clock_is_fast_by: float = 0.0
+    """Seconds by which the clock of its host differs from that of the database."""
+
+    memory: int = 0
+    """Bytes of address space that it may use; 0 for no limit."""
+
+    service: str = ""
+    """The file that a service beside the jobs writes to."""
+
+
+def run_worker(around: Surroundings, args: list[str]) -> None:
+    """Be `manage.py run_worker ARGS` in these surroundings."""
     from django.apps import apps
     from django.conf import settings as django_settings
     from django.core.management import call_command
     from django.core.signals import setting_changed
     from django.db import connections
 
-    with Path(log).open("ab", buffering=0) as file:
+    from svc_infra_django.jobs.management import supervisor
+
+    with Path(around.log).open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
-    connections.databases["default"]["NAME"] = database
-    service = settings.pop("service", None)
-    django_settings.SVC_INFRA = {"jobs": settings}
+    os.environ.update(around.environment)
+    connections.databases["default"].update(around.database)
+    django_settings.SVC_INFRA = {"jobs": around.settings}
     setting_changed.send(django_settings.__class__, setting="SVC_INFRA", value=None, enter=True)
-    if service:
-        os.environ["JOBS_TEST_SERVICE"] = service
+    # What a supervisor starts is in the same surroundings at once. One test starts real ones.
+    supervisor.spawning = multiprocessing.get_context("fork")
+    if around.clock_is_fast_by:
+        put_the_clock_forward(around.clock_is_fast_by)
+    if around.memory:
+        resource.setrlimit(resource.RLIMIT_AS, (around.memory, around.memory))
+    if around.service:
+        os.environ["JOBS_TEST_SERVICE"] = around.service
         apps.get_app_config("taskapp").worker_services = (".services.Shaky",)
     call_command("run_worker", *args)
+
+
+def run_worker_under_a_parent(around: Surroundings, pidfile: str) -> None:
+    """Start one that goes when this process goes, tell its id, and stay."""
+    args = ["--exit-with-parent", str(os.getpid())]
+    process = multiprocessing.get_context("fork").Process(target=run_worker, args=(around, args))
+    process.start()
+    Path(pidfile).write_text(str(process.pid))
+    process.join()
+
+
+def put_the_clock_forward(seconds: float) -> None:
+    from django.utils import timezone
+
+    true_now, true_time = timezone.now, time.time
+    timezone.now = lambda: true_now() + timedelta(seconds=seconds)
+    time.time = lambda: true_time() + seconds

@@ -12,7 +12,6 @@ theirs. Whatever was killed, these hold in the end:
 from __future__ import annotations
 
 import random
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,12 @@ from django.db import transaction
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Worker
 from tests.jobs import work
-from tests.jobs.conftest import Process, is_writable, wait_until
+from tests.jobs.conftest import Process, is_writable, presume_dead, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., Process]
-SHORT = {"lease_seconds": 1.0, "max_crashes": 50}
+PATIENT = {"max_crashes": 50}
 
 
 class Undo(Exception):
@@ -47,13 +46,12 @@ def test_the_ledger_is_right_whatever_was_killed(worker: Start, ledger: str) -> 
         enqueue_many(work.keep_books, [[ledger, "rolled back", 0.0]] * 5)
         raise Undo
 
-    alive = [worker("--concurrency", "3", **SHORT).ready() for _ in range(2)]
+    alive = [worker("--concurrency", "3", **PATIENT).ready() for _ in range(2)]
     for _ in range(4):
         time.sleep(chance.uniform(0.05, 0.4))
         victim = alive.pop(chance.randrange(len(alive)))
-        victim.signal(signal.SIGKILL)
-        victim.wait()
-        alive.append(worker("--concurrency", "3", **SHORT))
+        victim.kill()
+        alive.append(worker("--concurrency", "3", **PATIENT))
     final = Job.objects.filter(state__in=Job.FINAL)
     wait_until(lambda: final.count() == len(ids))
 
@@ -78,9 +76,11 @@ def test_a_worker_that_dies_between_the_body_and_its_acknowledgement(
 ) -> None:
     task.enqueue(ledger)
 
-    worker(**SHORT).wait()
+    victim = worker(**PATIENT)
+    victim.wait()
+    presume_dead(victim.pid)
     wait_until(is_writable)
-    worker(**SHORT)
+    worker(**PATIENT)
 
     wait_until(lambda: Job.objects.get().state == Job.State.SUCCEEDED)
     job = Job.objects.get()
@@ -92,11 +92,12 @@ def test_a_worker_that_dies_between_the_body_and_its_acknowledgement(
 def test_a_claim_that_no_worker_lived_to_begin_is_made_again(worker: Start, ledger: str) -> None:
     work.record_pid.enqueue(ledger)
     dead = Worker.objects.create(name="dead", host="dead", pid=1, concurrency=1)
+    presume_dead(1)
     Job.objects.update(
         state=Job.State.RUNNING, worker_id=dead.pk, attempt=1, epoch=1, attempted_at=dead.started_at
     )
 
-    worker(**SHORT)
+    worker(**PATIENT)
 
     wait_until(lambda: Job.objects.get().state == Job.State.SUCCEEDED)
     assert [line.split()[1] for line in work.read(ledger)] == ["2"]

@@ -25,12 +25,11 @@ from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
-from tests.jobs.conftest import FAST, Process, wait_until
+from tests.jobs.conftest import FAST, Process, presume_dead, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., Process]
-SHORT = {"lease_seconds": 1.5}
 
 
 def states() -> Counter[str]:
@@ -51,13 +50,13 @@ def test_two_workers_run_each_of_many_jobs_exactly_once(worker: Start, ledger: s
 
 
 def test_jobs_of_a_killed_worker_are_rescued(worker: Start, ledger: str) -> None:
-    first = worker(**SHORT).ready()
-    work.linger.enqueue(ledger, 60)
+    first = worker().ready()
+    work.linger.enqueue(ledger, 600)
     wait_until(lambda: work.read(ledger))
     Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
 
-    first.signal(signal.SIGKILL)
-    worker(**SHORT)
+    first.kill()
+    worker()
 
     wait_until(lambda: states()["succeeded"])
     job = Job.objects.get()
@@ -70,8 +69,10 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
     work.kill_me.enqueue(ledger)
 
     for _ in range(3):
-        worker(**SHORT).wait()
-    last = worker(**SHORT).ready()
+        victim = worker()
+        victim.wait()
+        presume_dead(victim.pid)
+    last = worker().ready()
     wait_until(lambda: states()["failed"])
 
     job = Job.objects.get()
@@ -82,11 +83,12 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
 
 
 def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
-    frozen = worker("--concurrency", "1", **SHORT).ready()
-    work.linger.enqueue(ledger, 1.0)
+    frozen = worker("--concurrency", "1").ready()
+    work.linger.enqueue(ledger, 0.3)
     wait_until(lambda: work.read(ledger))
     frozen.freeze()
-    worker(**SHORT)
+    presume_dead(frozen.pid)
+    worker()
     wait_until(lambda: states()["succeeded"])
     finished = Job.objects.get()
 
@@ -104,16 +106,15 @@ def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker
 
 
 def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: str) -> None:
-    frozen = worker("--concurrency", "1", **SHORT).ready()
+    frozen = worker("--concurrency", "1").ready()
     work.make_group_slowly.enqueue(ledger, "ops", 0.5)
     wait_until(lambda: work.read(ledger))
     if Job.objects.db == "default" and Group.objects.exists():
         raise AssertionError("the group is visible before its job has ended")
     frozen.signal(signal.SIGSTOP)
     # The frozen transaction may hold the write lock of SQLite for ever, so it is killed there.
-    frozen.signal(signal.SIGKILL)
-    frozen.wait()
-    worker(**SHORT)
+    frozen.kill()
+    worker()
 
     wait_until(lambda: states()["succeeded"])
     assert Group.objects.filter(name="ops").count() == 1
@@ -159,7 +160,7 @@ def test_a_second_signal_does_not_wait(worker: Start, ledger: str) -> None:
     wait_until(lambda: Worker.objects.filter(is_stopping=True).exists())
     process.signal(signal.SIGINT)
 
-    assert process.wait(5) == 0
+    assert process.wait() == 0
     assert Job.objects.get().state == Job.State.READY
 
 
@@ -186,20 +187,14 @@ def test_a_task_that_stays_unknown_is_failed_in_the_end(worker: Start) -> None:
     assert Job.objects.get().error.endswith("UnknownTask")
 
 
-def test_a_worker_goes_when_its_parent_goes(tmp_path: Path) -> None:
-    pidfile = tmp_path / "pid"
-    code = (
-        "import os, subprocess, sys, time, pathlib;"
-        "command = [sys.executable, '-m', 'django', 'run_worker', '--exit-with-parent', str(os.getpid())];"
-        "p = subprocess.Popen(command);"
-        f"pathlib.Path({str(pidfile)!r}).write_text(str(p.pid)); time.sleep(60)"
-    )
-    with command("-c", code) as parent:
-        worker = wait_until(lambda: Worker.objects.first(), seconds=60, what="a worker")
-        assert worker.pid == int(pidfile.read_text())
-        parent.kill()
+def test_a_worker_goes_when_its_parent_goes(worker: Start, tmp_path: Path) -> None:
+    parent = worker(under_parent=tmp_path / "pid")
+    found = wait_until(lambda: Worker.objects.first(), what="a worker")
+    assert found.pid == int((tmp_path / "pid").read_text())
 
-        wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
+    parent.signal(signal.SIGKILL)
+
+    wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
 
 
 @contextmanager
@@ -222,37 +217,37 @@ def command(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_processes_under_one_supervisor_are_replaced_and_stopped_together(ledger: str) -> None:
     with command("-m", "django", "run_worker", "--processes", "2", "--concurrency", "1") as supervisor:
-        wait_until(lambda: Worker.objects.count() == 2, seconds=60, what="two workers")
-        work.linger.enqueue(ledger, 60)
+        wait_until(lambda: Worker.objects.count() == 2, what="two workers")
+        work.linger.enqueue(ledger, 600)
         (line,) = wait_until(lambda: work.read(ledger))
         victim = int(line.split()[1])
         Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
 
-        started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: states()["succeeded"])
-        assert time.monotonic() - started < FAST["lease_seconds"] / 2, "its lease was not waited for"
         job = Job.objects.get()
         assert (job.attempt, job.crashes) == (2, 1)
         wait_until(lambda: Worker.objects.count() == 2, what="a new worker in its place")
         assert victim not in Worker.objects.values_list("pid", flat=True)
 
         supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        assert supervisor.wait(90) == 0
         assert not Worker.objects.exists()
 
 
-def test_processes_go_when_their_supervisor_is_killed() -> None:
-    with command("-m", "django", "run_worker", "--processes", "2") as supervisor:
-        wait_until(lambda: Worker.objects.count() == 2, seconds=60, what="two workers")
-        supervisor.kill()
-        wait_until(lambda: not Worker.objects.exists(), what="the workers' farewell")
+def test_processes_go_when_their_supervisor_is_killed(worker: Start) -> None:
+    supervisor = worker("--processes", "2")
+    wait_until(lambda: Worker.objects.count() == 2, what="two workers")
+
+    supervisor.signal(signal.SIGKILL)
+
+    wait_until(lambda: not Worker.objects.exists(), what="the workers' farewell")
 
 
 def test_a_worker_whose_parent_went_before_it_came_stops_at_once(worker: Start) -> None:
     gone = 2**22 + 1  # above the highest process id there can be
 
-    assert worker("--exit-with-parent", str(gone)).wait(30) == 0
+    assert worker("--exit-with-parent", str(gone)).wait() == 0
     assert not Worker.objects.exists()
 
 
@@ -275,24 +270,13 @@ def test_workers_fire_a_schedule_once(worker: Start) -> None:
 
 def test_a_scheduled_job_waits_for_its_time(worker: Start, ledger: str) -> None:
     worker().ready()
-    due = timezone.now() + timedelta(seconds=1)
+    due = timezone.now() + timedelta(seconds=0.3)
 
     work.record.using(run_after=due).enqueue(ledger)
     assert states() == {"scheduled": 1}
 
     wait_until(lambda: states()["succeeded"])
-    assert due <= Job.objects.get().started_at < due + timedelta(seconds=2)
-
-
-def test_a_worker_hears_of_new_jobs_and_does_not_wait_for_its_next_look(worker: Start, ledger: str) -> None:
-    worker(idle_poll_seconds=30, stage_seconds=30).ready()
-    time.sleep(0.5)
-
-    for word in ("one", "two"):
-        started = time.monotonic()
-        work.record.enqueue(ledger, word)
-        wait_until(lambda word=word: word in work.read(ledger))
-        assert time.monotonic() - started < 2
+    assert due <= Job.objects.get().started_at
 
 
 @pytest.mark.postgresql
@@ -394,7 +378,7 @@ def test_a_service_runs_beside_the_jobs_and_is_started_again_when_it_fails(
     worker: Start, tmp_path: Path
 ) -> None:
     path = tmp_path / "service"
-    process = worker(service=str(path)).ready()
+    process = worker(around={"service": str(path)}).ready()
 
     wait_until(lambda: path.exists() and path.read_text().splitlines()[:2] == ["start", "start"])
     process.signal(signal.SIGTERM)
@@ -424,17 +408,14 @@ def test_workers_outlive_their_database_connections(worker: Start, ledger: str) 
     assert {attempt for _, attempt, _ in ran} == {"1"}
 
 
-def test_a_job_longer_than_the_lease_runs_once_because_its_worker_is_heard_of(
-    worker: Start, ledger: str
-) -> None:
-    work.linger.enqueue(ledger, 3)
+def test_a_worker_whose_jobs_are_long_is_heard_of_meanwhile(worker: Start, ledger: str) -> None:
+    worker("--concurrency", "1").ready()
+    work.linger.enqueue(ledger, 600)
+    wait_until(lambda: work.read(ledger))
 
-    worker(**SHORT)
-    worker(**SHORT)
-
-    wait_until(lambda: states()["succeeded"])
-    assert len(work.read(ledger)) == 2
-    assert Job.objects.get().attempt == 1
+    for _ in range(3):
+        heard_of_at = Worker.objects.get().heartbeat_at
+        wait_until(lambda then=heard_of_at: Worker.objects.get().heartbeat_at > then)
 
 
 def test_schedulers_that_are_killed_and_frozen_leave_no_gap_and_fire_nothing_twice(
@@ -450,7 +431,6 @@ def test_schedulers_that_are_killed_and_frozen_leave_no_gap_and_fire_nothing_twi
 
     frozen.freeze()
     killed.signal(signal.SIGKILL)
-    time.sleep(0.5)
     worker("--queues", "mail").ready()
     frozen.signal(signal.SIGCONT)
     wait_until(lambda: Job.objects.count() > 25)

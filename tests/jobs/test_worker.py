@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from datetime import timedelta
-from threading import Event, get_ident
+from queue import SimpleQueue
+from threading import Event, Thread, get_ident
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many, turn
@@ -110,6 +112,42 @@ def test_a_thread_is_started_only_when_all_others_are_busy() -> None:
     for each in begun:
         each.result(60)
     released.set()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_other_processes_are_told_of_new_jobs(monkeypatch: pytest.MonkeyPatch, ledger: str) -> None:
+    monkeypatch.setattr(turn, "_notified", {})
+    stop, told = Event(), SimpleQueue[str]()
+    thread = Thread(target=lambda: [told.put(queue) for queue in turn.notifications(stop)])
+    thread.start()
+    assert told.get(timeout=90) == "", "it listens"
+
+    work.mail.enqueue(ledger, "hello")
+
+    assert told.get(timeout=90) == "mail"
+    stop.set()
+    thread.join()
+
+
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_of_another_process_ends_the_pause_of_a_worker() -> None:
+    worker, waits, woken = JobWorker(), Event(), list[bool]()
+
+    def wait() -> None:
+        worker._commits = turn.commits()
+        waits.set()
+        woken.append(worker._wait(600))
+        connections.close_all()
+
+    thread = Thread(target=wait)
+    thread.start()
+    assert waits.wait(90)
+    work.add.enqueue(1)
+
+    thread.join(90)
+    assert woken == [True]
 
 
 def test_an_async_job_runs() -> None:

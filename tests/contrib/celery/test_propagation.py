@@ -48,7 +48,7 @@ def worker(request) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TESTS_CELERY_QUEUE": queue})
     yield
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     app.app.close()
 
 
@@ -59,7 +59,7 @@ class TestWorker:
         with isolated(request_id="request-0001", trace_id=TRACE, trace_flags="01", secret="not carried"):
             sent = tasks.seen.delay()
 
-        assert sent.get(timeout=30) == {
+        assert sent.get(timeout=90) == {
             "request_id": "request-0001",
             "trace_id": TRACE,
             "trace_flags": "01",
@@ -71,14 +71,14 @@ class TestWorker:
         with isolated(request_id="request-0002"):
             sent = tasks.passes_on.delay()
 
-        inner = AsyncResult(sent.get(timeout=30), app=tasks.app)
-        assert inner.get(timeout=30)["request_id"] == "request-0002"
+        inner = AsyncResult(sent.get(timeout=90), app=tasks.app)
+        assert inner.get(timeout=90)["request_id"] == "request-0002"
 
     def test_so_does_a_second_try(self, tasks) -> None:
         with isolated(request_id="request-0003"):
             sent = tasks.at_the_second_try.delay()
 
-        assert sent.get(timeout=30)["request_id"] == "request-0003"
+        assert sent.get(timeout=90)["request_id"] == "request-0003"
 
     def test_nothing_of_a_task_is_left_for_the_next(self, tasks) -> None:
         with isolated(request_id="request-0004"):
@@ -87,7 +87,7 @@ class TestWorker:
             next_one = tasks.seen.delay()
 
         with pytest.raises(ValueError, match="and then it failed"):
-            untidy.get(timeout=30)
-        context = next_one.get(timeout=30)
+            untidy.get(timeout=90)
+        context = next_one.get(timeout=90)
         assert set(context) == {"trace_id", "trace_flags", "task", "task_id"}
         assert context["trace_id"] != TRACE
