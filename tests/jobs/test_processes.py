@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -197,42 +196,43 @@ def test_a_worker_goes_when_its_parent_goes(worker: Start, tmp_path: Path) -> No
     wait_until(lambda: not Worker.objects.exists(), what="the worker's farewell")
 
 
-@contextmanager
-def command(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python process of its own on the test database, killed at the end."""
+def test_processes_under_one_supervisor_are_replaced_and_stopped_together(worker: Start, ledger: str) -> None:
+    supervisor = worker("--processes", "2", "--concurrency", "1")
+    wait_until(lambda: Worker.objects.count() == 2, what="two workers")
+    work.linger.enqueue(ledger, 600)
+    (line,) = wait_until(lambda: work.read(ledger))
+    victim = int(line.split()[1])
+    Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
+
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: states()["succeeded"], what="its job, though its lease is not over")
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes) == (2, 1)
+    wait_until(lambda: Worker.objects.count() == 2, what="a new worker in its place")
+    assert victim not in Worker.objects.values_list("pid", flat=True)
+
+    supervisor.signal(signal.SIGTERM)
+    assert supervisor.wait() == 0
+    assert not Worker.objects.exists()
+
+
+@pytest.mark.sqlite  # once is enough for the start of two interpreters
+def test_the_command_starts_processes_of_its_own() -> None:
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
         "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
         "JOBS_TEST_SETTINGS": json.dumps(FAST),
     }
-    process = subprocess.Popen(
-        [sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "django", "run_worker", "--processes", "2"]
+    supervisor = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_processes_under_one_supervisor_are_replaced_and_stopped_together(ledger: str) -> None:
-    with command("-m", "django", "run_worker", "--processes", "2", "--concurrency", "1") as supervisor:
-        wait_until(lambda: Worker.objects.count() == 2, what="two workers")
-        work.linger.enqueue(ledger, 600)
-        (line,) = wait_until(lambda: work.read(ledger))
-        victim = int(line.split()[1])
-        Job.objects.update(args={"args": [ledger, 0.01], "kwargs": {}})
-
-        os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: states()["succeeded"])
-        job = Job.objects.get()
-        assert (job.attempt, job.crashes) == (2, 1)
-        wait_until(lambda: Worker.objects.count() == 2, what="a new worker in its place")
-        assert victim not in Worker.objects.values_list("pid", flat=True)
-
+        wait_until(lambda: Worker.objects.count() == 2, seconds=180, what="two workers")
         supervisor.terminate()
-        assert supervisor.wait(90) == 0
-        assert not Worker.objects.exists()
+        assert supervisor.wait(180) == 0
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    assert not Worker.objects.exists()
 
 
 def test_processes_go_when_their_supervisor_is_killed(worker: Start) -> None:
