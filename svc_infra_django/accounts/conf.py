@@ -121,6 +121,9 @@ class AccountsSettings(Section):
     new_device_mails: bool = True
     """Tell users by mail of a login by a program, or from an address, that they never used before."""
 
+    new_key_mails: bool = True
+    """Tell users by mail of a new API key that acts for them."""
+
     email_code_seconds: int = Field(10 * MINUTE, ge=MINUTE, le=10 * MINUTE)
     """How long a code is good that was mailed as a second factor."""
 

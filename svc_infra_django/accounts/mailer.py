@@ -14,7 +14,7 @@ from .signing import RESET, VERIFY, make_key, reset_state, verification_state
 
 NOTICES = (
     *("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced"),
-    *("mfa_device_removed", "provider_connected", "provider_disconnected"),
+    *("mfa_device_removed", "api_key_issued", "provider_connected", "provider_disconnected"),
 )
 
 

@@ -12,12 +12,14 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from ..events import Event, any_event
+from .conf import settings
 from .events import USER_LOGGED_IN, UserLoggedIn
 from .services.auditing import record_event
 from .services.ending_sessions import end_noted_browser
 from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
 from .services.sharing_sessions import forget_sessions
+from .tasks import send_notice
 
 
 # The user model is the project's: that its admin, or a shell, disables somebody is seen here only.
@@ -58,6 +60,16 @@ def note_logout(*, request: HttpRequest, user: Any, **_: Any) -> None:
 
 user_logged_in.connect(note_login, dispatch_uid="svc_infra_django.accounts.receivers")
 user_logged_out.connect(note_logout, dispatch_uid="svc_infra_django.accounts.receivers")
+
+
+def tell_of_key(*, event: Event[Any], **_: Any) -> None:
+    """Tell the user of a new key. Another app makes keys, so their events are known by name."""
+    is_new = event.type.name in ("api_key.issued", "api_key.rotated")
+    if is_new and event.owner is not None and settings.new_key_mails:
+        send_notice.enqueue(str(event.owner.pk), "api_key_issued")
+
+
+any_event.connect(tell_of_key, dispatch_uid="svc_infra_django.accounts.receivers.tell_of_key")
 
 
 def look_at_device(*, event: Event[UserLoggedIn], **_: Any) -> None:

@@ -52,7 +52,7 @@ def test_staff_end_a_session_and_its_next_call_fails(ada: Any, admin_client: Any
     assert AuthSession.objects.get(browser_digest=None).revoked_for == "admin"
 
 
-def test_staff_end_all_sessions_of_a_user(
+def test_rule_37_staff_end_all_sessions_of_a_user(
     ada: Any, new_visitor: Any, stranger: Any, admin_client: Any
 ) -> None:
     phone, other = new_visitor(), new_visitor()
@@ -105,7 +105,7 @@ def test_rows_are_read_only(ada: Any, user: Any, admin_client: Any, model: str) 
     assert admin_client.get(url(model, "change", row.pk)).status_code == 200
 
 
-def test_no_page_shows_a_secret(ada: Any, user: Any, admin_client: Any) -> None:
+def test_rule_36_no_page_shows_a_secret(ada: Any, user: Any, admin_client: Any) -> None:
     enrolment = begin_totp(user, name="phone", now=timezone.now())
     session = AuthSession.objects.get(browser_digest=None)
     secrets = [
@@ -220,7 +220,7 @@ def test_staff_remove_one_device_and_the_others_go_on(ada: Any, user: Any, admin
     assert ada.login().json()["mfa_required"] is True
 
 
-def test_no_page_shows_what_providers_trust_us_with(user: Any, admin_client: Any) -> None:
+def test_rule_36_no_page_shows_what_providers_trust_us_with(user: Any, admin_client: Any) -> None:
     from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 
     app = SocialApp.objects.create(

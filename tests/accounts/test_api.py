@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from django_otp import DEVICE_ID_SESSION_KEY
 from django_otp.plugins.otp_static.models import StaticDevice
 
 from svc_infra_django.accounts import issue_tokens
-from svc_infra_django.accounts.models import AuthSession
+from svc_infra_django.accounts.models import AuthSession, TOTPDevice
 from svc_infra_django.apikeys import issue_key
+from tests.accounts.services.test_mfa import code_now
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +46,7 @@ def test_refreshing_rotates_and_answers_are_not_stored(ada: Any) -> None:
     assert ada.get("me").status_code == 200
 
 
-def test_logging_out_kills_the_access_token_at_once(ada: Any) -> None:
+def test_rule_26_logging_out_kills_the_access_token_at_once(ada: Any) -> None:
     assert ada.post("logout").status_code == 204
 
     # The access token first: a refresh after logout would hide a logout that forgot it.
@@ -62,7 +64,9 @@ def test_logging_out_everywhere_kills_all_devices(ada: Any, new_visitor: Any) ->
     assert ada.get("me").status_code == 401
 
 
-def test_a_session_is_seen_and_ended_by_its_user_alone(ada: Any, stranger: Any, new_visitor: Any) -> None:
+def test_rule_37_a_session_is_seen_and_ended_by_its_user_alone(
+    ada: Any, stranger: Any, new_visitor: Any
+) -> None:
     phone = new_visitor(headers={"User-Agent": "Phone"})
     phone.login()
     mallory = new_visitor()
@@ -140,7 +144,9 @@ BAD = [
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_bad_input_is_a_problem_that_repeats_no_secret(ada: Any, path: str, svc_settings: Any) -> None:
+def test_rule_65_bad_input_is_a_problem_that_repeats_no_secret(
+    ada: Any, path: str, svc_settings: Any
+) -> None:
     for field in POSTS[path]:
         for bad in BAD:
             answer = ada.post(path, {**POSTS[path], field: bad})
@@ -151,7 +157,7 @@ def test_bad_input_is_a_problem_that_repeats_no_secret(ada: Any, path: str, svc_
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_other_shapes_are_refused(ada: Any, path: str) -> None:
+def test_rule_65_other_shapes_are_refused(ada: Any, path: str) -> None:
     missing = [{key: value for key, value in POSTS[path].items() if key != field} for field in POSTS[path]]
     for body in [*missing, {**POSTS[path], "is_staff": True}]:
         answer = ada.post(path, body)
@@ -174,7 +180,49 @@ def test_other_shapes_are_refused(ada: Any, path: str) -> None:
         assert 400 <= answer.status_code < 500, raw[:20]
 
 
-def test_a_password_of_the_wrong_shape_is_not_repeated(visitor: Any) -> None:
+def test_rule_31_no_answer_with_a_secret_may_be_stored(
+    user: Any, make_user: Any, visitor: Any, svc_settings: Any, settings: Any
+) -> None:
+    settings.OTP_TOTP_THROTTLE_FACTOR = 0
+    svc_settings(accounts={"staff_second_factor": True})
+    make_user("boss", is_staff=True)
+
+    def code() -> str:
+        TOTPDevice.objects.update(last_step=-1)
+        return code_now(TOTPDevice.objects.get())
+
+    answers = [visitor.login(), visitor.refresh(), visitor.post("mfa/totp", {"password": PASSWORD})]
+    answers.append(visitor.post("mfa/totp/confirm", {"code": code()}))
+    answers.append(visitor.post("mfa/recovery-codes", {"code": code()}))
+    first = visitor.login()
+    answers += [first, visitor.post("mfa/verify", {"mfa_token": first.json()["mfa_token"], "code": code()})]
+    TOTPDevice.objects.all().delete()
+    first = visitor.login("boss@example.com")
+    token = {"mfa_token": first.json()["mfa_token"]}
+    answers += [first, visitor.post("mfa/enrol", token)]
+    answers.append(visitor.post("mfa/enrol/confirm", {**token, "code": code()}))
+
+    assert [answer.status_code for answer in answers] == [200, 200, 201, 200, 200, 200, 200, 200, 201, 200]
+    assert {answer["Cache-Control"] for answer in answers} == {"no-store"}
+
+
+def test_rule_65_bodies_made_to_hurt_are_refused(visitor: Any) -> None:
+    bomb = gzip.compress(b'{"email": "' + b" " * 5_000_000 + b'"}')
+    twice = '{"email": "ada@example.com", "password": "x", "password": "y"}'
+    for body, headers, expected in (
+        ('{"email": "' + "x" * 5_000_000 + '"}', {}, {413}),
+        ('{"a":' * 20_000 + "1" + "}" * 20_000, {}, {400, 422}),
+        (bomb, {"Content-Encoding": "gzip"}, {400}),
+        ('{"email": NaN, "password": Infinity}', {}, {400}),
+        (twice, {}, {401}),
+        (b"\xff\xfe", {}, {400}),
+    ):
+        answer = visitor.call("post", "login", body, headers=headers)
+        assert answer.status_code in expected, (str(body)[:30], answer.status_code)
+        assert len(answer.content) < 2_000
+
+
+def test_rule_65_a_password_of_the_wrong_shape_is_not_repeated(visitor: Any) -> None:
     secret = "correct horse battery staple " * 200
     for sent in (secret, [secret], {"x": secret}):
         answer = visitor.post("login", {"email": "ada@example.com", "password": sent})
@@ -182,7 +230,7 @@ def test_a_password_of_the_wrong_shape_is_not_repeated(visitor: Any) -> None:
         assert "correct horse" not in answer.content.decode()
 
 
-def test_a_form_of_another_site_cannot_log_in(user: Any, client: Any) -> None:
+def test_rule_38_a_form_of_another_site_cannot_log_in(user: Any, client: Any) -> None:
     answer = client.post("/api/auth/login", {"email": "ada@example.com", "password": PASSWORD})
 
     assert answer.status_code == 415
@@ -247,7 +295,7 @@ def test_an_asynchronous_operation_has_its_user_at_hand(make_user: Any, async_cl
     assert [async_to_sync(ask)() for _ in range(2)] == [{"name": "ada"}] * 2
 
 
-def test_no_log_line_holds_a_password_or_a_token(user: Any, visitor: Any, caplog: Any) -> None:
+def test_rule_63_no_log_line_holds_a_password_or_a_token(user: Any, visitor: Any, caplog: Any) -> None:
     caplog.set_level("DEBUG")
     visitor.login(password="a password that is wrong 1")
     visitor.login()

@@ -81,6 +81,14 @@ def test_each_unsafe_setting_is_named(safe: Any, setting: str, value: Any, wante
     assert ids(check_deployment(None)) == [wanted]
 
 
+@pytest.mark.parametrize("where", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
+def test_rule_23_a_weak_secret_is_named(safe: Any, where: str) -> None:
+    weak = "k" * 49
+    setattr(safe, where, weak if where == "SECRET_KEY" else [weak])
+
+    assert ids(check_deployment(None)) == ["W001"]
+
+
 def test_the_default_issuer_and_plain_links_are_named(safe: Any, svc_settings: Any) -> None:
     svc_settings(
         accounts={"issuer": "svc_infra_django", "password_reset_url": "http://app.example.com/{key}"}

@@ -10,6 +10,7 @@ from django.utils import timezone
 from svc_infra_django.accounts.models import AuthSession, RefreshToken, Throttle
 from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
 from svc_infra_django.accounts.tasks import prune_accounts, send_notice
+from svc_infra_django.apikeys import issue_key, rotate_key
 from svc_infra_django.jobs.worker import drain
 
 pytestmark = pytest.mark.django_db
@@ -34,7 +35,7 @@ def test_only_what_is_long_over_is_forgotten(user: Any, svc_settings: Any) -> No
     assert not Throttle.objects.exists()
 
 
-def test_a_reused_token_is_told_by_mail(ada: Any, user: Any) -> None:
+def test_rule_33_a_reused_token_is_told_by_mail(ada: Any, user: Any) -> None:
     stolen = ada.tokens["refresh_token"]
     ada.refresh()
     ada.post("refresh", {"refresh_token": stolen}, token="")
@@ -66,6 +67,17 @@ def test_rule_15_a_login_from_a_new_device_is_told_by_mail(user: Any, visitor: A
     assert log_in("Safari on iPhone") == ["A login from a new device"]
     assert "Safari on iPhone" in str(mail.outbox[0].body) and "127.0.0.1" in str(mail.outbox[0].body)
     assert log_in("Safari on iPhone") == []
+
+
+def test_rule_15_a_new_key_is_told_by_mail(user: Any, svc_settings: Any) -> None:
+    key, _ = issue_key(owner=user, name="robot")
+    rotate_key(key)
+    svc_settings(accounts={"new_key_mails": False})
+    issue_key(owner=user, name="another")
+    drain()
+
+    assert [message.subject for message in mail.outbox] == ["A new API key acts for you"] * 2
+    assert "robot" not in str(mail.outbox[0].body)
 
 
 def test_mails_of_new_devices_can_be_switched_off(user: Any, visitor: Any, svc_settings: Any) -> None:

@@ -175,7 +175,7 @@ def test_no_path_of_the_api_is_left_out_of_its_document() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
-def test_nobody_gets_in_unless_it_is_public(call, operation) -> None:
+def test_rule_59_nobody_gets_in_unless_it_is_public(call, operation) -> None:
     status = call(operation, Client())
 
     assert (status == 401) is (operation not in PUBLIC), f"anonymous: {status}"
@@ -183,7 +183,7 @@ def test_nobody_gets_in_unless_it_is_public(call, operation) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
-def test_a_user_without_permissions_reaches_their_own_only(call, operation, user) -> None:
+def test_rule_59_a_user_without_permissions_reaches_their_own_only(call, operation, user) -> None:
     client = Client()
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
 
@@ -195,7 +195,7 @@ def test_a_user_without_permissions_reaches_their_own_only(call, operation, user
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
-def test_a_key_without_scopes_reaches_nothing(call, operation, make_user) -> None:
+def test_rule_59_a_key_without_scopes_reaches_nothing(call, operation, make_user) -> None:
     root = make_user("root", is_superuser=True, is_staff=True)
     _, key = issue_key(owner=root, name="no scopes", scopes=[])
 
@@ -214,7 +214,7 @@ def patterns(resolver: URLResolver) -> Iterator[URLPattern]:
             yield from patterns(each)
 
 
-def test_no_view_stands_beside_the_admin_and_the_api_unseen() -> None:
+def test_rule_59_no_view_stands_beside_the_admin_and_the_api_unseen() -> None:
     beside = {pattern.name for pattern in patterns(get_resolver(settings.ROOT_URLCONF))}
 
     assert beside == VIEWS

@@ -4,7 +4,7 @@ import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import timedelta
-from time import perf_counter, time
+from time import time
 from typing import Any
 from uuid import uuid4
 
@@ -161,10 +161,8 @@ def test_rule_18_kid_only_selects_from_the_ring(token: str, kid: Any) -> None:
     _, payload, signature = token.split(".")
     head = {"alg": "HS256", "typ": "at+jwt", "kid": kid}
     forged = urlsafe_b64encode(json.dumps(head).encode()).decode().rstrip("=")
-    started = perf_counter()
 
     assert is_refused(f"{forged}.{payload}.{signature}")
-    assert perf_counter() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from svc_infra_django.accounts.services.issuing_tokens import issue_tokens, refr
 pytestmark = pytest.mark.django_db
 
 
-def test_a_used_refresh_token_is_dead(user: Any) -> None:
+def test_rule_32_a_used_refresh_token_is_dead(user: Any) -> None:
     first = issue_tokens(user, amr=("pwd",))
     second = refresh_tokens(first.refresh_token, now=timezone.now())
 
@@ -25,7 +25,7 @@ def test_a_used_refresh_token_is_dead(user: Any) -> None:
         refresh_tokens(first.refresh_token, now=timezone.now())
 
 
-def test_reuse_ends_the_family_with_its_access_tokens_and_nobody_else(
+def test_rule_33_reuse_ends_the_family_with_its_access_tokens_and_nobody_else(
     ada: Any, new_visitor: Any, events: Any
 ) -> None:
     phone = new_visitor()
@@ -55,7 +55,7 @@ def test_reuse_is_told_once(user: Any, events: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_eight_refreshes_at_once_at_most_one_member_lives(make_user: Any) -> None:
+def test_rule_34_of_eight_refreshes_at_once_at_most_one_member_lives(make_user: Any) -> None:
     user = make_user("ada")
     for _ in range(3):
         token = issue_tokens(user, amr=("pwd",)).refresh_token
@@ -82,7 +82,7 @@ def test_of_eight_refreshes_at_once_at_most_one_member_lives(make_user: Any) -> 
         assert living.count() <= 1
 
 
-def test_the_absolute_end_is_fixed_at_login(user: Any, svc_settings: Any) -> None:
+def test_rule_35_the_absolute_end_is_fixed_at_login(user: Any, svc_settings: Any) -> None:
     svc_settings(accounts={"session_seconds": 1000, "session_idle_seconds": 600})
     start = timezone.now()
     tokens = issue_tokens(user, amr=("pwd",), now=start)
@@ -96,7 +96,7 @@ def test_the_absolute_end_is_fixed_at_login(user: Any, svc_settings: Any) -> Non
         refresh_tokens(tokens.refresh_token, now=start + timedelta(seconds=1001))
 
 
-def test_an_idle_session_ends(user: Any, svc_settings: Any) -> None:
+def test_rule_35_an_idle_session_ends(user: Any, svc_settings: Any) -> None:
     svc_settings(accounts={"session_seconds": 1000, "session_idle_seconds": 100})
     start = timezone.now()
     tokens = issue_tokens(user, amr=("pwd",), now=start)
@@ -105,7 +105,7 @@ def test_an_idle_session_ends(user: Any, svc_settings: Any) -> None:
         refresh_tokens(tokens.refresh_token, now=start + timedelta(seconds=101))
 
 
-def test_disabling_the_user_stops_access_and_refresh(ada: Any, user: Any) -> None:
+def test_rule_26_disabling_the_user_stops_access_and_refresh(ada: Any, user: Any) -> None:
     type(user).objects.filter(pk=user.pk).update(is_active=False)
 
     assert ada.get("me").status_code == 401
@@ -131,13 +131,13 @@ def test_the_admins_own_password_form_ends_every_session(ada: Any, user: Any, ad
     assert ada.get("me").status_code == 401
 
 
-def test_methods_survive_refreshing(user: Any) -> None:
+def test_rule_47_methods_survive_refreshing(user: Any) -> None:
     tokens = issue_tokens(user, amr=("pwd", "otp", "mfa"))
 
     assert refresh_tokens(tokens.refresh_token, now=timezone.now()).session.methods == ("pwd", "otp", "mfa")
 
 
-def test_no_table_holds_a_token(ada: Any, user: Any) -> None:
+def test_rule_36_no_table_holds_a_token(ada: Any, user: Any) -> None:
     ada.refresh()
     secrets = [
         ada.tokens["access_token"],
@@ -156,7 +156,7 @@ def test_nonsense_is_refused_politely(db: None, visitor: Any, token: Any) -> Non
     assert visitor.post("refresh", {"refresh_token": token}).status_code in {401, 422}
 
 
-def test_access_tokens_do_not_refresh_and_refresh_tokens_do_not_open(ada: Any) -> None:
+def test_rule_22_access_tokens_do_not_refresh_and_refresh_tokens_do_not_open(ada: Any) -> None:
     access, refresh = ada.tokens["access_token"], ada.tokens["refresh_token"]
 
     assert visitor_refresh(ada, access) in {401, 422}

@@ -17,12 +17,14 @@ from svc_infra_django.accounts.errors import (
     NoSigningKey,
     SessionsUnreadable,
 )
+from svc_infra_django.accounts.jwt import derived_ring, made_key, new_private
 from svc_infra_django.accounts.models import SigningKey
 from svc_infra_django.accounts.services import keeping_keys
 from svc_infra_django.accounts.services.checking_tokens import check_access_token
 from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
 from svc_infra_django.accounts.services.keeping_keys import key_ring, roll_keys, withdraw_keys
 from svc_infra_django.config.sections import BadSettings
+from svc_infra_django.sealing import derived_keys
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +47,26 @@ def is_refused(token: str, *, at: Any = None) -> bool:
     except InvalidAccessToken:
         return True
     return False
+
+
+@pytest.mark.parametrize(("algorithm", "least"), [("RS256", 2048), ("ES256", 256), ("EdDSA", 256)])
+def test_rule_23_a_new_key_is_long_enough(algorithm: str, least: int) -> None:
+    made = [made_key("k", algorithm, new_private(algorithm)) for _ in range(2)]
+
+    assert getattr(made[0].private, "key_size", 256) >= least
+    assert made[0].jwk != made[1].jwk
+
+
+def test_rule_23_an_hmac_key_has_256_bits_and_is_not_the_secret_key(settings: Any, svc_settings: Any) -> None:
+    svc_settings(accounts={"signing_algorithm": "HS256"})
+    signing = derived_ring().signing
+    assert signing is not None
+
+    keys = [made_key("k", "HS256", new_private("HS256")).private, signing.private]
+
+    assert [len(key) for key in keys] == [32, 32]
+    assert settings.SECRET_KEY.encode() not in keys
+    assert len({*keys, *derived_keys("sealing"), *derived_keys("accounts.throttle")}) == 4
 
 
 @pytest.mark.usefixtures("stored")

@@ -42,7 +42,7 @@ def refusals(make_user: Any) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_every_refusal_looks_the_same(make_user: Any, visitor: Any) -> None:
+def test_rule_1_every_refusal_looks_the_same(make_user: Any, visitor: Any) -> None:
     answers = set()
     for email, password in refusals(make_user).values():
         response = visitor.login(email, password)
@@ -54,7 +54,7 @@ def test_every_refusal_looks_the_same(make_user: Any, visitor: Any) -> None:
     assert next(iter(answers))[0] == 401
 
 
-def test_every_refusal_hashes_one_password(make_user: Any, settings: Any) -> None:
+def test_rule_2_every_refusal_hashes_one_password(make_user: Any, settings: Any) -> None:
     settings.PASSWORD_HASHERS = ["tests.accounts.hashers.Counted"]
     hashed = {}
     for name, (email, password) in refusals(make_user).items():
@@ -67,12 +67,12 @@ def test_every_refusal_hashes_one_password(make_user: Any, settings: Any) -> Non
 
 
 @pytest.mark.parametrize("spelling", ["ada@example.com", "ADA@Example.COM", "  ada@example.com\n"])
-def test_ascii_case_and_blanks_do_not_matter(user: Any, visitor: Any, spelling: str) -> None:
+def test_rule_14_ascii_case_and_blanks_do_not_matter(user: Any, visitor: Any, spelling: str) -> None:
     assert visitor.login(spelling).status_code == 200
 
 
 @pytest.mark.parametrize("lookalike", ["\u212aate@example.com", "\uff4bate@example.com"])
-def test_unicode_is_never_folded_to_ascii(make_user: Any, visitor: Any, lookalike: str) -> None:
+def test_rule_14_unicode_is_never_folded_to_ascii(make_user: Any, visitor: Any, lookalike: str) -> None:
     make_user("kate")
 
     assert visitor.login(lookalike).status_code == 401
@@ -100,7 +100,7 @@ def test_a_proven_address_decides_between_two_users(user: Any, visitor: Any) -> 
     assert visitor.get("me").json()["id"] == str(twin.pk)
 
 
-def test_ten_wrong_passwords_stop_an_account_however_it_is_written(user: Any, visitor: Any) -> None:
+def test_rule_4_ten_wrong_passwords_stop_an_account_however_it_is_written(user: Any, visitor: Any) -> None:
     spellings = ["ada@example.com", "ADA@example.com", " ada@example.com", "Ada@Example.com "]
     codes = [
         visitor.login(
@@ -115,14 +115,16 @@ def test_ten_wrong_passwords_stop_an_account_however_it_is_written(user: Any, vi
     assert 0 < int(stopped["Retry-After"]) <= 900
 
 
-def test_unknown_accounts_are_stopped_in_the_same_sequence(user: Any, visitor: Any) -> None:
+def test_rule_4_unknown_accounts_are_stopped_in_the_same_sequence(user: Any, visitor: Any) -> None:
     known = [visitor.login("ada@example.com", WRONG).status_code for _ in range(13)]
     unknown = [visitor.login("nobody@example.com", WRONG).status_code for _ in range(13)]
 
     assert known == unknown
 
 
-def test_a_stop_ends_by_itself_and_never_ended_live_sessions(ada: Any, user: Any, new_visitor: Any) -> None:
+def test_rule_5_a_stop_ends_by_itself_and_never_ended_live_sessions(
+    ada: Any, user: Any, new_visitor: Any
+) -> None:
     now = timezone.now()
     for _ in range(10):
         with pytest.raises(InvalidCredentials):
@@ -143,13 +145,13 @@ def test_a_good_login_starts_the_count_anew(user: Any, visitor: Any) -> None:
         assert visitor.login().status_code == 200
 
 
-def test_many_accounts_tried_from_one_client_are_stopped(db: None, visitor: Any) -> None:
+def test_rule_6_many_accounts_tried_from_one_client_are_stopped(db: None, visitor: Any) -> None:
     codes = [visitor.login(f"user{n}@example.com", WRONG).status_code for n in range(120)]
 
     assert codes == [401] * 60 + [429] * 60
 
 
-def test_attempts_survive_the_failed_request_also_with_atomic_requests(
+def test_rule_7_attempts_survive_the_failed_request_also_with_atomic_requests(
     transactional_db: None, make_user: Any, visitor: Any
 ) -> None:
     make_user("ada")
@@ -165,7 +167,7 @@ def test_attempts_survive_the_failed_request_also_with_atomic_requests(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_sixty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
+def test_rule_7_sixty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None:
     make_user("ada")
     evaluated: list[str] = []
     outcomes: list[type] = []
@@ -192,7 +194,9 @@ def test_sixty_guesses_at_once_are_ten(make_user: Any, monkeypatch: Any) -> None
     assert len(evaluated) == 10
 
 
-def test_a_password_hashed_anew_at_login_keeps_the_other_sessions(ada: Any, user: Any, settings: Any) -> None:
+def test_rule_10_a_password_hashed_anew_at_login_keeps_the_other_sessions(
+    ada: Any, user: Any, settings: Any
+) -> None:
     settings.PASSWORD_HASHERS = [
         "tests.accounts.hashers.Counted",
         "django.contrib.auth.hashers.MD5PasswordHasher",
@@ -220,7 +224,7 @@ def test_the_table_of_counts_holds_no_address(user: Any, visitor: Any) -> None:
         assert "203.0.113.7" not in str(row)
 
 
-def test_long_passwords_are_taken_whole(make_user: Any, visitor: Any) -> None:
+def test_rule_8_long_passwords_are_taken_whole(make_user: Any, visitor: Any) -> None:
     user = make_user("ada")
     long = "Ж" * 999 + "a"
     user.password = make_password(long)
