@@ -252,7 +252,9 @@ def list_deliveries(
 ) -> Any:
     asked = {"state": state, "endpoint_id": endpoint_id, "message_id": message_id}
     wanted = {name: value for name, value in asked.items() if value is not None}
-    return paginated(_deliveries(request).filter(**wanted), page)
+    # Ids grow with time. The other order is that of the index on an endpoint's deliveries.
+    order = ("-id",) if endpoint_id is None else ("-created_at", "-id")
+    return paginated(_deliveries(request).filter(**wanted), page, order=order)
 
 
 @router.get("/deliveries/{uuid:delivery_id}", response=DeliveryOut, summary="One of my deliveries")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -44,7 +45,6 @@ FLUSH_SIZE = 500
 FLUSH_SECONDS = 0.05
 STOP_SECONDS = 3.0
 SETTLE_TRIES = 10
-HEALTHY_WRITE_SECONDS = 60
 SWEEP_SECONDS = 5.0
 CLAIM_AGAIN_SECONDS = 1.0
 PACED_SECONDS = 0.1
@@ -91,7 +91,10 @@ class DelivererService(WorkerService):
     name: ClassVar[str] = "webhooks"
 
     def run(self, stop: Event) -> None:
-        deliverer = Deliverer()
+        # While PostgreSQL writes, this thread can send. SQLite has one writer at a time anyway.
+        is_native = connections[router.db_for_write(Delivery)].vendor == "postgresql"
+        writer = ThreadPoolExecutor(1, thread_name_prefix="webhooks-writer") if is_native else None
+        deliverer = Deliverer(writer=writer)
         try:
             while not stop.is_set():
                 deliverer.deliver(stop=stop)
@@ -99,19 +102,29 @@ class DelivererService(WorkerService):
         finally:
             deliverer.close()
             connections.close_all()
+            if writer is not None:
+                writer.submit(connections.close_all)
+                writer.shutdown()
 
 
 class Deliverer:
     """One claimer, one transport, one set of results waiting to be written.
 
     Any number of them may run against one database: rows that one is taking the others skip, and the
-    epoch of a claim fences out whoever comes back after the lease.
+    epoch of a claim fences out whoever comes back after the lease. With a `writer`, an executor of one
+    thread, results are written there while this thread goes on sending; without, here.
     """
 
     def __init__(
-        self, *, transport: Transport | None = None, clock: Callable[[], datetime] = timezone.now
+        self,
+        *,
+        transport: Transport | None = None,
+        writer: ThreadPoolExecutor | None = None,
+        clock: Callable[[], datetime] = timezone.now,
     ) -> None:
         self.clock = clock
+        self.writer = writer
+        self.writing: Future[None] | None = None
         self.transport = transport or Transport()
         self.results: list[tuple[Claimed, Outcome]] = []
         self.results_since = 0.0
@@ -151,7 +164,7 @@ class Deliverer:
                 return taken
             self.receive(self.transport.turn(wait=FLUSH_SECONDS))
             if len(self.results) >= FLUSH_SIZE or monotonic() - self.results_since > FLUSH_SECONDS:
-                self.flush()
+                self._begin_to_write()
 
     def _claim_or_wait(self, *, limit: int | None) -> int:
         if monotonic() < self.claims_after:
@@ -160,7 +173,8 @@ class Deliverer:
             return self.claim(limit=limit)
         except (DatabaseError, InterfaceError):
             # What was sent has an answer, which must not be lost with the claim.
-            if not (self.under_way or self.results) or transaction.get_connection().in_atomic_block:
+            is_idle = not (self.under_way or self.results or self.writing)
+            if is_idle or transaction.get_connection().in_atomic_block:
                 raise
             logger.exception("nothing can be claimed yet", under_way=len(self.under_way))
             connections.close_all()
@@ -203,20 +217,38 @@ class Deliverer:
                 self.empty_until = float("-inf")
 
     def flush(self) -> None:
-        """Write the results. A database that fails is tried again for a while: the sending is done."""
-        for attempt in range(1, SETTLE_TRIES + 1):
-            if not self.results:
+        """Write all results, and return when they are written."""
+        while self.results or self.writing:
+            self._begin_to_write(waits=True)
+
+    def _begin_to_write(self, *, waits: bool = False) -> None:
+        """Let the results be written once those before them are; `waits` for those if need be."""
+        if self.writing is not None:
+            if not (waits or self.writing.done() or len(self.results) >= 2 * FLUSH_SIZE):
                 return
+            writing, self.writing = self.writing, None
+            writing.result()
+        if not self.results:
+            return
+        if self.writer is None:
+            self._write(self.results)
+        else:
+            self.writing = self.writer.submit(self._write, self.results)
+        self.results = []
+
+    def _write(self, results: Sequence[tuple[Claimed, Outcome]]) -> None:
+        """Settle. A database that fails is tried again for a while: the sending is done."""
+        for attempt in range(1, SETTLE_TRIES + 1):
             try:
-                settle(self.results, now=self.clock())
+                settle(results, now=self.clock())
             except (DatabaseError, InterfaceError):
                 if attempt == SETTLE_TRIES or transaction.get_connection().in_atomic_block:
                     raise
-                logger.exception("results cannot be written yet", results=len(self.results))
+                logger.exception("results cannot be written yet", results=len(results))
                 connections.close_all()
                 Event().wait(0.2 * attempt)
             else:
-                self.results = []
+                return
 
     def let_go(self) -> None:
         """Give back what is still under way: another deliverer sends it again."""
@@ -330,7 +362,7 @@ class Deliverer:
         longest = max(settings.lease_seconds - 1, 1)
         usual = settings.timeout_seconds
         for one in claimed:
-            metrics.observe("webhooks.lag", max((now - one.due_at).total_seconds(), 0.0), trigger=one.trigger)
+            metrics.observe("webhooks.lag", max(one.lag, 0.0), trigger=one.trigger)
             try:
                 keys = [self._key(*key) for key in one.keys]
                 request = prepare(
@@ -437,7 +469,7 @@ def settle(results: Sequence[tuple[Claimed, Outcome]], *, now: datetime) -> None
     judged = [(claimed, outcome, judge(claimed, outcome, now=now)) for claimed, outcome in results]
     # On PostgreSQL a batch in which all is well is one statement, and that is a transaction already.
     is_one_statement = connections[router.db_for_write(Delivery)].vendor == "postgresql" and not any(
-        _changes_health(one, verdict, now=now) for one, _, verdict in judged
+        _changes_health(one, verdict) for one, _, verdict in judged
     )
     with nullcontext() if is_one_statement else transaction.atomic():
         attempts = Delivery.objects.settle([_settlement(*each, now=now) for each in judged], now=now)
@@ -475,7 +507,7 @@ def close_endpoint(endpoint: Endpoint, *, reason: str, now: datetime) -> None:
 def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) -> None:
     by_endpoint: dict[UUID, list[Verdict]] = defaultdict(list)
     for one, verdict in judged:
-        if _changes_health(one, verdict, now=now):
+        if _changes_health(one, verdict):
             by_endpoint[one.endpoint_id].append(verdict)
     if not by_endpoint:
         return
@@ -499,16 +531,9 @@ def _update_health(judged: Sequence[tuple[Claimed, Verdict]], *, now: datetime) 
         _follow_up(endpoint, by_endpoint[endpoint.pk], before=before[endpoint.pk], now=now)
 
 
-def _changes_health(claimed: Claimed, verdict: Verdict, *, now: datetime) -> bool:
+def _changes_health(claimed: Claimed, verdict: Verdict) -> bool:
     """Whether the endpoint must hear of this: all but one success soon after another."""
-    if (
-        not verdict.is_success
-        or verdict.disable_reason
-        or claimed.failures
-        or claimed.last_success_at is None
-    ):
-        return True
-    return (now - claimed.last_success_at).total_seconds() >= HEALTHY_WRITE_SECONDS
+    return not verdict.is_success or bool(verdict.disable_reason) or not claimed.is_healthy
 
 
 def _follow_up(endpoint: Endpoint, verdicts: Sequence[Verdict], *, before: int, now: datetime) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -30,6 +31,9 @@ NewDelivery = tuple[UUID, UUID, UUID, datetime]
 """Id, message, endpoint, and when it is due."""
 
 INSERT_BATCH = 1_000
+KNOWN_KEYS = 4_096
+
+HEALTHY_SECONDS = 60
 
 STRANDING_TIME = timedelta(hours=1)
 """Longer than any transaction that saw the endpoint enabled."""
@@ -44,7 +48,8 @@ class Claimed(NamedTuple):
     attempts: int
     attempts_before: int
     trigger: str
-    due_at: datetime
+    lag: float
+    """Seconds since it was due."""
     message_uid: str
     event_type: str
     context: dict[str, str]
@@ -55,9 +60,9 @@ class Claimed(NamedTuple):
     retry_schedule: list[float] | None
     """The endpoint's, else the event type's; None for the setting's."""
     timeout: float | None
-    failures: int
-    last_success_at: datetime | None
-    keys: list[tuple[UUID, str]]
+    is_healthy: bool
+    """The endpoint has no failures and had a success less than HEALTHY_SECONDS ago."""
+    keys: tuple[tuple[UUID, str], ...]
     """Ids and sealed secrets of the signing keys, newest first."""
 
     def __repr__(self) -> str:
@@ -437,13 +442,14 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         take = f"WITH RECURSIVE {', '.join(steps)} UPDATE {deliveries} AS d"
         become = "SET state = 'sending', lease_until = %s, epoch = d.epoch + 1"
         at, until = _moment(connection, now), _moment(connection, lease_until)
+        facts_values = [at, _moment(connection, now - timedelta(seconds=HEALTHY_SECONDS)), at]
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 cursor.execute(
                     f"{take} {become} FROM ({picked}) p, {endpoints} e, {messages} m"
                     " WHERE d.id = p.id AND d.state = 'pending' AND e.id = d.endpoint_id"
                     f" AND m.id = d.message_id RETURNING {facts}",
-                    [*values, until, at],
+                    [*values, until, *facts_values],
                 )
                 return [_claimed(row) for row in cursor.fetchall()]
             cursor.execute(
@@ -454,7 +460,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             cursor.execute(
                 f"SELECT {facts} FROM {deliveries} d JOIN {endpoints} e ON e.id = d.endpoint_id"  # noqa: S608 -- our own fragments
                 f" JOIN {messages} m ON m.id = d.message_id WHERE d.id IN (SELECT value FROM json_each(%s))",
-                [at, ids],
+                [*facts_values, ids],
             )
             return [_claimed(row) for row in cursor.fetchall()]
 
@@ -462,16 +468,17 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         endpoint = self.model._meta.get_field("endpoint").related_model
         keys = _table(endpoint._meta.get_field("signing_keys").related_model)
         types = _table(apps.get_model("svc_webhooks", "EventType"))
-        pairs = (
-            "json_agg(json_build_array(k.id, k.sealed_secret))::text"
-            if connection.vendor == "postgresql"
-            else "json_group_array(json_array(k.id, k.sealed_secret))"
-        )
+        if connection.vendor == "postgresql":
+            pairs = "json_agg(json_build_array(k.id, k.sealed_secret))::text"
+            lag = "extract(epoch FROM %s - d.due_at)::float8"
+        else:
+            pairs = "json_group_array(json_array(k.id, k.sealed_secret))"
+            lag = "(julianday(%s) - julianday(d.due_at)) * 86400"
         return f"""
-            d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, d.due_at,
+            d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, {lag},
             m.uid, m.event_type, m.context, m.body, e.id, e.url, e.sealed_headers,
             COALESCE(e.retry_schedule, (SELECT t.retry_schedule FROM {types} t WHERE t.name = m.event_type)),
-            e.timeout_seconds, e.consecutive_failures, e.last_success_at,
+            e.timeout_seconds, e.consecutive_failures = 0 AND COALESCE(e.last_success_at > %s, FALSE),
             (SELECT {pairs} FROM (
                 SELECT id, sealed_secret FROM {keys}
                 WHERE endpoint_id = e.id AND (expires_at IS NULL OR expires_at > %s) ORDER BY created_at DESC
@@ -597,15 +604,19 @@ def _settlement_row(connection: Any, one: Settlement, *, now: datetime) -> dict[
 
 
 def _claimed(row: tuple[Any, ...]) -> Claimed:
-    pk, lane, epoch, attempts, before, trigger, due_at, uid, event_type, context, body, *rest = row
-    endpoint, url, headers, schedule, timeout, failures, last_success_at, keys = rest
+    pk, lane, epoch, attempts, before, trigger, lag, uid, event_type, context, body, *rest = row
+    endpoint, url, headers, schedule, timeout, is_healthy, keys = rest
     return Claimed(
-        _uuid(pk), lane, epoch, attempts, before, trigger, _read_moment(due_at), uid, event_type,
-        orjson.loads(context), bytes(body), _uuid(endpoint), url, headers,
-        None if schedule is None else orjson.loads(schedule), timeout, failures,
-        None if last_success_at is None else _read_moment(last_success_at),
-        [(_uuid(key), sealed) for key, sealed in orjson.loads(keys or "[]")],
+        _uuid(pk), lane, epoch, attempts, before, trigger, lag, uid, event_type, orjson.loads(context),
+        bytes(body), _uuid(endpoint), url, headers, None if schedule is None else orjson.loads(schedule),
+        timeout, bool(is_healthy), _read_keys(keys or "[]"),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=KNOWN_KEYS)
+def _read_keys(text: str) -> tuple[tuple[UUID, str], ...]:
+    # Every delivery to an endpoint brings the same.
+    return tuple((_uuid(key), sealed) for key, sealed in orjson.loads(text))
 
 
 def _walk(name: str, deliveries: str, *, lane: int, bound: str) -> str:
@@ -631,11 +642,6 @@ def _table(model: Any) -> str:
 
 def _moment(connection: Any, moment: datetime) -> Any:
     return connection.ops.adapt_datetimefield_value(moment)
-
-
-def _read_moment(value: datetime) -> datetime:
-    # SQLite's come in UTC without saying so.
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def _id(connection: Any, value: UUID) -> Any:

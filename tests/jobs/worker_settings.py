@@ -11,6 +11,9 @@ from tests.settings import DATABASES
 
 if "JOBS_TEST_DATABASE" in os.environ:
     DATABASES["default"]["NAME"] = os.environ["JOBS_TEST_DATABASE"]
-SVC_INFRA = {"jobs": json.loads(os.environ.get("JOBS_TEST_SETTINGS", "{}"))}
+SVC_INFRA = {
+    "jobs": json.loads(os.environ.get("JOBS_TEST_SETTINGS", "{}")),
+    "webhooks": {"allow_http": True, "allowed_networks": ["127.0.0.0/8"]},
+}
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.jobs.taskapp"]  # noqa: F405
 LOGGING = logging_config(format="json")

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.models import Delivery, Endpoint, EventType, Message, Replay
-from svc_infra_django.webhooks.services.publishing import Publication
+from svc_infra_django.webhooks.services.publishing import Publication, send_test
 from svc_infra_django.webhooks.services.replaying import start_replay
 
 from .conftest import Receiver
@@ -340,8 +340,9 @@ def test_nobody_makes_a_load_generator_of_the_tests(
 ) -> None:
     endpoint = make_endpoint()
 
-    for _ in range(25):
-        said = act(admin, "endpoint", "send_test", endpoint)
+    for _ in range(20):
+        send_test(endpoint)
+    said = act(admin, "endpoint", "send_test", endpoint)
 
     assert "was sent many tests" in said.content.decode()
     assert Delivery.objects.count() == 20

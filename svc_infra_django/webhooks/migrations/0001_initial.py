@@ -243,6 +243,7 @@ class Migration(migrations.Migration):
                 (
                     "message",
                     models.ForeignKey(
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="deliveries",
                         to="svc_webhooks.message",
@@ -251,7 +252,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name_plural": "deliveries",
-                "ordering": ["-created_at", "-id"],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
@@ -514,12 +515,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="delivery",
-            index=models.Index(fields=["-created_at", "-id"], name="svc_webhooks_delivery_newest"),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
             index=models.Index(
-                condition=models.Q(("state", "dead")), fields=["-created_at", "-id"], name="svc_webhooks_dead"
+                condition=models.Q(("state", "dead")), fields=["-id"], name="svc_webhooks_dead"
             ),
         ),
         migrations.AddConstraint(

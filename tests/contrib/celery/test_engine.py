@@ -26,9 +26,14 @@ from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.engines import publishers
 from svc_infra_django.jobs.models import Job, Worker
 from svc_infra_django.jobs.services.operating import pause, resume
+from svc_infra_django.webhooks import Publication, publish_many
+from svc_infra_django.webhooks.models import Delivery
+from svc_infra_django.webhooks.services.replaying import start_replay
+from svc_infra_django.webhooks.services.subscribing import create_endpoint
 from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import FAST, wait_until
+from tests.jobs.conftest import FAST, is_writable, wait_until
+from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
@@ -91,6 +96,14 @@ class CeleryWorker:
     def signal(self, number: signal.Signals) -> None:
         """To the main process and all its children."""
         os.killpg(self._process.pid, number)
+
+    def freeze(self) -> None:
+        """Stop all its processes in a moment in which none of them writes; SIGCONT lets them go on."""
+        self.signal(signal.SIGSTOP)
+        while not is_writable():
+            self.signal(signal.SIGCONT)
+            time.sleep(0.05)
+            self.signal(signal.SIGSTOP)
 
     def has_open(self, path: str) -> bool:
         """Whether the main process holds a file whose name begins like this."""
@@ -179,7 +192,7 @@ def test_jobs_of_the_queue_run_in_celery_and_keep_their_results(ledger: str) -> 
 
 
 def test_what_the_broker_forgot_is_published_again(broker: Broker, celery: CeleryWorker, ledger: str) -> None:
-    celery.signal(signal.SIGSTOP)
+    celery.freeze()
     ids = enqueue_many(work.record_pid, [[ledger]] * 200)
     broker.empty()
 
@@ -203,6 +216,27 @@ def test_a_broker_that_dies_and_comes_back_empty_loses_nothing(
     wait_until(lambda: celery.keep_alive() or states()["succeeded"] == 110)
     ran = {line.split()[0] for line in work.read(ledger)}
     assert ran == set(ids)
+
+
+def test_webhooks_are_delivered_and_replayed_whatever_the_broker_forgets(
+    broker: Broker, celery: CeleryWorker, receiver: Receiver, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"allow_http": True, "allowed_networks": ["127.0.0.0/8"]}, jobs=SETTINGS)
+    endpoint, _ = create_endpoint(url=receiver.url(), event_types=["order.*"])
+    done = Delivery.objects.filter(state=Delivery.State.SUCCEEDED)
+    celery.freeze()
+    messages = publish_many([Publication("order.placed", {"n": n}) for n in range(30)])
+    broker.empty()
+
+    celery.signal(signal.SIGCONT)
+    wait_until(lambda: done.count() == 30)
+    celery.freeze()
+    start_replay(endpoint=endpoint, only_failed=False, per_second=1000)
+    broker.empty()
+
+    celery.signal(signal.SIGCONT)
+    wait_until(lambda: done.filter(attempts=2).count() == 30)
+    assert set(receiver.ids()) == {message.uid for message in messages}
 
 
 def test_what_is_delivered_twice_runs_once(ledger: str) -> None:
