@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["svc_infra_django.testing.plugin"]
+
+# A busy machine makes an example slow; that says nothing about the code.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 PASSWORD = "correct horse battery staple 7"
 

@@ -85,6 +85,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 TASKS = suite.TASKS
 
 SOCIALACCOUNT_QUERY_EMAIL = True
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 60  # the provider is beside us, and may be as busy as we are
 
 # A source for the pages that show how webhooks are received.
 os.environ.setdefault("STRIPE_WEBHOOK_SECRET", "whsec_shared_with_nobody")

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from svc_infra_django.accounts import models
+from svc_infra_django.accounts.totp import step_at
 from tests.conftest import PASSWORD
 
 
@@ -46,6 +49,13 @@ class Visitor:
         if response.status_code == 200:
             self.tokens = response.json()
         return response
+
+
+@pytest.fixture(autouse=True)
+def one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes are those of one step, however long the test takes: nothing here happens on its edge."""
+    present = step_at(timezone.now())
+    monkeypatch.setattr(models, "step_at", lambda moment: present)
 
 
 @pytest.fixture
