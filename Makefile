@@ -21,7 +21,7 @@ test-all: $(VENV)/.dev  ## run every test on each supported Python and Django, a
 	@$(BIN)/python -m nox --non-interactive
 
 check: $(VENV)/.dev  ## lint, types, import contracts, migrations, deployment checks, code blocks of the docs
-	@$(MAKE) --no-print-directory --keep-going $(CHECKS)
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 $(CHECKS)
 
 lint:
 	$(BIN)/ruff check .

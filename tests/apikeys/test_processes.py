@@ -52,7 +52,7 @@ def start() -> Iterator[Callable[..., Any]]:
     yield run
     for process in processes:
         process.kill()
-        process.join(10)
+        process.join(60)
 
 
 def heard(pipe: Any) -> Any:

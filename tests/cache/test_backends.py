@@ -305,7 +305,7 @@ assert caches["default"].get("k") == "first"
 print("ready", flush=True)
 started = time.monotonic()
 while caches["default"].get("k") != "second":
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     time.sleep(0.005)
 print(time.time(), flush=True)
 """

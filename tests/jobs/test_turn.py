@@ -353,7 +353,7 @@ def test_threads_that_race_for_due_jobs_make_each_ready_once_and_claim_it_once()
     claimed: list[str] = []
 
     def race() -> None:
-        worker, deadline = uuid7(), time.monotonic() + 10
+        worker, deadline = uuid7(), time.monotonic() + 60
         try:
             while len(claimed) < 200 and time.monotonic() < deadline:
                 staged.append(turn.stage())

@@ -84,12 +84,6 @@ class Demo:
         [pid] = [pid for pid, command in self.processes().items() if "run_worker" in command]
         return pid
 
-    def cpu_seconds(self) -> float:
-        """What its living processes have cost so far, all cores together."""
-        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.processes())
-        ticks = sum(int(user) + int(system) for *_, user, system in (stat[:13] for stat in stats))
-        return ticks / os.sysconf("SC_CLK_TCK")
-
     def sign_in(self, name: str) -> dict[str, str]:
         """The header that makes a request one of this resident."""
         answer = self.browser.post(

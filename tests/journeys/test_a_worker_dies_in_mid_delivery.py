@@ -69,7 +69,7 @@ def test_a_killed_worker_is_replaced_and_its_delivery_made_once_more(
     assert made.status == 201, made.text
 
     show.browser.post("/api/orders", ORDER, **clerk)
-    assert stranger.is_first_waiting.wait(10)
+    assert stranger.is_first_waiting.wait(60)
     worker = show.worker()
     os.kill(worker, signal.SIGKILL)
     show.browser.post("/api/orders", ORDER, **clerk)

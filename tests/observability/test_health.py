@@ -90,7 +90,7 @@ def test_alive_whatever_fails(declared) -> None:
 
 
 def test_checks_that_hang_cost_one_timeout_and_one_thread_each(declared, svc_settings) -> None:
-    svc_settings(observability={"health_timeout_seconds": 0.2, "health_cache_seconds": 0})
+    svc_settings(observability={"health_timeout_seconds": 1, "health_cache_seconds": 0})
     release = threading.Event()
     entered: list[str] = []
 
@@ -100,7 +100,7 @@ def test_checks_that_hang_cost_one_timeout_and_one_thread_each(declared, svc_set
 
             def run(self) -> None:
                 entered.append(label)
-                release.wait(30)
+                release.wait(60)
 
         return Hanging
 
@@ -108,14 +108,14 @@ def test_checks_that_hang_cost_one_timeout_and_one_thread_each(declared, svc_set
 
     started = time.monotonic()
     first = {finding.name: finding.is_ok for finding in health.run_all()}
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2.9
     for _ in range(3):
         health.run_all()
     assert first == {"fine": True, "one": False, "two": False, "three": False}
     assert sorted(entered) == ["one", "three", "two"]
 
     release.set()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not all(finding.is_ok for finding in health.run_all()):
         assert time.monotonic() < deadline
 

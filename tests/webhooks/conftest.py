@@ -118,7 +118,7 @@ def closed_port() -> int:
 
 @pytest.fixture(autouse=True)
 def loopback_allowed(svc_settings: Callable[..., None]) -> None:
-    svc_settings(webhooks={"allow_http": True, "allowed_networks": ("127.0.0.0/8",), "timeout_seconds": 2})
+    svc_settings(webhooks={"allow_http": True, "allowed_networks": ("127.0.0.0/8",), "timeout_seconds": 20})
 
 
 @pytest.fixture

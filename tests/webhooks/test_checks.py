@@ -31,7 +31,7 @@ def test_settings_that_cannot_be_read_are_left_to_another_check(svc_settings: Ca
 def test_a_useless_connect_timeout_is_named(svc_settings: Callable[..., None]) -> None:
     assert found(checks.check_connect_timeout) == []
 
-    svc_settings(webhooks={"connect_timeout_seconds": 20})
+    svc_settings(webhooks={"timeout_seconds": 2, "connect_timeout_seconds": 20})
 
     assert found(checks.check_connect_timeout) == ["svc_webhooks.W001"]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from threading import Event, Thread
@@ -236,13 +237,13 @@ def test_a_receiver_that_asks_for_rest_gets_nothing_else_either(
 
 def test_a_hanging_receiver_is_a_timeout(make_endpoint: Callable[..., Endpoint], receiver: Receiver) -> None:
     make_endpoint(timeout_seconds=0.3)
-    receiver.delay = 1
+    receiver.delay = 20
     publish("order.placed", {})
     started = monotonic()
 
     deliver_due()
 
-    assert monotonic() - started < 0.9
+    assert monotonic() - started < 15
     assert Delivery.objects.get().last_error == "timeout"
 
 
@@ -617,8 +618,9 @@ def test_a_batch_costs_the_same_few_statements_however_large(
 ) -> None:
     svc_settings(webhooks={"endpoint_concurrency": 200, "concurrency": 500})
     for n in range(5):
-        make_endpoint(path=f"/{n}")
-    deliverer = Deliverer()
+        make_endpoint(path=f"/{n}", timeout_seconds=30)
+    now = timezone.now() + timedelta(minutes=10)
+    deliverer = Deliverer(clock=lambda: now)  # stands still: that an endpoint is well is written now and then
     publish("order.placed", {})
     assert deliverer.deliver() == 5
     publish_many([Publication("order.placed", {})] * count)
@@ -634,6 +636,7 @@ def test_a_batch_costs_the_same_few_statements_however_large(
     deliverer.close()
 
     assert claimed == [count * 5]
+    assert Counter(Delivery.objects.values_list("last_error", flat=True)) == {"": count * 5 + 5}
     # A claim may ask a second time, for what the retries left over. SQLite has no RETURNING in a WITH, so it
     # claims by two statements, and settles by two and the ends of the savepoint.
     on_postgresql = connection.vendor == "postgresql"
@@ -717,7 +720,7 @@ def test_no_more_are_under_way_to_an_endpoint_than_its_cap(
 
 
 def deliver_until_done(count: int) -> None:
-    limit = monotonic() + 5
+    limit = monotonic() + 60
     while Delivery.objects.filter(state="succeeded").count() < count and monotonic() < limit:
         deliver_due()
 
@@ -841,12 +844,12 @@ def test_the_service_delivers_until_it_is_stopped(
     thread.start()
     try:
         publish("order.placed", {})
-        limit = monotonic() + 5
+        limit = monotonic() + 60
         while not Delivery.objects.filter(state="succeeded").exists() and monotonic() < limit:
             Event().wait(0.02)
     finally:
         stop.set()
-        thread.join(5)
+        thread.join(60)
 
     assert not thread.is_alive()
     assert Delivery.objects.get().state == "succeeded"
@@ -858,7 +861,7 @@ def test_a_service_that_must_stop_gives_back_what_hangs(
 ) -> None:
     monkeypatch.setattr("svc_infra_django.webhooks.delivery.STOP_SECONDS", 0.1)
     make_endpoint()
-    receiver.delay = 2
+    receiver.delay = 20
     publish("order.placed", {})
     stop = Event()
     thread = Thread(target=DelivererService().run, args=(stop,))
@@ -867,7 +870,7 @@ def test_a_service_that_must_stop_gives_back_what_hangs(
         Event().wait(0.01)
 
     stop.set()
-    thread.join(1.5)
+    thread.join(15)
 
     assert not thread.is_alive()
     assert Delivery.objects.get().state == "pending"

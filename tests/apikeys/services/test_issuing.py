@@ -309,7 +309,7 @@ def together(times: int, act: Callable[[], Any]) -> tuple[list[Any], list[Except
 
     def run() -> None:
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             won.append(act())
         except Exception as error:
             lost.append(error)

@@ -273,7 +273,7 @@ def together(times: int, act: Callable[[], Any]) -> list[Any]:
 
     def run() -> None:
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             found.append(act())
         finally:
             connection.close()

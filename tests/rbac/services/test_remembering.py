@@ -101,7 +101,7 @@ def test_a_transaction_sees_its_own_change_and_nobody_else_does_until_it_commits
         assert may(user)
         thread = threading.Thread(target=look)
         thread.start()
-        thread.join(10)
+        thread.join(60)
     assert seen == [False]
     assert may(user)
 

@@ -39,22 +39,22 @@ def test_a_message_published_while_its_endpoint_is_deleted_is_published_all_the_
             with transaction.atomic():
                 publish("order.placed", {})
                 published.set()
-                let_go.wait(5)
+                let_go.wait(60)
             committed.set()
         finally:
             connection.close()
 
     thread = Thread(target=publish_slowly)
     thread.start()
-    published.wait(5)
+    published.wait(60)
     # The deletion waits for the publisher's lock on the endpoint, whose deliveries it cannot see yet.
     release = Thread(target=lambda: (Event().wait(0.2), let_go.set()))
     release.start()
 
     delete_endpoint(endpoint)
 
-    thread.join(5)
-    release.join(5)
+    thread.join(60)
+    release.join(60)
     assert committed.is_set()
     assert not Endpoint.objects.exists()
     assert not Delivery.objects.exists()
