@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.contrib import auth
+from django.core.signals import setting_changed
 from django.utils.functional import SimpleLazyObject, empty
 
 
@@ -42,25 +43,41 @@ class Principal:
         What is allowed everywhere is allowed for every object. A credential of one tenant reaches no object
         of another. Nobody anonymous or inactive may do anything, whatever an authentication backend says.
         """
-        if not (self.user.is_authenticated and self.user.is_active):
+        user, scopes = self.user, self.scopes
+        if scopes is not None and not covered(permission, scopes):
             return False
-        if self.scopes is not None and not covered(permission, self.scopes):
+        if obj is None and not self.tenant:
+            # The commonest question, without building every backend anew and without reading a user who is
+            # not read yet. Whoever is inactive gets no verdict.
+            first = _deciders.get(type(user)) or _decider(type(user))
+            verdict = first(user, permission)
+            if verdict is not None:
+                return verdict or bool(user.is_superuser)
+        return self._can(permission, obj)
+
+    def _can(self, permission: str, obj: Any) -> bool:
+        user = self.user
+        if not (user.is_authenticated and user.is_active):
             return False
-        home = getattr(obj, "tenant", "")
-        if self.tenant and isinstance(home, str) and home not in ("", self.tenant):
-            return False
+        if self.tenant and obj is not None:
+            home = getattr(obj, "tenant", "")
+            if isinstance(home, str) and home not in ("", self.tenant):
+                return False
         # Backends that know tenants read `.tenant` of the object; the rest answer False to a stranger.
         here = self if self.tenant else None
-        about = here if obj is None else obj
-        if not (
-            self.user.has_perm(permission) or (about is not None and self.user.has_perm(permission, about))
-        ):
+        places = (here,) if obj is None else (here, obj)
+        verdicts = [_decider(type(user))(user, permission, place) for place in places]
+        # As Django's loop and the denials below would have it.
+        if False in verdicts or verdicts[-1] is True:
+            return False not in verdicts or bool(user.is_superuser)
+        about = places[-1]
+        if not (user.has_perm(permission) or (about is not None and user.has_perm(permission, about))):
             return False
         return not any(
-            backend.denies(self.user, permission, place)
+            backend.denies(user, permission, place)
             for backend in auth.get_backends()
             if hasattr(backend, "denies")
-            for place in (here, obj)
+            for place in places
         )
 
     acan = sync_to_async(can)
@@ -115,6 +132,41 @@ def loaded(user: Any) -> Any:
     if isinstance(user, LazyUser) and user._wrapped is empty:
         user._setup()
     return user
+
+
+Verdict = Callable[..., bool | None]
+
+_deciders: dict[type, Verdict] = {}
+
+
+def _decider(kind: type) -> Verdict:
+    """How the project's first backend decides about users of this type, if nothing else could say otherwise.
+
+    It must have `verdict` and `denies`, no backend behind it may deny, and the users must answer permission
+    questions as Django's own do. Else this is a function that leaves all to the others.
+    """
+    if kind not in _deciders:
+        from django.contrib.auth.models import PermissionsMixin
+
+        model: Any = auth.get_user_model()
+        first, *others = auth.get_backends()
+        is_plain = getattr(model, "has_perm", None) is PermissionsMixin.has_perm
+        decides = hasattr(first, "denies") and not any(hasattr(backend, "denies") for backend in others)
+        usual: Verdict = getattr(first, "verdict", _no_verdict)
+        _deciders[kind] = usual if is_plain and decides and kind in (model, LazyUser) else _no_verdict
+    return _deciders[kind]
+
+
+def _no_verdict(user: Any, permission: str, obj: Any = None) -> None:
+    return None
+
+
+def _forget_deciders(*, setting: str, **_: Any) -> None:
+    if setting in ("AUTHENTICATION_BACKENDS", "AUTH_USER_MODEL"):
+        _deciders.clear()
+
+
+setting_changed.connect(_forget_deciders, dispatch_uid="svc_infra_django.principals")
 
 
 PATTERN = re.compile(r"\*|[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_-]+)*\.(\*|[A-Za-z0-9_-]+)")

@@ -135,3 +135,57 @@ def test_a_user_is_loaded_once(user, django_assert_num_queries) -> None:
         assert loaded(lazy) is lazy
         assert loaded(lazy).username == "ada"
     assert loaded(user) is user
+
+
+class Denying:
+    """A backend that has a verdict, as RoleBackend has."""
+
+    def has_perm(self, user, permission, obj=None) -> bool:
+        return self.verdict(user, permission, obj) is True
+
+    def denies(self, user, permission, obj=None) -> bool:
+        return self.verdict(user, permission, obj) is False and not user.is_superuser
+
+    def verdict(self, user, permission, obj=None) -> bool | None:
+        return {"a.yes": True, "a.no": False}.get(permission)
+
+
+class Stricter(Denying):
+    def verdict(self, user, permission, obj=None) -> bool | None:
+        return {"a.no": True, "a.yes": False}.get(permission)
+
+
+@pytest.mark.parametrize(
+    ("backends", "allowed"),
+    [
+        (["Denying"], {"a.yes"}),
+        (["Denying", "Generous"], {"a.yes", "a.other"}),
+        (["Generous", "Denying"], {"a.yes", "a.other"}),
+        (["Denying", "Stricter"], set()),
+        (["Generous"], {"a.yes", "a.no", "a.other"}),
+    ],
+)
+def test_the_first_backend_decides_unless_one_behind_it_denies(settings, user, backends, allowed) -> None:
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.{name}" for name in backends]
+    root = type(user)(pk=7, is_superuser=True)
+
+    for tenant in ("", "acme"):
+        for asked in ("a.yes", "a.no", "a.other"):
+            for obj in (None, user):
+                assert Principal(user, "jwt", tenant=tenant).can(asked, obj) is (asked in allowed)
+                assert Principal(root, "jwt", tenant=tenant).can(asked, obj) is True
+
+
+def test_a_user_who_answers_for_themselves_is_asked(settings, user) -> None:
+    class Stubborn(type(user)):
+        class Meta:
+            proxy = True
+            app_label = "auth"
+
+        def has_perm(self, permission, obj=None) -> bool:
+            return False
+
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Denying"]
+
+    assert Principal(user, "jwt").can("a.yes")
+    assert not Principal(Stubborn(pk=user.pk), "jwt").can("a.yes")

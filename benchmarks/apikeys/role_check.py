@@ -1,7 +1,7 @@
 """What one check of a permission costs: `python -m benchmarks.apikeys.role_check WHO HOW RULES ROLES`.
 
 Prints nanoseconds: the quickest of several rounds, because a check is over before the machine is slow.
-WHO is ours or a peer, HOW is `rights`, `has_perm` or `cold`, RULES is how many permissions
+WHO is ours or a peer, HOW is `rights`, `can`, `has_perm` or `cold`, RULES is how many permissions
 the user has, ROLES how many roles there are that are not theirs.
 """
 
@@ -73,12 +73,32 @@ def ours(folder: Path, how: str, rules: int, roles: int) -> Check:
         return "allow(permission)", {"allow": rights_of(user).allow, "permission": permission}
     if how == "has_perm":
         return called(lambda: user.has_perm(permission))
+    if how == "can":
+        from svc_infra_django.principals import Principal
+
+        return "can(permission)", {"can": Principal(user, "jwt").can, "permission": permission}
 
     def cold() -> bool:
         forget_everything()
         return User(pk=user.pk).has_perm(permission)
 
     return called(cold)
+
+
+class Willing:
+    """A backend that allows everything and looks at nothing: what Django's loop costs by itself."""
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        return True
+
+
+def willing(folder: Path, how: str, rules: int, roles: int) -> Check:
+    prepare(folder, [], ["benchmarks.apikeys.role_check.Willing", MODEL_BACKEND])
+    from django.contrib.auth.models import User
+
+    user = User.objects.create(username="ada")
+    permission = wanted(rules)
+    return called(lambda: user.has_perm(permission))
 
 
 def model_backend(folder: Path, how: str, rules: int, roles: int) -> Check:
@@ -146,6 +166,7 @@ def casbin(folder: Path, how: str, rules: int, roles: int) -> Check:
 CONTENDERS: dict[str, Callable[[Path, str, int, int], Check]] = {
     "frozenset": frozen_set,
     "ours": ours,
+    "willing": willing,
     "model-backend": model_backend,
     "guardian": guardian,
     "rules": rules_package,

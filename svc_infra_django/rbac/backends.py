@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -9,7 +10,7 @@ from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
 
 from .services.deciding import EVERYWHERE, Rights, scope_of
-from .services.remembering import rights_of
+from .services.remembering import CACHE_NAME, Known, rights_of
 
 
 class RoleBackend:
@@ -32,13 +33,25 @@ class RoleBackend:
 
     def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """Raises PermissionDenied where a role denies it, so that no backend behind this one is asked."""
-        scope = scope_of(obj)
-        if scope is None:
-            return False
-        verdict = rights_of(user_obj).verdict(perm, scope)
+        verdict = self.verdict(user_obj, perm, obj)
         if verdict is False:
             raise PermissionDenied
         return verdict is True
+
+    def verdict(self, user_obj: Any, perm: str, obj: Any = None) -> bool | None:
+        """True where a role permits it, False where one denies it, None where roles do not speak of it.
+
+        `Principal.can` asks this first where the backend is the project's first.
+        """
+        if obj is None:
+            known: Known | None = user_obj.__dict__.get(CACHE_NAME)
+            if known is not None and known.fresh_until > monotonic() and user_obj.is_active:
+                try:
+                    return known.verdicts[perm]
+                except KeyError:
+                    pass
+        scope = scope_of(obj)
+        return None if scope is None else rights_of(user_obj).verdict(perm, scope)
 
     def denies(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
         """Whether a role takes it from the user, whatever gives it. From superusers nothing is taken."""

@@ -81,7 +81,7 @@ class Held:
 class Rights:
     """All that a user's roles permit, compiled for look-ups whose cost does not grow with it."""
 
-    __slots__ = ("_everywhere", "_known", "_scopes", "good_until", "held")
+    __slots__ = ("_everywhere", "_scopes", "good_until", "held", "verdicts")
 
     def __init__(self, held: Iterable[Held] = ()) -> None:
         self.held = tuple(held)
@@ -92,13 +92,14 @@ class Rights:
 
         self._scopes = _Scopes(self.held)
         self._everywhere = self._scopes[EVERYWHERE]
-        self._known = self._everywhere.known
+        self.verdicts = self._everywhere.known
+        """What was asked before and is so everywhere; ask `verdict` for the rest."""
 
     def allow(self, permission: str, scope: Scope = EVERYWHERE) -> bool:
         """Whether a pattern covers `permission` there (`principals.covered`) and none denies it."""
         if scope is EVERYWHERE:  # to hash it would take longer than all the rest
             try:
-                return self._known[permission] is True
+                return self.verdicts[permission] is True
             except KeyError:
                 pass
         return self.verdict(permission, scope) is True

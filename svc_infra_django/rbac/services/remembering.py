@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
 from django.db import connections, router, transaction
 from django.utils import timezone
 
@@ -34,6 +35,11 @@ class Known:
 
     rights: Rights
     fresh_until: float
+    verdicts: dict[str, bool | None]
+    """Those of `rights` that were asked for, everywhere."""
+
+    changing: tuple[_Drop, ...] = ()
+    """What the open transaction had changed when they were read; elsewhere they are not believed."""
 
 
 def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
@@ -45,16 +51,30 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     """
     if not user.is_active:
         return NOTHING
-    known: Known | None = getattr(user, CACHE_NAME, None)
+    # In the object itself: a user who is not read yet need not be read for this.
+    known: Known | None = user.__dict__.get(CACHE_NAME)
     if known is not None and known.fresh_until > monotonic() and now is None:
         return known.rights
     if user.is_anonymous or user.pk is None:
         return NOTHING
+    if changing := _changing():
+        return _rights_meanwhile(user, known, changing, now=now)
     now = now or timezone.now()
     rights, seconds = _memory.rights(user, now)
     if rights.good_until is not None:
         seconds = min(seconds, (rights.good_until - now).total_seconds())
-    setattr(user, CACHE_NAME, Known(rights, monotonic() + seconds))
+    user.__dict__[CACHE_NAME] = Known(rights, monotonic() + seconds, rights.verdicts)
+    return rights
+
+
+def _rights_meanwhile(
+    user: Any, known: Known | None, changing: tuple[_Drop, ...], *, now: datetime | None
+) -> Rights:
+    """The rights in a transaction that has changed some, and may still take that back."""
+    if known is not None and known.changing == changing and now is None:
+        return known.rights
+    rights = Rights(held_by(user, now=now or timezone.now()))
+    user.__dict__[CACHE_NAME] = Known(rights, float("-inf"), {}, changing)
     return rights
 
 
@@ -68,10 +88,27 @@ def forget(user: Any, change: RoleChange) -> None:
 
     Until the open transaction commits, other threads go on with what is true for them.
     """
-    if user is not None and hasattr(user, CACHE_NAME):
-        delattr(user, CACHE_NAME)
     keys = None if user is None else (str(user.pk),)
-    transaction.on_commit(lambda: _memory.drop(keys, {change.pk}), using=router.db_for_write(RoleChange))
+    for each in () if user is None else (user, user.__dict__.get("_wrapped")):
+        getattr(each, "__dict__", {}).pop(CACHE_NAME, None)
+    transaction.on_commit(_Drop(keys, change.pk), using=router.db_for_write(RoleChange))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drop:
+    """What is to be done about a change when it is committed; until then it waits in the connection."""
+
+    keys: tuple[str, ...] | None
+    change: UUID
+
+    def __call__(self) -> None:
+        _memory.drop(self.keys, {self.change})
+
+
+def _changing() -> tuple[_Drop, ...]:
+    """What the open transaction has changed of roles and grants. A rollback takes it from here too."""
+    waiting: Any = connections[router.db_for_write(RoleChange)].run_on_commit
+    return tuple(entry[1] for entry in waiting if isinstance(entry[1], _Drop)) if waiting else ()
 
 
 def forget_everything() -> None:
@@ -99,7 +136,7 @@ class _Memory:
         """The rights, and for how many seconds the caller need not ask again."""
         recheck = settings.recheck_seconds
         if connections[router.db_for_read(Assignment)].in_atomic_block:
-            # What this transaction has changed is nobody else's yet, and what it sees may be old.
+            # What it sees may be old.
             return Rights(held_by(user, now=now)), recheck
         key = str(user.pk)
         with self._lock:
@@ -193,7 +230,8 @@ def held_by(user: Any, *, now: datetime) -> list[Held]:
     """
     connection = connections[router.db_for_read(Assignment)]
     quoted = connection.ops.quote_name
-    key = user._meta.pk.get_db_prep_value(user.pk, connection)
+    model = get_user_model()
+    key = model._meta.pk.get_db_prep_value(user.pk, connection)
     direct, parameters = DIRECT, [key]
     names = {
         "assignment": quoted(Assignment._meta.db_table),
@@ -201,7 +239,7 @@ def held_by(user: Any, *, now: datetime) -> list[Held]:
         "permission": quoted(RolePermission._meta.db_table),
         "includes": quoted(Role.includes.through._meta.db_table),
     }
-    groups = getattr(user._meta.model, "groups", None)
+    groups = getattr(model, "groups", None)
     if groups is not None:  # a user model without PermissionsMixin has none
         direct, parameters = DIRECT + THROUGH_GROUPS, [key, key]
         names["membership"] = quoted(groups.through._meta.db_table)

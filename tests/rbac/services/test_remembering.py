@@ -14,7 +14,8 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from svc_infra_django.rbac import change_role, define_role, grant, rights_of, withdraw
+from svc_infra_django.principals import LazyUser, Principal
+from svc_infra_django.rbac import backends, change_role, define_role, grant, rights_of, withdraw
 from svc_infra_django.rbac.errors import BeyondOwnRights
 from svc_infra_django.rbac.models import Assignment, RoleChange
 from svc_infra_django.rbac.services import remembering
@@ -46,7 +47,8 @@ def queries(act: Callable[[], Any]) -> int:
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Move this process's clock."""
     real, moved = time.monotonic, [0.0]
-    monkeypatch.setattr(remembering, "monotonic", lambda: real() + moved[0])
+    for module in (backends, remembering):
+        monkeypatch.setattr(module, "monotonic", lambda: real() + moved[0])
 
     def move(seconds: float) -> None:
         moved[0] += seconds
@@ -280,3 +282,56 @@ def test_what_was_lost_a_moment_ago_is_not_handed_on(user: Any, stranger: Any) -
 
     with pytest.raises(BeyondOwnRights):
         grant(user, clerk, actor=actor)
+
+
+def test_what_a_rolled_back_transaction_granted_is_not_remembered_of_the_user(user: Any) -> None:
+    clerk = define_role("clerk", ["orders.add_order"])
+    principal = Principal(user, "jwt")
+    assert not principal.can("orders.add_order")
+
+    with transaction.atomic():
+        grant(user, clerk)
+        assert principal.can("orders.add_order")
+        transaction.set_rollback(True)
+    assert not principal.can("orders.add_order")
+
+    with transaction.atomic():
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            grant(user, clerk)
+            assert user.has_perm("orders.add_order")
+            raise ZeroDivisionError
+        assert not user.has_perm("orders.add_order")
+        assert not principal.can("orders.add_order")
+
+
+def test_what_a_rolled_back_transaction_withdrew_is_had_still(user: Any) -> None:
+    grant(user, define_role("clerk", ["orders.add_order"]))
+
+    with transaction.atomic():
+        withdraw(user, "clerk")
+        assert not user.has_perm("orders.add_order")
+        transaction.set_rollback(True)
+
+    assert user.has_perm("orders.add_order")
+
+
+def test_a_transaction_that_changes_no_grant_reads_the_rights_once(user: Any) -> None:
+    grant(user, define_role("clerk", ["orders.add_order"]))
+
+    with transaction.atomic():
+        user = User.objects.get(pk=user.pk)
+        assert queries(lambda: [user.has_perm("orders.add_order") for _ in range(5)]) == 1
+
+
+def test_roles_answer_without_reading_the_user(user: Any) -> None:
+    grant(user, define_role("clerk", ["orders.add_order"], denies=["orders.delete_order"]))
+
+    def principal() -> Principal:
+        return Principal(LazyUser(user.pk, lambda: User.objects.get(pk=user.pk)), "jwt")
+
+    assert queries(lambda: principal().can("orders.add_order")) == 1  # the rights
+    assert queries(lambda: principal().can("orders.add_order")) == 0
+    # Whether they are a superuser, from whom nothing is taken, stands in the user's row.
+    assert queries(lambda: principal().can("orders.delete_order")) == 1
+    assert principal().can("orders.add_order") is True
+    assert principal().can("orders.delete_order") is False
