@@ -14,6 +14,7 @@ if TYPE_CHECKING or django.VERSION >= (6, 0):
         TaskResultStatus,
         task_backends,
     )
+    from django.tasks import signals as task_signals
     from django.tasks.backends.base import BaseTaskBackend
     from django.tasks.base import DEFAULT_TASK_PRIORITY, TASK_MAX_PRIORITY, TASK_MIN_PRIORITY, Task, TaskError
     from django.tasks.base import TaskContext as BaseTaskContext
@@ -28,6 +29,7 @@ else:
         TaskResultStatus,
         task_backends,
     )
+    from django_tasks import signals as task_signals
     from django_tasks.backends.base import BaseTaskBackend
     from django_tasks.base import DEFAULT_TASK_PRIORITY, TASK_MAX_PRIORITY, TASK_MIN_PRIORITY, Task, TaskError
     from django_tasks.base import TaskContext as BaseTaskContext
@@ -44,10 +46,17 @@ else:
     # Only the stubs and the backport know type parameters.
     AnyTask, AnyResult, AnyContext = Task, TaskResult, BaseTaskContext
 
+tasks_logger = task_signals.logger
+"""Where Django writes what becomes of tasks."""
+
+TASK_LOGS = frozenset({id(task_signals.log_task_started), id(task_signals.log_task_finished)})
+"""How the signals know the receivers that do so."""
+
 __all__ = [
     "DEFAULT_TASK_BACKEND_ALIAS",
     "DEFAULT_TASK_PRIORITY",
     "DEFAULT_TASK_QUEUE_NAME",
+    "TASK_LOGS",
     "TASK_MAX_PRIORITY",
     "TASK_MIN_PRIORITY",
     "AnyContext",
@@ -67,6 +76,7 @@ __all__ = [
     "task_enqueued",
     "task_finished",
     "task_started",
+    "tasks_logger",
 ]
 
 

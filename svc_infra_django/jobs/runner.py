@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from copy import copy
 from ctypes import c_ulong, py_object, pythonapi
+from functools import lru_cache
 from inspect import iscoroutinefunction
+from logging import ERROR, INFO
 from threading import Lock, Timer, get_ident
 from time import perf_counter
 from traceback import format_exception
@@ -24,6 +26,7 @@ from ..observability.metrics import metrics
 from ..observability.redaction import redacted_text
 from ..observability.tracing import span
 from .compat import (
+    TASK_LOGS,
     AnyResult,
     AnyTask,
     TaskError,
@@ -33,6 +36,7 @@ from .compat import (
     task_backends,
     task_finished,
     task_started,
+    tasks_logger,
 )
 from .conf import settings
 from .decorators import JobTask, TaskContext
@@ -46,6 +50,9 @@ logger = get_logger("svc_infra_django.jobs")
 
 TRACEBACK_LENGTH = 32_768
 PROGRESS_SECONDS = 1.0
+
+# It looks through the wrappers of a function each time, for longer than a short job takes.
+is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
 
 Report: TypeAlias = Callable[[dict[str, Any]], None]
 STATUSES = {
@@ -119,13 +126,13 @@ def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool], report: Report | 
     with _span(job):
         attempt = Attempt(job, task, is_lost, report)
         try:
-            attempt.begin(result_of(job, task))
-            _tell(task_started, attempt.result)
+            attempt.begin()
+            _tell(task_started, attempt)
             outcome = attempt.succeeded(_run_sync(attempt))
         except BaseException as error:  # frontier: whatever a job raises is its outcome
             outcome = attempt.failed(error)
-        if attempt.has_ended:
-            _tell(task_finished, attempt.result)
+        if attempt.ended:
+            _tell(task_finished, attempt)
         return outcome
 
 
@@ -140,17 +147,19 @@ async def arun(
     with _span(job):
         attempt = Attempt(job, task, is_lost, report)
         try:
-            attempt.begin(
-                await sync_to_async(result_of)(job, task) if job.attempt > 1 else result_of(job, task)
-            )
-            await _atell(task_started, attempt.result)
+            if job.attempt > 1:
+                # The database is asked for its earlier attempts.
+                await sync_to_async(attempt.begin)()
+            else:
+                attempt.begin()
+            await _atell(task_started, attempt)
             outcome = attempt.succeeded(checked(await _limited(attempt)))
         except BaseException as error:  # frontier: whatever a job raises is its outcome
             if isinstance(error, asyncio.CancelledError) and is_lost():
                 raise
             outcome = attempt.failed(error)
-        if attempt.has_ended:
-            await _atell(task_finished, attempt.result)
+        if attempt.ended:
+            await _atell(task_finished, attempt)
         return outcome
 
 
@@ -169,18 +178,32 @@ class Attempt:
         self.reported_at = float("-inf")
         self.timeout: float | None = getattr(task, "timeout", None)
         self.is_atomic: bool = getattr(task, "atomic", False)
-        self.result: AnyResult | None = None
-        self.has_ended = False
+        self._result: AnyResult | None = None
+        self.has_begun = False
+        self.ended: Outcome | None = None
         self.args: list[Any] = []
         self.kwargs: dict[str, Any] = {}
         self.started = perf_counter()
 
-    def begin(self, result: AnyResult) -> None:
-        self.result = result
+    @property
+    def result(self) -> AnyResult:
+        """The job as Django's TaskResult, which most attempts are not asked for."""
+        if self._result is None:
+            self._result = result_of(self.job, self.task)
+        if self.ended is not None:
+            object.__setattr__(self._result, "_return_value", self.ended.result)
+            object.__setattr__(self._result, "status", STATUSES[self.ended.state])
+            object.__setattr__(self._result, "finished_at", self.ended.ended_at)
+        return self._result
+
+    def begin(self) -> None:
         self.args, self.kwargs = self.job.args["args"], self.job.args["kwargs"]
+        if self.job.attempt > 1 or self.task.takes_context:
+            # With earlier attempts the database is asked for them: here, where it may fail.
+            self._result = result_of(self.job, self.task)
         if self.task.takes_context:
             context = TaskContext(
-                task_result=result,
+                task_result=self.result,
                 job_id=str(self.job.pk),
                 attempt_number=self.job.attempt,
                 is_lost=self.is_lost,
@@ -192,12 +215,13 @@ class Attempt:
         fell_due_at = max(self.job.created_at, self.job.run_at or self.job.created_at)
         waited = (timezone.now() - fell_due_at).total_seconds()
         metrics.observe("jobs.wait", max(0.0, waited), queue=self.job.queue)
+        self.has_begun = True
 
     def succeeded(self, value: Any) -> Outcome:
-        outcome = self.outcome(Job.State.SUCCEEDED, result=value, is_settled=self.is_atomic)
-        logger.info("job succeeded", duration_ms=round(outcome.seconds * 1000, 1))
-        self._finish(outcome)
-        return outcome
+        self.ended = self.outcome(Job.State.SUCCEEDED, result=value, is_settled=self.is_atomic)
+        if logger.isEnabledFor(INFO):
+            logger.info("job succeeded", duration_ms=round(self.ended.seconds * 1000, 1))
+        return self.ended
 
     def failed(self, error: BaseException) -> Outcome:
         if isinstance(error, Lost):
@@ -208,9 +232,9 @@ class Attempt:
         outcome = self.outcome(VERDICTS[decision.verdict], error=path, traceback=story, delay=decision.delay)
         log = logger.warning if decision.verdict is Verdict.RETRY else logger.error
         log("job failed", verdict=decision.verdict.value, error=path, delay_seconds=round(decision.delay, 1))
-        if self.result is not None and outcome.state in Job.FINAL:
+        if self.has_begun and outcome.state in Job.FINAL:
             self.result.errors.append(TaskError(exception_class_path=path, traceback=story))
-            self._finish(outcome)
+            self.ended = outcome
         return outcome
 
     def _write_progress(self, progress: dict[str, Any]) -> None:
@@ -236,12 +260,6 @@ class Attempt:
         except Exception as broken:  # frontier: the policy is the project's code too
             logger.error("the retry policy of a task failed", exc_info=broken)
             return Decision(Verdict.FAIL)
-
-    def _finish(self, outcome: Outcome) -> None:
-        object.__setattr__(self.result, "_return_value", outcome.result)
-        object.__setattr__(self.result, "status", STATUSES[outcome.state])
-        object.__setattr__(self.result, "finished_at", timezone.now())
-        self.has_ended = True
 
 
 VERDICTS = {
@@ -273,15 +291,23 @@ def _in_event_loop() -> bool:
     return True
 
 
-def _tell(signal: Any, result: Any) -> None:
-    if signal.receivers:
+def _tell(signal: Any, attempt: Attempt) -> None:
+    if _is_heard(signal, attempt):
+        result = attempt.result
         _report(signal.send_robust(_sender(result), task_result=result))
 
 
-async def _atell(signal: Any, result: Any) -> None:
+async def _atell(signal: Any, attempt: Attempt) -> None:
     # Receivers may use the ORM, which refuses to work in the event loop's thread.
-    if signal.receivers:
+    if _is_heard(signal, attempt):
+        result = attempt.result
         _report(await signal.asend_robust(_sender(result), task_result=result))
+
+
+def _is_heard(signal: Any, attempt: Attempt) -> bool:
+    """Whether anybody listens beside Django's own receivers, which only write to a log that may be off."""
+    level = ERROR if attempt.ended and attempt.ended.state != Job.State.SUCCEEDED else INFO
+    return tasks_logger.isEnabledFor(level) or any(key[0] not in TASK_LOGS for key, *_ in signal.receivers)
 
 
 def _sender(result: Any) -> type:
@@ -305,7 +331,7 @@ def _run_sync(attempt: Attempt) -> Any:
 
 
 def _call(attempt: Attempt) -> Any:
-    if iscoroutinefunction(attempt.task.func):
+    if is_async(attempt.task.func):
         return async_to_sync(_limited)(attempt)
     with _deadline(attempt.timeout):
         return attempt.task.func(*attempt.args, **attempt.kwargs)
@@ -349,6 +375,8 @@ def _deadline(seconds: float | None) -> Iterator[None]:
 
 
 def checked(value: Any) -> Any:
+    if value is None:
+        return None
     try:
         return plain(value, limit=settings.max_result_bytes)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

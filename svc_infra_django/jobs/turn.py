@@ -17,7 +17,8 @@ from uuid import UUID
 
 from django.db import Error as DatabaseFailure
 from django.db import connections
-from django.db.models import Exists, F, JSONField, Min, OuterRef, Q
+from django.db.models import Exists, F, Min, OuterRef, Q
+from django.db.models.base import ModelState
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
@@ -50,7 +51,7 @@ _listeners: set[Event] = set()
 _notified: dict[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
     """How an attempt ended, to be written down by the next turn."""
 
@@ -308,6 +309,11 @@ def _as_json(result: Any) -> str | None:
 
 
 NOT_CLAIMED = {
+    "owner",
+    "tenant",
+    "publish_at",
+    "publishes",
+    "unique_key",
     "result",
     "progress",
     "error",
@@ -320,13 +326,9 @@ NOT_CLAIMED = {
 CLAIMED: tuple[str, ...] = tuple(
     str(field.column) for field in Job._meta.concrete_fields if field.name not in NOT_CLAIMED
 )
-"""What a worker has to know of a job: all but how it ended and what its limits are."""
-_CLAIMED_NAMES = [field.attname for field in Job._meta.concrete_fields if field.column in CLAIMED]
-_JSON_PLACES = [
-    CLAIMED.index(field.column)
-    for field in Job._meta.concrete_fields
-    if field.column in CLAIMED and isinstance(field, JSONField)
-]
+"""What a worker has to know of a job: all but whose it is, how it ended and what its limits are."""
+_CLAIMED_FIELDS: list[Any] = [field for field in Job._meta.concrete_fields if field.column in CLAIMED]
+_CLAIMED_NAMES = [field.attname for field in _CLAIMED_FIELDS]
 
 # The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
 # index.
@@ -359,7 +361,7 @@ def _claim(
             RETURNING {", ".join(CLAIMED)}
         """  # noqa: S608 - table names only
         params = [now, now, worker_id, queue, *excluding, queue, room - len(claimed)]
-        claimed += _in_order(Job.objects.using(alias).raw(sql, params))
+        claimed += _in_order(alias, _rows(alias, sql, params))
     return claimed
 
 
@@ -384,27 +386,31 @@ def _acknowledge_and_claim(
         sql = f"WITH {claim} SELECT took.*, NULL FROM took"  # noqa: S608
     else:
         return []
-    with connections[alias].cursor() as cursor:
-        cursor.execute(sql, [*acknowledged, *claimed])
-        rows = cursor.fetchall()
+    rows = _rows(alias, sql, [*acknowledged, *claimed])
     done = {row[-1] for row in rows}
     if len(wins) > len(done - {None}):
         _report_lost([win for win in wins if win.job.pk not in done])
-    return _in_order(_claimed_job(alias, row[:-1]) for row in rows if row[0] is not None)
+    return _in_order(alias, (row[:-1] for row in rows if row[0] is not None))
 
 
 def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]:
     sql = """
         UPDATE {table} j SET
-               state = 2, finished_at = clock_timestamp(), result = d.result, error = '', traceback = '',
+               state = 2, finished_at = clock_timestamp(), result = {result}, error = '', traceback = '',
                unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
-        FROM unnest(%s::uuid[], %s::int[], %s::jsonb[]) AS d(id, epoch, result)
+        FROM unnest(%s::uuid[], %s::int[]{results}) AS d(id, epoch{name})
         WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
         RETURNING j.id
     """
+    # A list as one text: psycopg would put it together element by element.
+    ids = f"{{{','.join([win.job.pk.hex for win in wins])}}}"
+    epochs = f"{{{','.join([str(win.job.epoch) for win in wins])}}}"
+    names = _names(connections[alias])
+    if all(win.result is None for win in wins):
+        return sql.format(**names, result="NULL", results="", name=""), [ids, epochs]
     results = [_as_json(win.result) for win in wins]
-    params = [[win.job.pk for win in wins], [win.job.epoch for win in wins], results]
-    return sql.format(**_names(connections[alias])), params
+    sql = sql.format(**names, result="d.result", results=", %s::jsonb[]", name=", result")
+    return sql, [ids, epochs, results]
 
 
 def _claiming(
@@ -437,11 +443,42 @@ def _claiming(
     return sql.format(**names, columns=columns, changes=changes, known=known), params
 
 
-def _claimed_job(alias: str, row: Sequence[Any]) -> Job:
-    values = list(row)
-    for place in _JSON_PLACES:
-        values[place] = json.loads(values[place])
-    return Job.from_db(alias, _CLAIMED_NAMES, values)
+def _rows(alias: str, sql: str, params: Sequence[Any]) -> list[Any]:
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            from psycopg.types.datetime import TimestamptzLoader  # only PostgreSQL's users have it
+
+            # Django's own loader is written in Python, and takes as long as all other columns together.
+            cursor.cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
+        cursor.execute(sql, params)
+        return list(cursor.fetchall())
+
+
+def _in_order(alias: str, rows: Iterable[Sequence[Any]]) -> list[Job]:
+    """The claimed jobs of `rows`, which come in any order from RETURNING, as they are to be run."""
+    connection: Any = connections[alias]
+    converters = [
+        (place, converter, field.get_col(Job._meta.db_table))
+        for place, field in enumerate(_CLAIMED_FIELDS)
+        for converter in (
+            *connection.ops.get_db_converters(field.get_col(Job._meta.db_table)),
+            *field.get_db_converters(connection),
+        )
+    ]
+    jobs = []
+    for row in rows:
+        values = list(row)
+        for place, converter, column in converters:
+            values[place] = converter(values[place], column, connection)
+        # As `Model.from_db` makes it, without the signals and checks that take longer than the job may.
+        job = Job.__new__(Job)
+        job.__dict__.update(zip(_CLAIMED_NAMES, values, strict=True))
+        job._state = ModelState()
+        job._state.adding, job._state.db = False, alias
+        jobs.append(job)
+    jobs.sort(key=lambda job: (-job.priority, job.pk.int))
+    return jobs
 
 
 def claim_these(ids: Sequence[UUID], *, worker: UUID) -> list[Job]:
@@ -463,16 +500,9 @@ def claim_these(ids: Sequence[UUID], *, worker: UUID) -> list[Job]:
         moment = connection.ops.adapt_datetimefield_value(timezone.now())
         me, *keys = [key.get_db_prep_value(each, connection) for each in (worker, *ids)]
         with immediate(alias):
-            claimed = _in_order(Job.objects.using(alias).raw(sql, [moment, moment, me, *keys]))
+            claimed = _in_order(alias, _rows(alias, sql, [moment, moment, me, *keys]))
         return admit(claimed)
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [worker, list(ids)])
-        return admit(_in_order(_claimed_job(alias, row) for row in cursor.fetchall()))
-
-
-def _in_order(jobs: Iterable[Job]) -> list[Job]:
-    # RETURNING has no order.
-    return sorted(jobs, key=lambda job: (-job.priority, job.pk))
+    return admit(_in_order(alias, _rows(alias, sql, [worker, list(ids)])))
 
 
 def _names(connection: Any) -> dict[str, str]:
