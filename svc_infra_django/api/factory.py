@@ -18,6 +18,8 @@ from ninja.constants import NOT_SET
 from ninja.openapi.schema import OpenAPISchema
 from ninja.operation import Operation
 from ninja.parser import Parser
+from ninja.renderers import JSONRenderer
+from ninja.responses import NinjaJSONEncoder
 from pydantic import TypeAdapter
 
 from ..errors import FieldProblem, ValidationError
@@ -36,6 +38,12 @@ from .errors import (
 from .schemas import Problem
 
 JSON_TYPE = re.compile(r"application/(json|[\w.+-]+\+json)")
+# Django's encoder writes these, so that they look as they always did: milliseconds, and Z for UTC.
+AS_DJANGO = (
+    orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+_ENCODER = NinjaJSONEncoder()
+
 NUL_MESSAGE = "must not contain NUL characters"
 
 
@@ -52,6 +60,7 @@ def create_api(**ninja_options: Any) -> NinjaAPI:
             "urls_namespace": "api",
             "auth": Authentication(),
             "parser": StrictParser(),
+            "renderer": QuickRenderer(),
             **ninja_options,
         }
     )
@@ -109,6 +118,17 @@ class SuiteAPI(NinjaAPI):
     ) -> OpenAPISchema:
         prefix = self.get_root_path(path_params or {}) if path_prefix is None else path_prefix
         return SuiteOpenAPI(self, prefix)
+
+
+class QuickRenderer(JSONRenderer):
+    """Ninja's JSON by orjson: the same values, without blanks and escapes, in a tenth of the time."""
+
+    def render(self, request: HttpRequest, data: Any, *, response_status: int) -> Any:
+        """Bytes; what orjson has no form for, such as a key or a number of any size, Ninja writes as ever."""
+        try:
+            return orjson.dumps(data, default=_ENCODER.default, option=AS_DJANGO)
+        except TypeError:
+            return super().render(request, data, response_status=response_status)
 
 
 class StrictParser(Parser):

@@ -30,22 +30,25 @@ def bound(**values: Any) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def isolated(**values: Any) -> Iterator[None]:
+class isolated:
     """Run the block with `values` as the whole context; what it binds and forgets ends with the block.
 
     A server's thread goes on to the next request, so each request starts from nothing.
     """
-    before = get_contextvars()
-    if before:
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def __enter__(self) -> None:
+        self.before = get_contextvars()
+        if self.before:
+            clear_contextvars()
+        bind_contextvars(**self.values)
+
+    def __exit__(self, *_: object) -> None:
         clear_contextvars()
-    bind_contextvars(**values)
-    try:
-        yield
-    finally:
-        clear_contextvars()
-        if before:
-            bind_contextvars(**before)
+        if self.before:
+            bind_contextvars(**self.before)
 
 
 def current() -> dict[str, Any]:

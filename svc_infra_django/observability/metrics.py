@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -21,6 +21,8 @@ from .conf import settings
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 
 OTHER = "other"
+
+Kind = Literal["counter", "gauge", "adjusted gauge", "timer"]
 
 
 class Metrics:
@@ -55,14 +57,18 @@ class Metrics:
         """Record how long a block, a function or a coroutine function takes, also if it raises."""
         return Timer(self, name, labels)
 
-    def _child(self, kind: str, name: str, labels: dict[str, object]) -> Any:
+    def series(self, kind: Kind, name: str, /, **labels: object) -> Any:
+        """prometheus_client's own object behind a name and its labels, for who needs it at every request."""
+        return self._child(kind, name, labels)
+
+    def _child(self, kind: Kind, name: str, labels: dict[str, object]) -> Any:
         # The names are part of the key: the same values under other labels are another mistake to catch.
         key = (kind, name, (*labels, *map(str, labels.values())))
         child = self._children.get(key)
         return self._new_child(kind, name, labels, key) if child is None else child
 
     def _new_child(
-        self, kind: str, name: str, labels: dict[str, object], key: tuple[str, str, tuple[str, ...]]
+        self, kind: Kind, name: str, labels: dict[str, object], key: tuple[str, str, tuple[str, ...]]
     ) -> Any:
         with self._lock:
             family = self._families.get(name)
@@ -121,7 +127,7 @@ class Timer(ContextDecorator):
 class _Family:
     """A metric of prometheus_client and how many label sets it has."""
 
-    def __init__(self, kind: str, name: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
+    def __init__(self, kind: Kind, name: str, labels: tuple[str, ...], registry: CollectorRegistry) -> None:
         self.kind, self.labels, self.size = kind, labels, 0
         exported = name.replace(".", "_").replace("-", "_")
         self.metric: Any

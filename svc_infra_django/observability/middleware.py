@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import copy_context
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from logging import INFO, getLogger
+from logging import getLogger
 from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
@@ -15,9 +15,11 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.urls import resolve
 from django.utils.decorators import sync_and_async_middleware
+from prometheus_client import Counter, Gauge, Histogram
 
 from .conf import settings
 from .context import accepted_request_id, bound, isolated, new_trace, parsed_traceparent
+from .logging import tell
 from .metrics import metrics
 from .redaction import REDACTED, is_secret_name
 from .tracing import active_trace
@@ -89,7 +91,7 @@ class _Exchange:
         self.started = perf_counter()
         self.isolation = isolated(**self.context)
         self.isolation.__enter__()
-        metrics.adjust("http.requests_in_flight", 1, method=self.method)
+        _in_flight(self.method).inc()
         return self
 
     def ends_with(self, response: HttpResponse) -> HttpResponse:
@@ -104,26 +106,21 @@ class _Exchange:
     ) -> None:
         try:
             seconds = perf_counter() - self.started
-            metrics.adjust("http.requests_in_flight", -1, method=self.method)
+            _in_flight(self.method).dec()
             # Django makes a response of every Exception; what comes here cancels the request.
             status = self.response.status_code if self.response is not None else 499
-            route = self._route()
-            metrics.increment("http.requests", method=self.method, route=route, status=status)
-            metrics.observe("http.request_duration", seconds, method=self.method, route=route)
+            match = self.request.resolver_match
+            route = f"/{match.route.lstrip('^/')}" if match else "unmatched"
+            count, duration = _finished(self.method, route, status)
+            count.inc()
+            duration.observe(seconds)
             self._log(status, route, seconds)
         finally:
             self.isolation.__exit__(kind, error, trace)
 
-    def _route(self) -> str:
-        match = self.request.resolver_match
-        return f"/{match.route.lstrip('^/')}" if match else "unmatched"
-
     def _log(self, status: int, route: str, seconds: float) -> None:
         if not settings.access_log or (status < 400 and self.request.path_info in settings.quiet_paths):
             return
-        if not access_logger.isEnabledFor(INFO):
-            return
-        principal = getattr(self.request, "principal", None)
         line = {
             "method": self.method,
             "path": self._path(),
@@ -132,9 +129,10 @@ class _Exchange:
             "duration_ms": round(seconds * 1000, 1),
             "client": client_address(self.request),
         }
+        principal = getattr(self.request, "principal", None)
         if principal is not None:
-            line |= {"user_id": str(principal.user.pk), "credential": principal.method}
-        access_logger.info("request", extra=line)
+            line["user_id"], line["credential"] = str(principal.user.pk), principal.method
+        tell(access_logger, "request", line)
 
     def _path(self) -> str:
         """The path without what its route calls a token or a key, as in a link to reset a password."""
@@ -144,6 +142,19 @@ class _Exchange:
             if value and (name == "key" or is_secret_name(name)):
                 path = path.replace(str(value), REDACTED)
         return path[:LONGEST_PATH]
+
+
+@lru_cache(maxsize=16)
+def _in_flight(method: str) -> Gauge:
+    return cast(Gauge, metrics.series("adjusted gauge", "http.requests_in_flight", method=method))
+
+
+@lru_cache(maxsize=4096)
+def _finished(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return (
+        metrics.series("counter", "http.requests", method=method, route=route, status=status),
+        metrics.series("timer", "http.request_duration", method=method, route=route),
+    )
 
 
 def _stream_in_context(response: StreamingHttpResponse, context: dict[str, str]) -> None:
@@ -185,9 +196,10 @@ def client_address(request: HttpRequest) -> str:
     The header is read from the right, skipping trusted proxies; the first stranger is the caller.
     Empty if the server does not know its peer, as behind a Unix socket.
     """
-    peer = _address(request.META.get("REMOTE_ADDR", ""))
+    text = request.META.get("REMOTE_ADDR", "")
+    peer = _address(text)
     if peer is None or not _is_trusted(peer):
-        return str(peer or "")
+        return _written(text)
     for hop in reversed(request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")):
         address = _address(hop.strip())
         if address is None:
@@ -199,7 +211,13 @@ def client_address(request: HttpRequest) -> str:
 
 
 def _is_trusted(address: IPv4Address | IPv6Address) -> bool:
-    return any(address in network for network in settings.trusted_proxies)
+    networks = settings.trusted_proxies
+    return bool(networks) and any(address in network for network in networks)
+
+
+@lru_cache(maxsize=4096)
+def _written(text: str) -> str:
+    return str(_address(text) or "")
 
 
 @lru_cache(maxsize=4096)

@@ -1,18 +1,35 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import StrEnum
 from io import StringIO
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import jsonschema_rs
 import ninja
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
+from ninja.renderers import JSONRenderer
 
+from svc_infra_django.api.factory import QuickRenderer
 from tests.api.apis import api
 
 pytestmark = [pytest.mark.urls("tests.api.apis"), pytest.mark.django_db]
+
+
+class Kind(StrEnum):
+    PLAIN = "plain"
+
+
+class Place(ninja.Schema):
+    street: str
 
 
 @pytest.fixture
@@ -137,3 +154,32 @@ def test_no_two_schemas_of_the_suite_share_a_name() -> None:
             names.setdefault(schema.__name__, set()).add(schema.__module__)
 
     assert {name: modules for name, modules in names.items() if len(modules) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"id": 7, "name": "sēven", "none": None, "many": [1.5, True, ("a", "b")]},
+        datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+        datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2))),
+        {"on": date(2026, 1, 2), "at": time(3, 4, 5, 678901), "for": timedelta(days=1, seconds=2)},
+        {"id": UUID(int=7), "price": Decimal("1.10"), "from": IPv4Address("192.0.2.1")},
+        {"lazy": gettext_lazy("Users"), "safe": SafeString("<b>"), "state": Kind.PLAIN},
+        {"size": 2**70, 1: "a key that is no text", "half": "\ud800"},
+        {"thing": Place(street="Main")},
+        [[[[[[]]]]]],
+    ],
+    ids=range(9),
+)
+def test_what_is_answered_reads_as_ninja_writes_it(rf: Any, value: Any) -> None:
+    ours, theirs = (
+        renderer.render(rf.get("/"), value, response_status=200)
+        for renderer in (QuickRenderer(), JSONRenderer())
+    )
+
+    assert json.loads(ours) == json.loads(theirs)
+
+
+def test_what_has_no_form_in_json_is_still_refused(rf: Any) -> None:
+    with pytest.raises(TypeError):
+        QuickRenderer().render(rf.get("/"), {"what": object()}, response_status=200)

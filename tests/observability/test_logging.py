@@ -14,7 +14,7 @@ from django.test import RequestFactory
 
 from svc_infra_django.observability import logging_config
 from svc_infra_django.observability.context import isolated
-from svc_infra_django.observability.logging import LineFormatter, get_logger
+from svc_infra_django.observability.logging import ContextFilter, LineFormatter, get_logger, tell
 
 SECRET = "hunter2-hunter2"
 
@@ -196,3 +196,86 @@ def test_a_value_named_like_a_part_of_every_line_is_kept_beside_it(lines) -> Non
     (line,) = lines()
     assert (line["event"], line["event_"]) == ("placed", "order.placed")
     assert (line["level"], line["level_"]) == ("info", 7)
+
+
+@pytest.fixture
+def alone(format: str) -> Iterator[tuple[logging.Logger, logging.StreamHandler[Any]]]:
+    """A logger with the handler of `logging_config` and no other."""
+    logger = logging.getLogger("tests.alone")
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(LineFormatter(logging_config(format=format)["formatters"]["svc"]["renderer"]))
+    handler.addFilter(ContextFilter())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    yield logger, handler
+    logger.handlers.clear(), logger.filters.clear()
+
+
+SAID = {
+    "path": "/orders/7?token=hunter2-hunter2",
+    "api_key": SECRET,
+    "level": 7,
+    "status": 200,
+    "user_id": "7",
+}
+
+
+@only_json
+def test_a_line_without_a_record_says_what_one_with_a_record_says(alone) -> None:
+    logger, handler = alone
+    with isolated(request_id="request-0001", name="not of the line", tenant="north"):
+        tell(logger, "request", SAID)
+        logger.info("request", extra=SAID)
+
+    told, logged = map(json.loads, handler.stream.getvalue().splitlines())
+    assert told.pop("timestamp")[:16] == logged.pop("timestamp")[:16]
+    assert told == logged
+    assert (told["tenant"], told["level_"]) == ("north", 7)
+    assert "hunter2" not in str(told)
+
+
+@only_json
+@pytest.mark.parametrize("way", ["another handler", "a filter", "a level", "another formatter"])
+def test_where_others_listen_there_is_a_record_for_them(alone, caplog, way) -> None:
+    logger, handler = alone
+    match way:
+        case "another handler":
+            logger.addHandler(caplog.handler)
+        case "a filter":
+            logger.addFilter(lambda record: record.status != 200)
+        case "a level":
+            handler.setLevel(logging.ERROR)
+        case _:
+            handler.setFormatter(logging.Formatter("plain %(status)s"))
+
+    tell(logger, "request", {"status": 200})
+
+    written = handler.stream.getvalue()
+    if way == "another handler":
+        (record,) = caplog.records
+        assert (record.status, record.filename) == (200, "test_logging.py")
+    assert {"another handler": '"status":200' in written, "another formatter": written == "plain 200\n"}.get(
+        way, not written
+    )
+
+
+@only_json
+def test_a_log_that_cannot_be_written_costs_no_request(alone, monkeypatch) -> None:
+    logger, handler = alone
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    handler.stream.close()
+
+    tell(logger, "request", {"status": 200})
+
+
+@only_json
+def test_a_moment_is_told_to_the_microsecond(alone) -> None:
+    formatter = alone[1].formatter
+    lines = [formatter.line("e", {}, at=at, level="INFO", logger="x") for at in (0.0, 1.5, 1.0625)]
+
+    assert [json.loads(line)["timestamp"] for line in lines] == [
+        "1970-01-01T00:00:00.000000Z",
+        "1970-01-01T00:00:01.500000Z",
+        "1970-01-01T00:00:01.062500Z",
+    ]

@@ -16,6 +16,7 @@ from svc_infra_django.observability.redaction import (
     _without_secret,
     is_secret_name,
     redacted,
+    redacted_line,
     redacted_text,
 )
 
@@ -248,3 +249,18 @@ MARKS = ["=", ":", ".", "'", "://", "@", "a" * 38]
 @given(st.lists(st.one_of(st.sampled_from(WORDS + MARKS), st.text(max_size=12))).map("".join))
 def test_a_text_that_looks_harmless_at_first_sight_is(text) -> None:
     assert redacted_text(text) == SHAPES.sub(_without_secret, text)
+
+
+@given(st.lists(st.one_of(st.sampled_from(WORDS + MARKS), st.text(max_size=12))).map("".join))
+def test_a_line_that_looks_harmless_as_a_whole_is(text) -> None:
+    values = {"event": "request", "path": text, "status": 200, "client": "127.0.0.1"}
+
+    assert redacted_line(values) == redacted(values)
+
+
+def test_a_line_tells_no_known_secret(monkeypatch) -> None:
+    monkeypatch.setenv("TESTS_LETTERS", "onlyletters")
+
+    Secret("env:TESTS_LETTERS").reveal()
+
+    assert redacted_line({"event": "onlyletters"}) == {"event": REDACTED}
