@@ -239,7 +239,13 @@ class EndpointAdmin(UserPicker, ModelAdmin):
 
     @admin.action(description="Replay all that is dead or cancelled", permissions=["act"])
     def replay_dead(self, request: HttpRequest, queryset: models.QuerySet[Endpoint]) -> None:
-        self._each(request, queryset, replaying.replay_dead, "Dead deliveries replayed.")
+        # In the background, since there may be many; how far it is stands among the replays.
+        self._each(
+            request,
+            queryset,
+            lambda endpoint: replaying.start_replay(endpoint=endpoint),
+            "What is dead is being replayed; see Replays.",
+        )
 
     def _each(
         self,

@@ -12,6 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.models import Delivery, Endpoint, EventType, Message, Replay
@@ -120,6 +121,8 @@ def test_the_actions_of_an_endpoint(
     assert Delivery.objects.get().state == "dead"
     receiver.answers(200)
     act(admin, "endpoint", "replay_dead", endpoint)
+    drain()
+    assert Replay.objects.get().state == Replay.State.DONE
     deliver_due()
     assert Delivery.objects.get().state == "succeeded"
 

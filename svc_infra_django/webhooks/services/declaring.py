@@ -108,14 +108,15 @@ def save_described(event_type: EventType, *, was: Mapping[str, Any] | None) -> N
         )
 
 
-def check_name(event_type: Any) -> None:
-    """Raises BadEventType unless this may be the name of an event type."""
+def check_name(event_type: Any, *, pointer: str = "/body/event_type") -> None:
+    """Raises BadEventType, which points to where the name stood, unless an event type may be called so."""
     if (
         not isinstance(event_type, str)
         or len(event_type) > EVENT_TYPE_LENGTH
         or not NAME.fullmatch(event_type)
     ):
-        raise BadEventType()
+        message = BadEventType().message
+        raise BadEventType(message, errors=[FieldProblem(pointer, "invalid", message)])
 
 
 def check_schema(schema: Any) -> None:
@@ -135,7 +136,7 @@ def check_schema(schema: Any) -> None:
 def violations(schema: str, data: Any) -> list[FieldProblem]:
     """Where `data`, as JSON reads it, does not fit the JSON text of a schema. Values are never repeated."""
     return [
-        FieldProblem("/body/data" + _pointer(error.instance_path), "schema", error.message)
+        FieldProblem(data_pointer(error.instance_path), "schema", error.message)
         for error, _ in zip(_validator(schema).iter_errors(data), range(MAX_PROBLEMS), strict=False)
     ]
 
@@ -212,5 +213,6 @@ def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
     )
 
 
-def _pointer(path: Sequence[str | int]) -> str:
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+def data_pointer(path: Sequence[str | int]) -> str:
+    """The JSON Pointer (RFC 6901) of a place in the data of a message."""
+    return "/body/data" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)

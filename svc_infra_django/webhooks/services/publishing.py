@@ -17,7 +17,7 @@ from django.db import router, transaction
 from django.utils import timezone
 from pydantic_core import PydanticSerializationError, to_json
 
-from ...errors import NotFoundError, ValidationError
+from ...errors import FieldProblem, NotFoundError, ValidationError
 from ...events import catalog
 from ...identifiers import uuid7
 from ...observability.context import carried
@@ -27,7 +27,7 @@ from ..conf import settings
 from ..errors import BadPayload, EndpointNotEnabled, TooManyTests
 from ..models import Attempt, Delivery, Endpoint, EventType, Message, wants
 from ..querysets import DataSchema, Listener, NewDelivery
-from .declaring import check_name, violations
+from .declaring import check_name, data_pointer, violations
 
 KEY_LENGTH = 255
 TEST_EVENT = "webhooks.test"
@@ -116,7 +116,7 @@ def send_test(endpoint: Endpoint, *, event_type: str | None = None) -> Message:
         raise TooManyTests(retry_after=TEST_SECONDS)
     name, data = event_type or TEST_EVENT, {"endpoint_id": str(endpoint.pk)}
     if event_type is not None:
-        check_name(event_type)
+        check_name(event_type, pointer="/query/event_type")
         recorded = EventType.objects.filter(name=event_type, is_archived=False).first()
         if recorded is None:
             raise NotFoundError("Event type")
@@ -185,8 +185,11 @@ def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
         try:
             catalog[event_type].payload.model_validate(data, from_attributes=False)
         except pydantic.ValidationError as error:
-            places = ", ".join(".".join(map(str, problem["loc"])) or "data" for problem in error.errors())
-            raise BadPayload(f"The data does not fit {event_type}: {places}.") from None
+            problems = [
+                FieldProblem(data_pointer(found["loc"]), found["type"], found["msg"])
+                for found in error.errors(include_url=False, include_context=False, include_input=False)
+            ]
+            raise _unfit(event_type, problems) from None
     try:
         body = to_json({"type": event_type, "timestamp": now, "data": data}, inf_nan_mode="null")
         body.decode()
@@ -212,8 +215,12 @@ def _check_data(message: Message, schemas: Mapping[str, DataSchema]) -> None:
         # The very bytes that are sent, read again: what is checked is what receivers get.
         problems = violations(schema.text, orjson.loads(message.body)["data"])
         if problems:
-            what = ", ".join(problem.pointer for problem in problems)
-            raise BadPayload(f"The data does not fit {message.event_type}: {what}.", errors=problems)
+            raise _unfit(message.event_type, problems)
+
+
+def _unfit(event_type: str, problems: Sequence[FieldProblem]) -> BadPayload:
+    places = ", ".join(problem.pointer for problem in problems)
+    return BadPayload(f"The data does not fit {event_type}: {places}.", errors=problems)
 
 
 def _fan_out(messages: Sequence[Message], listeners: Iterable[Listener]) -> list[NewDelivery]:

@@ -224,8 +224,9 @@ def test_two_who_publish_one_key_at_once_write_one_message(make_endpoint: Callab
 
 @pytest.mark.parametrize("name", ["", "a b", "a..b", ".a", "a.", "ä", "a" * 129, "a\n", "a-b", None, 7])
 def test_a_bad_event_type_is_refused(db: None, name: Any) -> None:
-    with pytest.raises(BadEventType):
+    with pytest.raises(BadEventType) as refused:
         publish(name, {})
+    assert [problem.pointer for problem in refused.value.errors] == ["/body/event_type"]
 
 
 def circle() -> list[Any]:
@@ -250,8 +251,9 @@ def test_labels_that_cannot_be_stored_are_refused(db: None, fields: dict[str, st
 
 
 def test_data_must_fit_a_declared_type(endpoint: Endpoint, painted: Any) -> None:
-    with pytest.raises(BadPayload, match="colour"):
+    with pytest.raises(BadPayload, match="/body/data/colour") as refused:
         publish("fence.painted", {"color": "red"})
+    assert [problem.pointer for problem in refused.value.errors] == ["/body/data/colour"]
 
     publish("fence.painted", {"colour": "red"})
     publish("fence.painted", Painted(colour="blue"))
