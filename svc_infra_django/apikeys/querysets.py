@@ -10,7 +10,7 @@ from django.db import connection, models
 from django.db.models import Q
 
 from ..chains import ChainedQuerySet
-from ..observability.context import request_id
+from ..observability.context import current, request_id
 from ..principals import Principal
 from ..rows import OwnedQuerySet
 
@@ -60,7 +60,8 @@ class AuditQuerySet(ChainedQuerySet["AuditEntry"]):
             key_hint=key.hint,
             owner=str(key.owner_id),
             tenant=key.tenant,
-            actor="" if user is None else str(user.pk),
+            # Where no actor is named, as when a user is deleted: whoever is signed in.
+            actor=str(current().get("user_id", "") if user is None else user.pk)[:64],
             actor_method=actor.method if isinstance(actor, Principal) else "",
             request_id=request_id()[:128],
             details=details,

@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection, connections, router, transaction
 from django.db.models import Q
 
 from ..observability.context import isolated
@@ -81,6 +81,7 @@ class Recorder:
         self._notes = Notes()
         self._thread: Thread | None = None
         self._stop = Event()
+        self._database = ""
 
     def note_use(self, key: str, at: float) -> None:
         """The key was used."""
@@ -108,7 +109,8 @@ class Recorder:
         """Write down what was noted. If that fails it is noted still, and the error goes to the caller."""
         with self._lock:
             taken, self._notes = self._notes, Notes()
-        if not taken:
+        if not taken or self._database not in ("", _database()):
+            # A test's database is gone, and what was noted of it belongs into no other.
             return
         try:
             with transaction.atomic():
@@ -129,6 +131,7 @@ class Recorder:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
+                self._database = _database()
                 self._thread = Thread(target=self._run, args=(self._stop,), name="apikeys-usage", daemon=True)
                 self._thread.start()
 
@@ -155,6 +158,10 @@ class Recorder:
 recorder = Recorder()
 atexit.register(recorder.finish)
 os.register_at_fork(after_in_child=recorder._forget)
+
+
+def _database() -> str:
+    return str(connections[router.db_for_write(UsageHour)].settings_dict["NAME"])
 
 
 def write(notes: Notes) -> None:

@@ -191,3 +191,16 @@ def test_old_hours_are_forgotten(issued: Any, run_jobs: Any) -> None:
     run_jobs()
 
     assert sorted(UsageHour.objects.values_list("used", flat=True)) == [1, 89]
+
+
+def test_what_was_noted_of_a_test_database_goes_into_no_other(
+    issued: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify_key(issued[1])
+    monkeypatch.setattr("svc_infra_django.apikeys.recorder._database", lambda: "the project's own")
+
+    recorder.flush()
+    recorder.finish()
+
+    assert not UsageHour.objects.exists()
+    assert capsys.readouterr() == ("", "")
