@@ -68,12 +68,13 @@ def compare(
     peer: Callable[[], float],
     higher_is_better: bool,
 ) -> Case:
-    """Measure both in turn, ROUNDS times after a round that does not count.
+    """Measure both in turn, ROUNDS times after a round that does not count; a single round does.
 
     The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
     `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
     """
-    ours(), peer()
+    if ROUNDS > 1:
+        ours(), peer()
     pairs = []
     for number in range(1, ROUNDS + 1):
         pairs.append((ours(), peer()))

@@ -26,7 +26,7 @@ TASKS_DB = Contender(
 OX = Contender("ox", "benchmarks.jobs.peers.django_tasks", (DJANGO, PSYCOPG, "django-ox==1.9.1"))
 CELERY = Contender("celery_plain", "benchmarks.jobs.peers.celery_plain", ("celery[redis]==5.7.0", PSYCOPG))
 
-MANY, FEW, HISTORY = 20_000, 600, "1000000"
+MANY, FEW, MOST, HISTORY = 20_000, 600, 120_000, "1000000"
 
 
 def compare() -> Iterator[Case]:
@@ -71,8 +71,8 @@ def _latency() -> Iterator[Case]:
         yield measured(
             f"idle worker, percentile {percentile}", unit="milliseconds to the body", bar=1.0,
             peer_name="procrastinate",
-            ours=lambda percentile=percentile: OURS.measure("latency", "100", percentile),
-            peer=lambda percentile=percentile: PROCRASTINATE.measure("latency", "100", percentile),
+            ours=lambda percentile=percentile: OURS.measure("latency", "60", percentile),
+            peer=lambda percentile=percentile: PROCRASTINATE.measure("latency", "60", percentile),
             higher_is_better=False,
         )  # fmt: skip
 
@@ -102,6 +102,23 @@ def _ourselves() -> Iterator[Case]:
     yield measured(
         "a million finished rows in the table", unit="jobs per second", bar=0.8, peer_name="an empty table",
         ours=lambda: OURS.measure("drain", str(MANY), "10", BENCH_HISTORY=HISTORY),
+        peer=lambda: OURS.measure("drain", str(MANY), "10"), higher_is_better=True,
+    )  # fmt: skip
+    yield measured(
+        "ten thousand scheduled jobs in the table", unit="jobs per second", bar=0.8,
+        peer_name="an empty table",
+        ours=lambda: OURS.measure("drain", str(MANY), "10", BENCH_HISTORY="10001", BENCH_WAITING="1"),
+        peer=lambda: OURS.measure("drain", str(MANY), "10"), higher_is_better=True,
+    )  # fmt: skip
+    yield measured(
+        "an old snapshot held open over 120,000 jobs", unit="jobs per second", bar=0.5, peer_name="none open",
+        ours=lambda: OURS.measure("drain", str(MOST), "10", BENCH_SNAPSHOT="1"),
+        peer=lambda: OURS.measure("drain", str(MOST), "10"), higher_is_better=True,
+    )  # fmt: skip
+    yield measured(
+        "ten thousand blocked jobs with limits in the table", unit="jobs per second", bar=0.8,
+        peer_name="an empty table",
+        ours=lambda: OURS.measure("drain", str(MANY), "10", BENCH_LIMITED="10000"),
         peer=lambda: OURS.measure("drain", str(MANY), "10"), higher_is_better=True,
     )  # fmt: skip
     yield measured(

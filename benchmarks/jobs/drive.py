@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 SECRET_KEY = "a-key-for-measuring-only-" * 3
-DEADLINE_SECONDS = 300
+DEADLINE_SECONDS = 120
 
 
 def postgresql(name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 from uuid import uuid4
 
 import django
@@ -17,11 +18,19 @@ from django.db import connection  # noqa: E402  # Django must be set up first
 from benchmarks.jobs import drive, tasks  # noqa: E402
 from svc_infra_django.jobs import enqueue_many  # noqa: E402
 from svc_infra_django.jobs.models import Job  # noqa: E402
+from svc_infra_django.jobs.services.operating import pause  # noqa: E402
 
 HISTORY = """
     INSERT INTO svc_jobs_job ({columns})
-    SELECT {values} FROM svc_jobs_job j, generate_series(1, %s)
+    SELECT {values} FROM svc_jobs_job j, generate_series(1, %s) AS n
 """
+WAITING = """
+    UPDATE svc_jobs_job SET state = 5, run_at = now() + interval '1 day', finished_at = NULL
+    WHERE state = 2 AND id IN (SELECT id FROM svc_jobs_job WHERE state = 2 LIMIT 10000)
+"""
+
+
+snapshots: list[Any] = []
 
 
 def worker(concurrency: int) -> list[str]:
@@ -55,10 +64,28 @@ def write_history() -> None:
         pattern = Job.objects.get(pk=tasks.noop.enqueue(0).id)
         Job.objects.update(state=Job.State.SUCCEEDED, finished_at=pattern.created_at)
         fields = [field.column for field in Job._meta.concrete_fields]
-        values = ["gen_random_uuid()" if column == "id" else f"j.{column}" for column in fields]
+        # In the order of time, as our own keys are, and before those of the jobs that are still to come.
+        ordered = "('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid"
+        values = [ordered if column == "id" else f"j.{column}" for column in fields]
         with connection.cursor() as cursor:
             cursor.execute(HISTORY.format(columns=", ".join(fields), values=", ".join(values)), [count])
+            if "BENCH_WAITING" in os.environ:
+                cursor.execute(WAITING)
             cursor.execute("VACUUM ANALYZE svc_jobs_job")
+    if limited := int(os.environ.get("BENCH_LIMITED", "0")):
+        pause("limited")
+        enqueue_many(tasks.limited, [[number] for number in range(limited)])
+    if "BENCH_SNAPSHOT" in os.environ:
+        _hold_a_snapshot()
+
+
+def _hold_a_snapshot() -> None:
+    """Keep a transaction open until this process ends: no row that dies meanwhile can be cleaned away."""
+    import psycopg
+
+    snapshots.append(psycopg.connect(os.environ["DATABASE_URL"], dbname=drive.postgresql("ours")["NAME"]))
+    snapshots[0].isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    snapshots[0].execute("SELECT count(*) FROM svc_jobs_job")
 
 
 def enqueue_rate(count: int) -> float:

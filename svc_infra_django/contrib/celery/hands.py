@@ -86,9 +86,10 @@ class Hands:
 
     def _run(self, taken: Sequence[Running]) -> None:
         waiting = deque(taken)
-        # Short jobs share a message; behind a longer one the rest is for whoever is free.
-        alarm = Timer(HELD_SECONDS, self._give_back, [waiting])
+        alarm = None
         if len(waiting) > 1:
+            # Short jobs share a message; behind a longer one the rest is for whoever is free.
+            alarm = Timer(HELD_SECONDS, self._give_back, [waiting])
             alarm.start()
         written = monotonic()
         outcomes: list[Outcome] = []
@@ -98,7 +99,8 @@ class Hands:
                 self._write(outcomes)
                 outcomes, written = [], monotonic()
         self._write(outcomes)
-        alarm.cancel()
+        if alarm is not None:
+            alarm.cancel()
         for running in taken:
             self._running.pop(running.key, None)
 
