@@ -22,12 +22,15 @@ from .validators import looks_sorted
 
 MIDDLEWARE = "allauth.account.middleware.AccountMiddleware"
 WEAK_HASHERS = ("MD5PasswordHasher", "UnsaltedMD5PasswordHasher", "UnsaltedSHA1PasswordHasher")
-FOREIGN_TOKENS = (
-    "rest_framework_simplejwt.",
-    "rest_framework.authentication.TokenAuthentication",
-    "rest_framework.authentication.BasicAuthentication",
-    "knox.",
-)
+FOREIGN_LOGINS = ("rest_framework_simplejwt.", "rest_framework.authentication.", "knox.")
+PLAIN_DEVICES = tuple(f"django_otp.plugins.otp_{kind}" for kind in ("totp", "hotp", "static", "email"))
+DEFAULTS_OF_REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.BasicAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+}
 SECRET_KEY_LENGTH = 50
 
 
@@ -193,34 +196,31 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def check_libraries(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
-    """W011 to W016: settings of the libraries underneath that open another door beside ours."""
+    """W011 to W020: settings of the libraries underneath that open another door beside ours."""
     if apps.is_installed("rest_framework_simplejwt.token_blacklist"):
         yield Warning(
             "simplejwt's token_blacklist keeps every refresh token in clear.",
             hint="Take it out of INSTALLED_APPS; sessions here do not need it.",
             id="svc_accounts.W011",
         )
-    if apps.is_installed("django_otp.plugins.otp_totp"):
+    for plugin in filter(apps.is_installed, PLAIN_DEVICES):
         yield Warning(
-            "The devices of django_otp.plugins.otp_totp keep their keys in clear.",
+            f"The devices of {plugin} keep their keys or codes in clear, and its admin page shows them.",
             hint='Take it out of INSTALLED_APPS; "svc_infra_django.accounts" seals the keys of its own.',
             id="svc_accounts.W012",
         )
-    frameworks = getattr(django_settings, "REST_FRAMEWORK", {})
-    for path in frameworks.get("DEFAULT_AUTHENTICATION_CLASSES", ()):
-        if str(path).startswith(FOREIGN_TOKENS):
-            yield Warning(
-                f"REST framework takes callers by {path}: no logout ends that, and no factor is asked.",
-                hint='Use "svc_infra_django.contrib.drf.PrincipalAuthentication".',
-                id="svc_accounts.W013",
-            )
+    yield from _of_rest_framework()
     if not getattr(django_settings, "ACCOUNT_PREVENT_ENUMERATION", True):
         yield Warning(
             "ACCOUNT_PREVENT_ENUMERATION is off: django-allauth's pages tell who has an account.",
             hint='Leave it out, or write "strict".',
             id="svc_accounts.W014",
         )
-    for name in ("SOCIALACCOUNT_EMAIL_AUTHENTICATION", "ACCOUNT_LOGIN_ON_PASSWORD_RESET"):
+    for name in (
+        "SOCIALACCOUNT_EMAIL_AUTHENTICATION",
+        "ACCOUNT_LOGIN_ON_PASSWORD_RESET",
+        "ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION",
+    ):
         if getattr(django_settings, name, False):
             yield Warning(
                 f"{name} is on: django-allauth's pages log in by a mailbox alone.",
@@ -232,4 +232,45 @@ def check_libraries(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "SESSION_COOKIE_SAMESITE lets other sites send the session's cookie along.",
             hint='Use "Lax" or "Strict".',
             id="svc_accounts.W016",
+        )
+    if not getattr(django_settings, "ACCOUNT_EMAIL_CONFIRMATION_HMAC", True):
+        yield Warning(
+            "ACCOUNT_EMAIL_CONFIRMATION_HMAC is off: django-allauth keeps the keys of its mails in clear.",
+            hint="Leave it out.",
+            id="svc_accounts.W018",
+        )
+    if getattr(django_settings, "SOCIALACCOUNT_LOGIN_ON_GET", False):
+        yield Warning(
+            "SOCIALACCOUNT_LOGIN_ON_GET is on: a link on any page begins a login at django-allauth's.",
+            hint="Leave it out.",
+            id="svc_accounts.W019",
+        )
+    if getattr(django_settings, "ACCOUNT_RATE_LIMITS", True) is False:
+        yield Warning(
+            "ACCOUNT_RATE_LIMITS is off: django-allauth's pages let passwords be guessed without end.",
+            hint="Leave it out.",
+            id="svc_accounts.W020",
+        )
+
+
+def _of_rest_framework() -> Iterable[CheckMessage]:
+    """What its views do that say nothing of their own, by the project's settings or by its defaults."""
+    if not apps.is_installed("rest_framework"):
+        return
+    configured = {**DEFAULTS_OF_REST_FRAMEWORK, **getattr(django_settings, "REST_FRAMEWORK", {})}
+    for path in configured["DEFAULT_AUTHENTICATION_CLASSES"]:
+        if str(path).startswith(FOREIGN_LOGINS):
+            yield Warning(
+                f"REST framework takes callers by {path}: it asks for no second factor, counts no wrong "
+                "passwords, or goes on after a logout.",
+                hint='In REST_FRAMEWORK, write "DEFAULT_AUTHENTICATION_CLASSES": '
+                '["svc_infra_django.contrib.drf.PrincipalAuthentication"].',
+                id="svc_accounts.W013",
+            )
+    if "rest_framework.permissions.AllowAny" in configured["DEFAULT_PERMISSION_CLASSES"]:
+        yield Warning(
+            "REST framework lets everybody into a view that names no permission classes.",
+            hint='In REST_FRAMEWORK, write "DEFAULT_PERMISSION_CLASSES": '
+            '["rest_framework.permissions.IsAuthenticated"].',
+            id="svc_accounts.W017",
         )

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core.checks import Tags, run_checks
+from rest_framework.settings import DEFAULTS
 
 from svc_infra_django.accounts.checks import (
+    DEFAULTS_OF_REST_FRAMEWORK,
     check_deployment,
     check_installed,
     check_libraries,
@@ -149,7 +152,24 @@ def test_without_providers_installed_there_is_nothing_to_say(settings: Any) -> N
     assert ids(check_providers(None)) == []
 
 
-def test_the_libraries_underneath_are_in_order() -> None:
+IN_ORDER = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["svc_infra_django.contrib.drf.PrincipalAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+}
+
+
+@pytest.fixture
+def neat(settings: Any, monkeypatch: Any) -> Any:
+    """A project with the libraries that are needed, and none that these tests use beside them."""
+    installed = apps.is_installed
+    monkeypatch.setattr(
+        apps, "is_installed", lambda name: name != "django_otp.plugins.otp_static" and installed(name)
+    )
+    settings.REST_FRAMEWORK = IN_ORDER
+    return settings
+
+
+def test_the_libraries_underneath_are_in_order(neat: Any) -> None:
     assert ids(check_libraries(None)) == []
 
 
@@ -159,12 +179,16 @@ def test_the_libraries_underneath_are_in_order() -> None:
         ("ACCOUNT_PREVENT_ENUMERATION", False, "W014"),
         ("SOCIALACCOUNT_EMAIL_AUTHENTICATION", True, "W015"),
         ("ACCOUNT_LOGIN_ON_PASSWORD_RESET", True, "W015"),
+        ("ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION", True, "W015"),
         ("SESSION_COOKIE_SAMESITE", "None", "W016"),
         ("SESSION_COOKIE_SAMESITE", False, "W016"),
+        ("ACCOUNT_EMAIL_CONFIRMATION_HMAC", False, "W018"),
+        ("SOCIALACCOUNT_LOGIN_ON_GET", True, "W019"),
+        ("ACCOUNT_RATE_LIMITS", False, "W020"),
     ],
 )
-def test_unsafe_settings_of_libraries_are_named(settings: Any, name: str, value: Any, expected: str) -> None:
-    setattr(settings, name, value)
+def test_unsafe_settings_of_libraries_are_named(neat: Any, name: str, value: Any, expected: str) -> None:
+    setattr(neat, name, value)
 
     assert ids(check_libraries(None)) == [expected]
 
@@ -174,24 +198,63 @@ def test_unsafe_settings_of_libraries_are_named(settings: Any, name: str, value:
     [
         "rest_framework_simplejwt.authentication.JWTAuthentication",
         "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.BasicAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
         "knox.auth.TokenAuthentication",
     ],
 )
-def test_other_tokens_of_rest_framework_are_named(settings: Any, path: str) -> None:
-    settings.REST_FRAMEWORK = {"DEFAULT_AUTHENTICATION_CLASSES": [path]}
+def test_other_logins_of_rest_framework_are_named(neat: Any, path: str) -> None:
+    neat.REST_FRAMEWORK = {**IN_ORDER, "DEFAULT_AUTHENTICATION_CLASSES": [path]}
+
     assert ids(check_libraries(None)) == ["W013"]
 
-    settings.REST_FRAMEWORK = {
-        "DEFAULT_AUTHENTICATION_CLASSES": ["svc_infra_django.contrib.drf.PrincipalAuthentication"]
-    }
-    assert ids(check_libraries(None)) == []
+
+def test_what_rest_framework_does_unless_it_is_told_is_named(neat: Any) -> None:
+    del neat.REST_FRAMEWORK
+    assert {name: DEFAULTS[name] for name in IN_ORDER} == DEFAULTS_OF_REST_FRAMEWORK
+
+    # Sessions with half a login, passwords that nobody counts, and views that are open.
+    assert ids(check_libraries(None)) == ["W013", "W013", "W017"]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("rest_framework_simplejwt.token_blacklist", "W011"), ("django_otp.plugins.otp_totp", "W012")],
+    [
+        ("rest_framework_simplejwt.token_blacklist", "W011"),
+        ("django_otp.plugins.otp_totp", "W012"),
+        ("django_otp.plugins.otp_hotp", "W012"),
+        ("django_otp.plugins.otp_static", "W012"),
+        ("django_otp.plugins.otp_email", "W012"),
+    ],
 )
 def test_apps_that_keep_secrets_in_clear_are_named(monkeypatch: Any, name: str, expected: str) -> None:
     monkeypatch.setattr(apps, "is_installed", lambda asked: asked == name)
 
     assert ids(check_libraries(None)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SESSION_COOKIE_SECURE", False, "security.W012"),
+        ("SESSION_COOKIE_HTTPONLY", False, "security.W015"),
+        ("CSRF_COOKIE_SECURE", False, "security.W016"),
+        ("MIDDLEWARE", ["django.contrib.sessions.middleware.SessionMiddleware"], "security.W003"),
+        ("DEBUG", True, "security.W018"),
+        ("ALLOWED_HOSTS", [], "security.W020"),
+        ("SECURE_SSL_REDIRECT", False, "security.W008"),
+    ],
+)
+def test_django_itself_names_its_cookies_and_doors(
+    settings: Any, name: str, value: Any, expected: str
+) -> None:
+    settings.MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", *settings.MIDDLEWARE]
+    setattr(settings, name, value if name != "MIDDLEWARE" else [settings.MIDDLEWARE[0], *value])
+
+    def found() -> list[str]:
+        return [message.id for message in run_checks(tags=[Tags.security], include_deployment_checks=True)]
+
+    assert expected in found()
+    if isinstance(value, bool):
+        setattr(settings, name, not value)
+        assert expected not in found()
