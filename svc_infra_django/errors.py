@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from inspect import getdoc
 from typing import Any, ClassVar, Self
 
@@ -42,7 +43,7 @@ class SvcInfraError(Exception):
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        self.message = message or " ".join((getdoc(type(self)) or self.code).split())
+        self.message = message or _said_by(type(self))
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.extra = extra
@@ -51,6 +52,11 @@ class SvcInfraError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception would pickle by calling __init__ again, and subclasses have arguments of their own.
         return _revived, (type(self), self.__dict__)
+
+
+@cache
+def _said_by(cls: Any) -> str:
+    return " ".join((getdoc(cls) or cls.code).split())
 
 
 def _revived(cls: type[SvcInfraError], state: dict[str, Any]) -> SvcInfraError:

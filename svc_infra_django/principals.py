@@ -107,8 +107,8 @@ class LazyUser(_Lazy):
     """
 
     def __init__(self, pk: Any, read: Callable[[], Any]) -> None:
-        super().__init__(read)
-        self.__dict__["_pk"] = pk
+        # What the classes above do too, without their way round each attribute: one is made at every request.
+        object.__getattribute__(self, "__dict__").update(_wrapped=empty, _setupfunc=read, _pk=pk)
 
     @property
     def pk(self) -> Any:

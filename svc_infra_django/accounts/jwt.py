@@ -179,11 +179,13 @@ def opened(token: str, *, ring: KeyRing, now: datetime) -> Claims:
     The claims of a good token are remembered under a digest of the whole of it, until it expires or its
     key leaves the ring: a signature is checked once in each process.
     """
-    if len(token) > MAX_LENGTH or not COMPACT.fullmatch(token):
+    if len(token) > MAX_LENGTH:
         raise InvalidJWT
-    digest = sha256(token.encode()).digest()
+    digest = sha256(token.encode(errors="surrogatepass")).digest()
     claims = _verified.get(digest)
     if claims is None:
+        if not COMPACT.fullmatch(token):
+            raise InvalidJWT
         claims = _verify(token, ring)
         _verified.put(digest, claims)
     if claims.kid not in ring.keys or claims.expires_at <= now.timestamp() - settings.token_leeway_seconds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -294,6 +295,7 @@ def _is_transient(code: object) -> bool:
     return code is None or str(code).startswith(TRANSIENT_CLASSES)
 
 
+@cache
 def _title(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

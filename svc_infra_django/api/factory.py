@@ -20,6 +20,7 @@ from ninja.operation import Operation
 from ninja.parser import Parser
 from ninja.renderers import JSONRenderer
 from ninja.responses import NinjaJSONEncoder
+from ninja.router import BoundRouter
 from pydantic import TypeAdapter
 
 from ..errors import FieldProblem, ValidationError
@@ -92,6 +93,16 @@ class SuiteAPI(NinjaAPI):
             roll_back_request()
         return problem(request, error)
 
+    def _get_bound_routers(self) -> list[BoundRouter]:
+        is_new = self._bound_routers_cache is None
+        routers = super()._get_bound_routers()
+        if is_new:
+            for router in routers:
+                for view in router.path_operations.values():
+                    for operation in view.operations:
+                        _spare_the_search(operation)
+        return routers
+
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
         """Called by every operation before it reads its parameters: refuses URLs that nothing could keep."""
         query = request.META.get("QUERY_STRING", "")
@@ -118,6 +129,26 @@ class SuiteAPI(NinjaAPI):
     ) -> OpenAPISchema:
         prefix = self.get_root_path(path_params or {}) if path_prefix is None else path_prefix
         return SuiteOpenAPI(self, prefix)
+
+
+def _spare_the_search(operation: Operation) -> None:
+    """Ninja looks at each request whether a callback is a coroutine function; ours is known not to be one.
+
+    Another version of Ninja that does not know the method simply goes on as it does.
+    """
+    callbacks = operation.auth_callbacks
+    if operation.is_async or len(callbacks) != 1 or type(callbacks[0]) is not Authentication:
+        return
+    authentication = callbacks[0]
+
+    def authenticate(request: HttpRequest) -> HttpResponse | None:
+        try:
+            request.auth = authentication(request)  # type: ignore[attr-defined]  # as Ninja does
+        except Exception as error:
+            return operation.api.on_exception(request, error)
+        return None
+
+    operation._run_authentication = authenticate  # type: ignore[method-assign]
 
 
 class QuickRenderer(JSONRenderer):

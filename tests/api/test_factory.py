@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 from ninja.renderers import JSONRenderer
 
+from svc_infra_django.api.authentication import Authentication
 from svc_infra_django.api.factory import QuickRenderer
 from tests.api.apis import api
 
@@ -183,3 +184,13 @@ def test_what_is_answered_reads_as_ninja_writes_it(rf: Any, value: Any) -> None:
 def test_what_has_no_form_in_json_is_still_refused(rf: Any) -> None:
     with pytest.raises(TypeError):
         QuickRenderer().render(rf.get("/"), {"what": object()}, response_status=200)
+
+
+def test_an_operation_behind_authentication_alone_is_not_searched_for_coroutines() -> None:
+    views = [view for router in api._get_bound_routers() for view in router.path_operations.values()]
+    operations = [operation for view in views for operation in view.operations]
+    spared = {operation for operation in operations if "_run_authentication" in vars(operation)}
+
+    assert spared
+    assert all([*map(type, each.auth_callbacks)] == [Authentication] for each in spared)
+    assert not any(each.is_async for each in spared)

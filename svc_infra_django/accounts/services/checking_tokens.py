@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -18,6 +18,12 @@ from ..models import AuthSession, lacks_factor
 from .keeping_keys import key_ring
 from .remembering_sessions import SessionState, memory
 from .sharing_sessions import shared_memory
+
+# What decides whether a session is good, and what a principal says of it; the rest is read when asked for.
+NEEDED = (
+    *("id", "owner_id", "tenant", "amr", "auth_time", "password_state"),
+    *("idle_expires_at", "expires_at", "revoked_at"),
+)
 
 
 @sensitive_variables()
@@ -95,9 +101,8 @@ def read_session(claims: Claims, *, now: datetime) -> AuthSession:
     From the database that is written to: a copy may lag behind.
     """
     row = _found(_sessions, claims.session_id, AuthSession)
-    width = len(_columns(AuthSession))
-    session: AuthSession = _made(AuthSession, row[:width])
-    session.owner = _made(get_user_model(), row[width:])
+    session: AuthSession = AuthSession.from_db(_home(AuthSession), NEEDED, row[: len(NEEDED)])
+    session.owner = _made(get_user_model(), row[len(NEEDED) :])
     if str(session.owner.pk) != claims.subject or not session.is_good(now=now):
         raise InvalidAccessToken()
     return session
@@ -113,7 +118,7 @@ def _read_user(state: SessionState) -> Any:
 
 def _found(lookup: PreparedLookup, key: Any, model: type[models.Model]) -> tuple[Any, ...]:
     try:
-        row = lookup.get(key, using=router.db_for_write(model))
+        row = lookup.get(key, using=_home(model))
     except (OperationalError, InterfaceError) as error:
         raise SessionsUnreadable() from error
     if row is None:
@@ -122,16 +127,21 @@ def _found(lookup: PreparedLookup, key: Any, model: type[models.Model]) -> tuple
 
 
 def _made(model: type[models.Model], row: tuple[Any, ...]) -> Any:
-    return model.from_db(router.db_for_write(model), _columns(model), row)
+    return model.from_db(_home(model), _columns(model), row)
 
 
+def _home(model: type[models.Model]) -> str:
+    return router.db_for_write(model)
+
+
+@cache
 def _columns(model: type[models.Model]) -> list[str]:
     return [field.attname for field in model._meta.concrete_fields]
 
 
 def _all_sessions() -> models.QuerySet[Any, tuple[Any, ...]]:
     owners = (f"owner__{column}" for column in _columns(get_user_model()))
-    return AuthSession.objects.values_list(*_columns(AuthSession), *owners)
+    return AuthSession.objects.values_list(*NEEDED, *owners)
 
 
 def _all_users() -> models.QuerySet[Any, tuple[Any, ...]]:

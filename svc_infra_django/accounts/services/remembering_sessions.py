@@ -16,6 +16,8 @@ from ..conf import settings
 LIMIT = 20_000
 STRIPES = 256
 
+NOTHING: dict[int, tuple[float, SessionState]] = {}
+
 # What is remembered lives so much shorter than promised: the rest is for the commit to be told about.
 SHARE = 0.9
 
@@ -49,14 +51,15 @@ class Memory:
     def __init__(self) -> None:
         self._lock = Lock()
         self._forgotten = [0] * STRIPES
-        self._young: dict[str, dict[UUID, tuple[float, SessionState]]] = {}
-        self._old: dict[str, dict[UUID, tuple[float, SessionState]]] = {}
+        # By the session's number: a UUID is hashed in Python, a number is not.
+        self._young: dict[str, dict[int, tuple[float, SessionState]]] = {}
+        self._old: dict[str, dict[int, tuple[float, SessionState]]] = {}
         self._count = 0
 
     def recall(self, subject: str, session_id: UUID) -> SessionState | None:
         """The session if it was read lately, else None."""
         for generation in (self._young, self._old):
-            found = generation.get(subject, {}).get(session_id)
+            found = generation.get(subject, NOTHING).get(session_id.int)
             if found is not None and found[0] > monotonic():
                 return found[1]
         return None
@@ -75,7 +78,7 @@ class Memory:
                 return
             if self._count >= LIMIT // 2:
                 self._old, self._young, self._count = self._young, {}, 0
-            self._young.setdefault(subject, {})[session_id] = (ticket.until, state)
+            self._young.setdefault(subject, {})[session_id.int] = (ticket.until, state)
             self._count += 1
 
     def drop(self, subject: str) -> None:
