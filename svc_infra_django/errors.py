@@ -43,7 +43,8 @@ class SvcInfraError(Exception):
         headers: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        self.message = message or _said_by(type(self))
+        kind: Any = type(self)
+        self.message = message or _said_by(kind)
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.extra = extra
