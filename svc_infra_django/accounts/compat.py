@@ -109,8 +109,8 @@ def waiting_address(address: str) -> EmailAddress | None:
 
 
 def locked_address(pk: str) -> EmailAddress | None:
-    """The row, locked until the transaction ends."""
-    rows = EmailAddress.objects.select_for_update(of=("self",)).select_related("user")
+    """The row and its user, as they are now, locked until the transaction ends."""
+    rows = EmailAddress.objects.select_for_update(of=("self", "user")).select_related("user")
     return rows.filter(pk=pk).first() if pk.isdecimal() else None
 
 

@@ -124,12 +124,14 @@ def _check_address(address: str) -> None:
 @sensitive_variables()
 def _make_or_renew(address: str, password: str) -> None:
     waiting = waiting_address(address) if settings.email_verification else None
-    if waiting is not None:
+    # Looked at again: if its owner has proved it meanwhile, nobody else's password must get in.
+    locked = locked_address(str(waiting.pk)) if waiting is not None else None
+    if locked is not None and not locked.verified:
         # The key in an earlier mail is bound to the earlier password, and dead from here on.
-        waiting.user.set_password(password)
-        waiting.user.save(update_fields=["password"])
+        locked.user.set_password(password)
+        locked.user.save(update_fields=["password"])
         return
-    if is_taken(address):
+    if waiting is not None or is_taken(address):
         make_password(password)  # as long as it takes for a new account
         return
     try:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -8,9 +10,12 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.core import mail, signing
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
+from svc_infra_django.accounts.compat import locked_address
 from svc_infra_django.accounts.errors import InvalidKey
+from svc_infra_django.accounts.services import signing_up
 from svc_infra_django.accounts.services.signing_up import verify_email
 from svc_infra_django.accounts.signing import RESET, VERIFY, make_key, verification_state
 from svc_infra_django.jobs.models import Job
@@ -111,6 +116,65 @@ def test_of_two_sign_ups_with_an_unproven_address_the_last_counts(visitor: Any) 
     assert verify(visitor, second).status_code == 204
     assert visitor.login("new@example.com", "the attacker's 7 horses").status_code == 401
     assert visitor.login("new@example.com").status_code == 200
+
+
+def test_rule_12_a_sign_up_that_comes_while_the_address_is_proved_changes_no_password(
+    visitor: Any, monkeypatch: Any
+) -> None:
+    sent = {"email": "ada@example.com", "password": PASSWORD}
+    assert visitor.post("signup", sent).status_code == 202
+    waiting_address = signing_up.waiting_address
+
+    def just_before_it_was_proved(address: str) -> Any:
+        row = waiting_address(address)
+        EmailAddress.objects.update(verified=True)
+        return row
+
+    monkeypatch.setattr(signing_up, "waiting_address", just_before_it_was_proved)
+    assert visitor.post("signup", {**sent, "password": "the password of a stranger 7"}).status_code == 202
+
+    assert visitor.login(password="the password of a stranger 7").status_code == 401
+    assert visitor.login().status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql
+def test_rule_12_who_proves_an_address_sees_the_password_that_a_sign_up_has_just_set(visitor: Any) -> None:
+    visitor.post("signup", {"email": "ada@example.com", "password": PASSWORD})
+    row = EmailAddress.objects.get()
+    seen: list[str] = []
+
+    def prove() -> None:
+        try:
+            with transaction.atomic():
+                seen.append(locked_address(str(row.pk)).user.password)  # type: ignore[union-attr]
+        finally:
+            connections.close_all()
+
+    with transaction.atomic():
+        user = locked_address(str(row.pk)).user  # type: ignore[union-attr]
+        user.set_password("the password of a stranger 7")
+        user.save(update_fields=["password"])
+        prover = threading.Thread(target=prove)
+        prover.start()
+        wait_until_somebody_waits()
+    prover.join()
+
+    assert seen == [user.password]
+
+
+def wait_until_somebody_waits() -> None:
+    """Until another connection waits for a lock of this one."""
+    for _ in range(6000):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks"
+                " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waited")
 
 
 def test_whoever_owns_an_address_cannot_open_the_account_of_a_stranger_with_it(visitor: Any) -> None:
