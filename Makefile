@@ -6,16 +6,19 @@ BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 CHECKS := lint formatting types contracts migrations deployment code-blocks
-.PHONY: help run test test-all check $(CHECKS) bench docs format clean
+.PHONY: help run test test-rabbitmq test-all check $(CHECKS) bench docs format clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.demo  ## serve the example project and its worker on SQLite (PORT=8000)
 	@exec $(BIN)/python manage.py serve
 
 test: $(VENV)/.dev  ## run every test: on SQLite, then on PostgreSQL, with Redis (ARGS=… for pytest)
 	@$(BIN)/python -m tests.servers -- $(BIN)/python -m tests.passes $(ARGS)
+
+test-rabbitmq: $(VENV)/.dev  ## run the tests of the Celery engine on RabbitMQ, which has to be installed
+	@TESTS_BROKER=rabbitmq $(BIN)/python -m tests.servers -- $(BIN)/python -m pytest -q tests/contrib/celery/test_engine.py $(ARGS)
 
 test-all: $(VENV)/.dev  ## run every test on each supported Python and Django, and on the lowest dependencies
 	@$(BIN)/python -m nox --non-interactive

@@ -36,6 +36,13 @@ NO_REDIS = """No Redis server to be found. Any one of these helps:
   apt-get install redis-server        the machine's own
   REDIS_URL=redis://host:6379/0 make test"""
 
+NO_RABBITMQ = """No RabbitMQ server to be found. Any one of these helps:
+  apt-get install rabbitmq-server     Debian, Ubuntu
+  brew install rabbitmq               macOS"""
+
+RABBITMQ = ("/usr/lib/rabbitmq/bin/rabbitmq-server", "/opt/homebrew/sbin/rabbitmq-server")
+"""Where Debian keeps it, whose command in PATH is a wrapper that changes the account, and Homebrew."""
+
 
 class NoServer(Exception):
     """A server is missing or did not start; the message says what to type."""
@@ -122,6 +129,39 @@ def redis(port: int = 0) -> Iterator[str]:
         command += ["--save", "", "--appendonly", "no"]
         with _serving(command, scratch, ready=lambda: _redis_answers(port), stop=signal.SIGTERM):
             yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
+def rabbitmq(port: int = 0) -> Iterator[str]:
+    """A new, empty RabbitMQ, on `port` or a free one; yields its URL. Raises NoServer."""
+    binary = next((path for path in RABBITMQ if Path(path).exists()), None)
+    epmd = shutil.which("epmd")
+    if binary is None or epmd is None:
+        raise NoServer(NO_RABBITMQ)
+    with _scratch("rabbitmq") as scratch, _scratch("epmd") as beside:
+        port, names = port or free_port(), free_port()
+        # Erlang's own name server, which the broker would otherwise leave running behind it.
+        naming = [epmd, "-port", str(names), "-address", "127.0.0.1"]
+        environment = {
+            "HOME": scratch,
+            "ERL_EPMD_PORT": names,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"test{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": port,
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_MNESIA_BASE": scratch,
+            "RABBITMQ_LOG_BASE": scratch,
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_CONFIG_FILE": scratch / "none",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": scratch / "plugins",
+        }
+        command = ["/usr/bin/env", *(f"{name}={value}" for name, value in environment.items()), binary]
+        with (
+            _serving(naming, beside, ready=lambda: _accepts(names), stop=signal.SIGTERM),
+            _serving(command, scratch, ready=lambda: _rabbitmq_answers(port), stop=signal.SIGTERM),
+        ):
+            yield f"amqp://guest:guest@127.0.0.1:{port}//"
 
 
 def free_port() -> int:
@@ -248,6 +288,20 @@ def _redis_answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
         connection.sendall(b"PING\r\n")
         return connection.recv(16).startswith(b"+PONG")
+    return False
+
+
+def _accepts(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2):
+        return True
+    return False
+
+
+def _rabbitmq_answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+        connection.sendall(b"AMQP\x00\x00\x09\x01")
+        # Connection.Start, the frame that greets a client of AMQP 0-9-1.
+        return connection.recv(11)[7:11] == b"\x00\x0a\x00\x0a"
     return False
 
 

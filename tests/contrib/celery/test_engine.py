@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import kombu
 import kombu.pools
 import pytest
 import redis
@@ -43,23 +44,28 @@ pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 
 
 class Broker:
-    """A Redis of our own, which comes back on the same port."""
+    """A Redis of our own, or on request a RabbitMQ, which comes back empty on the same port."""
 
     def __init__(self) -> None:
         self.port = servers.free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._serve = servers.rabbitmq if os.environ.get("TESTS_BROKER") == "rabbitmq" else servers.redis
         self._running = ExitStack()
         self.start()
 
     def start(self) -> None:
-        self._running.enter_context(servers.redis(self.port))
+        self.url = self._running.enter_context(self._serve(self.port))
 
     def stop(self) -> None:
         self._running.close()
 
     def empty(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            client.flushall()
+        if self.url.startswith("redis"):
+            with redis.Redis.from_url(self.url) as client:
+                client.flushall()
+        else:
+            with kombu.Connection(self.url) as client:
+                kombu.Queue("default", channel=client.default_channel).declare()
+                client.default_channel.queue_purge("default")
 
 
 class CeleryWorker:
