@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .authentication import ApiRequest as ApiRequest
     from .authentication import Authenticator as Authenticator
     from .authentication import SessionAuthenticator as SessionAuthenticator
+    from .authentication import WithTestKeys as WithTestKeys
     from .authentication import aget_current_user as aget_current_user
     from .authentication import get_current_user as get_current_user
     from .factory import create_api as create_api
@@ -38,6 +39,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Schema": ".schemas",
         "SessionAuthenticator": ".authentication",
         "Text": ".schemas",
+        "WithTestKeys": ".authentication",
         "aget_current_user": ".authentication",
         "apaginated": ".pagination",
         "create_api": ".factory",

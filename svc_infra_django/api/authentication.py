@@ -19,7 +19,7 @@ from django_otp.models import Device
 from structlog.contextvars import bind_contextvars
 
 from ..app_config import declared
-from ..errors import AuthenticationError
+from ..errors import AuthenticationError, PermissionDeniedError
 from ..principals import Principal, loaded
 from .conf import settings
 from .errors import AmbiguousCredentials, CsrfFailed
@@ -56,6 +56,12 @@ class Authenticator(ABC):
         Raises AuthenticationError for a credential that is there and bad. Runs in a thread, also for
         asynchronous operations, so it may ask the database.
         """
+
+
+class LiveKeysOnly(PermissionDeniedError):
+    """A test key may not call this: it works on live data. Use a live key."""
+
+    code = "test_key_refused"
 
 
 class SecondFactorMissing(AuthenticationError):
@@ -108,9 +114,12 @@ class Authentication:
     # Ninja's documentation page sends the CSRF token if some `auth` says that it needs one.
     csrf = True
 
+    accepts_test_keys = False
+    """Whether credentials of the test environment beside the live one may call the operation."""
+
     def __call__(self, request: HttpRequest) -> Principal:
         """Sets `request.principal` and `request.user`. Raises AuthenticationError if there is nobody."""
-        principal = identified(request)
+        principal = identified(request, accepts_test_keys=self.accepts_test_keys)
         if principal is None:
             raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
         view = getattr(request.resolver_match, "func", None)
@@ -119,16 +128,27 @@ class Authentication:
         return principal
 
 
-def identified(request: HttpRequest) -> Principal | None:
+class WithTestKeys(Authentication):
+    """`auth=WithTestKeys()` on an operation: test keys may call it too.
+
+    Declare it where every row that the operation reads or writes is of `request.principal.tenant`.
+    """
+
+    accepts_test_keys = True
+
+
+def identified(request: HttpRequest, *, accepts_test_keys: bool = False) -> Principal | None:
     """The caller, or None if the request has no credential. Sets `request.principal` and `request.user`.
 
-    Raises AuthenticationError for a credential that is there and bad.
+    Raises AuthenticationError for a credential that is there and bad, LiveKeysOnly.
     """
     if "," in request.META.get("HTTP_AUTHORIZATION", ""):
         raise AmbiguousCredentials()
     for authenticator in active_authenticators():
         principal = authenticator.authenticate(request)
         if principal is not None:
+            if principal.is_test and not accepts_test_keys:
+                raise LiveKeysOnly()
             return _admitted(request, principal)
     return None
 

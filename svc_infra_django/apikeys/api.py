@@ -46,6 +46,7 @@ def create_key(request: Any, response: HttpResponse, body: NewApiKey) -> Any:
         allowed_networks=body.allowed_networks,
         rate=body.rate,
         quota=body.quota,
+        environment=body.environment,
         actor=request.principal,
     )
     return Status(201, _shown_once(response, *issued))

@@ -31,6 +31,10 @@ class ApikeysSettings(Section):
     environment: Literal["live", "test"] = "live"
     """Which keys this installation issues and accepts; a test key never opens a live one."""
 
+    test_keys: bool = False
+    """Whether a live installation issues and accepts test keys too. They act in a tenant of their own, and
+    only on operations that declare them."""
+
     peppers: tuple[Secret, ...] = ()
     """Secrets under which keys are digested: the first for new keys, all for old ones, then those made
     from SECRET_KEY and its fallbacks. Empty: SECRET_KEY alone."""
@@ -65,3 +69,9 @@ class ApikeysSettings(Section):
 
 
 settings = section_settings(ApikeysSettings)
+
+
+def environments() -> tuple[str, ...]:
+    """Of which environments keys are issued and accepted, the usual one first."""
+    is_both = settings.test_keys and settings.environment == "live"
+    return ("live", "test") if is_both else (settings.environment,)

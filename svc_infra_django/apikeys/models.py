@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from ..chains import ChainedRow, ChainHead
+from ..principals import tenant_of_tests
 from ..rows import TENANT_LENGTH, id_field, owner_field, tenant_field
 from .conf import settings
 from .limits import Quota, Rate, parsed_quota, parsed_rate
@@ -107,6 +108,12 @@ class ApiKey(models.Model):
     def hint(self) -> str:
         """Enough to recognise the key by: its prefix and last four characters."""
         return f"{self.prefix}…{self.last4}"
+
+    @property
+    def acting_tenant(self) -> str:
+        """Where the key acts: its tenant, or that of the tests beside it."""
+        is_beside = self.environment == self.Environment.TEST and settings.environment != "test"
+        return tenant_of_tests(self.tenant) if is_beside else self.tenant
 
     @property
     def granted_scopes(self) -> frozenset[str] | None:

@@ -60,6 +60,9 @@ class NewApiKey(Schema):
     allowed_networks: Networks = []
     rate: RateText = ""
     quota: QuotaText = ""
+    environment: Annotated[
+        Literal["", "live", "test"], Field(description="If the service has both; empty is the usual one.")
+    ] = ""
 
 
 class ApiKeyChange(Schema):

@@ -13,9 +13,9 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...api.schemas import storable
 from ...errors import FieldProblem, ValidationError
-from ...principals import Principal, is_pattern
+from ...principals import TEST_TENANT, Principal, is_pattern
 from ...rows import TENANT_LENGTH
-from ..conf import settings
+from ..conf import environments, settings
 from ..errors import (
     ForeignTenant,
     KeyAlreadyRevoked,
@@ -48,6 +48,7 @@ def issue_key(
     allowed_networks: Sequence[str] = (),
     rate: str = "",
     quota: str = "",
+    environment: str = "",
     actor: Any = None,
     now: datetime | None = None,
 ) -> tuple[ApiKey, str]:
@@ -55,7 +56,8 @@ def issue_key(
 
     `scopes` None lets the key do all that its owner may. `allowed_networks` are addresses and networks
     (`192.0.2.0/24`, `2001:db8::/32`) that it may be used from; none is anywhere. `rate` (`600/minute`)
-    and `quota` (`10000/month`) bound its use; empty is the project's default. `actor` is the user or
+    and `quota` (`10000/month`) bound its use; empty is the project's default. `environment` is `live` or
+    `test`, if the installation has both; empty is its usual one. `actor` is the user or
     Principal who makes it; None is the project itself.
 
     Raises ScopeNotHeld if the owner, or an actor who makes it for somebody else, lacks a scope;
@@ -63,9 +65,15 @@ def issue_key(
     """
     now = now or timezone.now()
     _check_text("name", name, shortest=1, longest=NAME_LENGTH)
-    _check_text("tenant", tenant, longest=TENANT_LENGTH)
+    _check_text("tenant", tenant, longest=TENANT_LENGTH - len(TEST_TENANT))
     expires_at = check_new_key(
-        owner=owner, scopes=scopes, tenant=tenant, expires_at=expires_at, actor=actor, now=now
+        owner=owner,
+        scopes=scopes,
+        tenant=tenant,
+        expires_at=expires_at,
+        environment=environment,
+        actor=actor,
+        now=now,
     )
     key, secret = _make(
         owner=owner,
@@ -76,6 +84,7 @@ def issue_key(
         allowed_networks=checked_networks(allowed_networks),
         rate=checked_rate(rate),
         quota=checked_quota(quota),
+        environment=environment or environments()[0],
         now=now,
     )
     AuditEntry.objects.append(
@@ -125,7 +134,7 @@ def rotate_key(
     check_actor(actor, owner=key.owner, scopes=key.scopes, tenant=key.tenant)
     if not key.owner.is_active:
         raise OwnerDisabled()
-    _check_held(Principal(key.owner, "system", tenant=key.tenant), key.scopes)
+    _check_held(Principal(key.owner, "system", tenant=key.acting_tenant), key.scopes)
 
     lifetime = None if key.expires_at is None else key.expires_at - key.created_at
     longest = min(filter(None, (lifetime, settings.max_lifetime)), default=None)
@@ -138,6 +147,7 @@ def rotate_key(
         allowed_networks=key.allowed_networks,
         rate=key.rate,
         quota=key.quota,
+        environment=key.environment,
         now=now,
     )
     key.successor = successor
@@ -253,11 +263,18 @@ def check_new_key(
     scopes: Sequence[str] | None,
     tenant: str,
     expires_at: datetime | None,
+    environment: str = "",
     actor: Any,
     now: datetime | None = None,
 ) -> datetime | None:
     """Raise what `issue_key` would raise; return the end that the key will have."""
     now = now or timezone.now()
+    if tenant.startswith(TEST_TENANT):
+        raise ValidationError.at("/body/tenant", "Give `test` as environment instead.", code="bad_text")
+    if environment and environment not in environments():
+        raise ValidationError.at(
+            "/body/environment", f"This installation has no {environment!r} keys.", code="bad_environment"
+        )
     check_actor(actor, owner=owner, scopes=scopes, tenant=tenant)
     if not owner.is_active:
         raise OwnerDisabled()
@@ -273,7 +290,8 @@ def check_new_key(
                 for place in malformed
             ]
         )
-    _check_held(Principal(owner, "system", tenant=tenant), scopes)
+    acting = ApiKey(tenant=tenant, environment=environment or environments()[0]).acting_tenant
+    _check_held(Principal(owner, "system", tenant=acting), scopes)
     return _end(expires_at, now=now)
 
 
@@ -380,9 +398,10 @@ def _make(
     allowed_networks: list[str],
     rate: str,
     quota: str,
+    environment: str,
     now: datetime,
 ) -> tuple[ApiKey, str]:
-    secret, parts = new_key(brand=settings.brand, environment=settings.environment)
+    secret, parts = new_key(brand=settings.brand, environment=environment)
     pepper_id, pepper = next(iter(peppers().items()))
     key = ApiKey.objects.create(
         owner=owner,

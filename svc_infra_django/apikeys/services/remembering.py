@@ -63,7 +63,7 @@ class KnownKey:
             user=_copied(key.owner, shown(get_user_model())) if is_kept else key.owner,
             id=key.pk,
             id_text=str(key.pk),
-            tenant=key.tenant,
+            tenant=key.acting_tenant,
             scopes=key.granted_scopes,
             ends_at=key.expires_at,
             networks=key.networks,

@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...errors import RateLimitedError
 from ...observability.metrics import metrics
-from ..conf import settings
+from ..conf import environments
 from ..errors import AddressNotAllowed, InvalidKey
 from ..hashing import LONGEST_KEY, digest, parse_key, peppers
 from ..models import ApiKey
@@ -65,7 +65,7 @@ def _known(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
     if (known := nearby(name)) is not None:
         return known
     parts = parse_key(text)
-    if parts is None or parts.environment != settings.environment:
+    if parts is None or parts.environment not in environments():
         metrics.increment("apikeys.refused", reason="malformed" if parts is None else "other_environment")
         raise InvalidKey()
     digests = {pepper_id: digest(text, pepper=pepper) for pepper_id, pepper in peppers().items()}
@@ -73,7 +73,7 @@ def _known(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
     if (known := shared(name, digests[present])) is not None:
         return known
     read_at = monotonic()
-    key = read_key(digests.values(), environment=settings.environment)
+    key = read_key(digests.values(), environment=parts.environment)
     if key is None:
         metrics.increment("apikeys.refused", reason="unknown")
         raise InvalidKey()

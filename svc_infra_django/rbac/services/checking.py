@@ -57,8 +57,10 @@ def list_objects(who: Any, permission: str, rows: QuerySet[RowT], *, tenant: str
     if principal.scopes is not None and not covered(permission, principal.scopes):
         return rows.none()
     has_tenant = _has_tenant(model)
+    if principal.is_test and not has_tenant:
+        return rows.none()
     if has_tenant and principal.tenant:
-        rows = rows.filter(tenant__in={"", principal.tenant})
+        rows = rows.filter(tenant__in={principal.tenant, principal.tenant if principal.is_test else ""})
     if user.is_superuser:
         return rows
     rights = rights_of(user) if roles_answer() else NOTHING

@@ -37,6 +37,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--rate", default="", help="Such as 600/minute. Without: the default.")
         parser.add_argument("--quota", default="", help="Such as 10000/month. Without: the default.")
+        parser.add_argument("--environment", default="", choices=["live", "test"])
         parser.add_argument("--expires", help="Days from now (90d), or a moment (2030-01-31T00:00:00+00:00).")
 
     def handle(
@@ -50,6 +51,7 @@ class Command(BaseCommand):
         networks: list[str],
         rate: str,
         quota: str,
+        environment: str,
         **options: Any,
     ) -> None:
         users = get_user_model()
@@ -65,6 +67,7 @@ class Command(BaseCommand):
                 allowed_networks=networks,
                 rate=rate,
                 quota=quota,
+                environment=environment,
             )
         except users.DoesNotExist:
             raise CommandError(f"There is no user {user!r}.") from None
