@@ -32,9 +32,13 @@ def live() -> None:
     from django.contrib.auth import get_user_model
     from django.core import mail
     from django.test import Client
+    from django.utils import timezone
 
     from svc_infra_django.accounts import issue_tokens
-    from svc_infra_django.accounts.models import AuditEvent, AuthSession
+    from svc_infra_django.accounts.models import AuditEvent, AuthSession, TOTPDevice
+    from svc_infra_django.accounts.providers import Identity
+    from svc_infra_django.accounts.services.connecting_providers import user_behind
+    from svc_infra_django.accounts.totp import code_of, step_at
     from svc_infra_django.jobs.worker import drain
 
     mail.outbox = []
@@ -74,7 +78,33 @@ def live() -> None:
     assert post("logout-all", token=third).status_code == 204
     assert browser.get("/api/auth/me").status_code == me(third).status_code == 401
 
-    fourth = issue_tokens(user, amr=("pwd",)).access_token
+    post("password/reset", {"email": "ADA@example.com"})
+    drain()
+    key = re.search(r"^  (\S+)$", str(mail.outbox[-1].body), re.MULTILINE)
+    assert key is not None
+    sent["password"] += "8"
+    assert post("password/reset/confirm", {"key": key[1], "password": sent["password"]}).status_code == 204
+    assert post("login", sent).status_code == 200
+
+    jane = Identity("corp", "1", (("Jane@example.com", True),), {"first_name": "Jane"}, {})
+    assert user_behind(jane, now=timezone.now()) == user_behind(jane, now=timezone.now())
+    assert get_user_model().objects.get(email="jane@example.com").has_usable_password() is False
+
+    user.refresh_from_db()
+    user.is_staff = user.is_superuser = True
+    user.save()
+    staff = Client()
+    step = {"username": "ada@example.com", "password": sent["password"], "next": "/admin/"}
+    assert staff.post("/admin/login/", step).status_code == 302
+    assert staff.get("/admin/").status_code == 302
+    staff.get("/admin/login/")
+    device = TOTPDevice.objects.get()
+    code = code_of(device.bin_key, step_at(timezone.now()))
+    assert "recovery codes" in staff.post("/admin/login/", {"code": code}).content.decode()
+    assert staff.get("/admin/").status_code == 200
+    assert staff.get("/admin/svc_accounts/authsession/", {"q": user.get_username()}).status_code == 200
+
+    fourth = issue_tokens(user, amr=("pwd", "mfa")).access_token
     assert me(fourth).status_code == 200
     user.is_active = False
     user.save()
