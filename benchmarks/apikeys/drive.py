@@ -9,23 +9,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from benchmarks.requests.drive import in_process, over_granian
+from benchmarks.requests.drive import SECRET_KEY, WAYS, database, made_database
 
-SECRET_KEY = "a-key-for-measuring-only-" * 3
-
-
-def database() -> dict[str, Any]:
-    """SQLite in the folder that `main` made."""
-    return {
-        "default": {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(Path(os.environ.get("BENCH_FOLDER", tempfile.gettempdir())) / "bench.sqlite3"),
-            "CONN_MAX_AGE": None,
-        }
-    }
+__all__ = ["SECRET_KEY", "database", "main"]
 
 
 def main(module: str, make: Callable[[int], dict[str, str]]) -> None:
@@ -34,12 +21,9 @@ def main(module: str, make: Callable[[int], dict[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_FOLDER"] = folder
         from django.conf import settings
-
-        settings.DATABASES["default"]["NAME"] = f"{folder}/bench.sqlite3"
         from django.core.management import call_command
 
-        call_command("migrate", verbosity=0)
-        headers = make(int(keys))
-        if path == "/api/open":
-            headers = {}
-        print({"wsgi": in_process, "granian": over_granian}[way](module, path, headers))
+        with made_database(settings.DATABASES["default"], folder):
+            call_command("migrate", verbosity=0)
+            headers = make(int(keys))
+            print(WAYS[way](module, path, {} if path == "/api/open" else headers))

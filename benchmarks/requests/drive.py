@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 IN_PROCESS_REQUESTS = 1500
 SERVED_REQUESTS = 1500
@@ -26,7 +28,20 @@ SECRET_KEY = "a-key-for-measuring-only-" * 3
 
 
 def database() -> dict[str, Any]:
-    """SQLite in the folder that `main` made."""
+    """SQLite in the folder that `main` made; PostgreSQL at BENCH_DATABASE_URL, in a database of its own."""
+    if url := os.environ.get("BENCH_DATABASE_URL"):
+        server = urlsplit(url)
+        return {
+            "default": {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": f"bench_{os.environ.setdefault('BENCH_NAME', str(os.getpid()))}",
+                "USER": server.username,
+                "PASSWORD": server.password,
+                "HOST": server.hostname,
+                "PORT": server.port,
+                "CONN_MAX_AGE": None,
+            }
+        }
     return {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
@@ -37,7 +52,9 @@ def database() -> dict[str, Any]:
 
 
 def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
-    """`python -m <module> path way`: way is `wsgi` or `granian`.
+    """`python -m <module> path way`: way is `wsgi`, `wall` or `granian`.
+
+    `wall` is `wsgi` by the clock on the wall, for a database that works in a process of its own.
 
     `token` makes an Authorization header, or whatever headers the peer takes a token in.
     """
@@ -45,24 +62,43 @@ def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BENCH_FOLDER"] = folder
         from django.conf import settings
-
-        settings.DATABASES["default"]["NAME"] = f"{folder}/bench.sqlite3"
         from django.core.management import call_command
 
-        call_command("migrate", verbosity=0)
-        made = token() if path.startswith("/api/mine") else {}
-        headers = {"Authorization": made} if isinstance(made, str) else made
-        print({"wsgi": in_process, "granian": over_granian}[way](module, path, headers))
+        with made_database(settings.DATABASES["default"], folder):
+            call_command("migrate", verbosity=0)
+            made = token() if path.startswith("/api/mine") else {}
+            headers = {"Authorization": made} if isinstance(made, str) else made
+            print(WAYS[way](module, path, headers))
 
 
-def in_process(module: str, path: str, headers: dict[str, str]) -> float:
+@contextmanager
+def made_database(database: dict[str, Any], folder: str) -> Iterator[None]:
+    if "postgresql" not in database["ENGINE"]:
+        database["NAME"] = f"{folder}/bench.sqlite3"
+        yield
+        return
+    import psycopg
+    from django.db import connections
+
+    with psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {database['NAME']}")  # a name of our own making
+        try:
+            yield
+        finally:
+            connections.close_all()
+            server.execute(f"DROP DATABASE {database['NAME']} WITH (FORCE)")
+
+
+def in_process(
+    module: str, path: str, headers: dict[str, str], clock: Callable[[], float] = time.process_time
+) -> float:
     """Call the application as a server would, with nothing between."""
     application = sys.modules["__main__"].application
     for count in (IN_PROCESS_REQUESTS // 5, IN_PROCESS_REQUESTS):
-        started = time.process_time()
+        started = clock()
         for _ in range(count):
             _call(application, path, headers)
-        spent = time.process_time() - started
+        spent = clock() - started
     return spent / IN_PROCESS_REQUESTS * 1e6
 
 
@@ -123,6 +159,9 @@ def over_granian(module: str, path: str, headers: dict[str, str]) -> float:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(10)
+
+
+WAYS = {"wsgi": in_process, "wall": partial(in_process, clock=time.perf_counter), "granian": over_granian}
 
 
 def _expect(path: str, status: int) -> None:
