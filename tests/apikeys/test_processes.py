@@ -56,7 +56,7 @@ def start() -> Iterator[Callable[..., Any]]:
 
 
 def heard(pipe: Any) -> Any:
-    assert pipe.poll(30), "the other process says nothing"
+    assert pipe.poll(60), "the other process says nothing"
     return pipe.recv()
 
 
@@ -98,7 +98,9 @@ def test_rule_55_a_revocation_reaches_every_process_within_two_seconds(
 
         def change() -> None:
             # What the other processes know together, and what each remembers of it for a minute if asked.
-            assert cache.get_shared(f"svc:apikey:{bytes(key.digest).hex()}")
+            deadline = monotonic() + 60
+            while not cache.get_shared(f"svc:apikey:{bytes(key.digest).hex()}"):
+                assert monotonic() < deadline, "nobody shares what they know"
             revoke_key(key)
 
         assert seconds_until_all_refuse(start, secret, change) < BOUND

@@ -121,9 +121,10 @@ def shared(name: bytes, digest: bytes) -> KnownKey | None:
     """What the processes know together, if that is young enough; this one then knows it too."""
     if not may_remember():
         return None
+    asked_at = monotonic()
     known = _read(cache.get_shared(_place(digest)))
     if known is not None:
-        _keep(name, known, monotonic() + settings.cache_seconds - SLACK)
+        _keep(name, known, asked_at + settings.cache_seconds - SLACK)
     return known
 
 
