@@ -46,6 +46,8 @@ FLUSH_SECONDS = 0.05
 STOP_SECONDS = 3.0
 SETTLE_TRIES = 10
 SWEEP_SECONDS = 5.0
+PROMOTE_SECONDS = 0.1
+PROMOTED = 2_000
 CLAIM_AGAIN_SECONDS = 1.0
 PACED_SECONDS = 0.1
 PACED_ENDPOINTS = 50
@@ -136,7 +138,7 @@ class Deliverer:
         self.paced_at = float("-inf")
         self.keys: dict[str, Key] = {}
         self.headers: dict[str, list[tuple[str, str]]] = {}
-        self.swept_at = float("-inf")
+        self.swept_at = self.promoted_at = float("-inf")
         self.empty_until = float("-inf")
         self.claimed_at = float("-inf")
         self.claims_after = float("-inf")
@@ -147,7 +149,7 @@ class Deliverer:
         A slow receiver holds its own slots only: results are written as they come and free slots are
         filled while others are still waiting.
         """
-        self.empty_until = float("-inf")
+        self.empty_until = self.promoted_at = float("-inf")
         taken = 0
         stopped_at = None
         while True:
@@ -194,6 +196,7 @@ class Deliverer:
         self.claimed_at = moment
         now = self.clock()
         self._sweep(moment, now=now)
+        self._promote(moment, now=now)
 
         paced = self._claim_paced(limit=wanted, moment=moment, now=now)
         claimed = paced + self._claim_lanes(limit=wanted - len(paced), now=now)
@@ -272,6 +275,13 @@ class Deliverer:
             logger.warning("leases ran out; due again", deliveries=lost)
             metrics.increment("webhooks.lost", lost)
         Delivery.objects.cancel_stranded(now=now)
+
+    def _promote(self, moment: float, *, now: datetime) -> None:
+        if moment - self.promoted_at <= PROMOTE_SECONDS:
+            return
+        # Where there were so many there are more, and the next claim brings them.
+        is_all = Delivery.objects.promote(now=now, limit=PROMOTED) < PROMOTED
+        self.promoted_at = moment if is_all else float("-inf")
 
     def _claim_lanes(self, *, limit: int, now: datetime) -> list[Claimed]:
         if limit < 1:

@@ -353,6 +353,7 @@ class Delivery(models.Model):
     class Lane(models.IntegerChoices):
         FIRST = 0, "first attempts"
         LATER = 1, "retries and replays"
+        WAITING = 2, "not due yet"
 
     class Trigger(models.TextChoices):
         PUBLISH = "publish", "first attempt"
@@ -397,7 +398,7 @@ class Delivery(models.Model):
                 | (~Q(state="sending") & Q(lease_until__isnull=True)),
                 name="svc_webhooks_delivery_lease",
             ),
-            models.CheckConstraint(condition=Q(lane__in=[0, 1]), name="svc_webhooks_delivery_lane"),
+            models.CheckConstraint(condition=Q(lane__in=[0, 1, 2]), name="svc_webhooks_delivery_lane"),
             models.CheckConstraint(
                 condition=Q(attempts_before__lte=F("attempts")), name="svc_webhooks_delivery_attempts"
             ),
@@ -407,6 +408,10 @@ class Delivery(models.Model):
             # The deliverer's queue: endpoint after endpoint, the oldest due first.
             models.Index(
                 fields=["lane", "endpoint", "due_at"], name="svc_webhooks_queue", condition=Q(state="pending")
+            ),
+            # What waits for its time, so that a claim need not pass it by.
+            models.Index(
+                fields=["due_at"], name="svc_webhooks_waiting", condition=Q(state="pending", lane=2)
             ),
             models.Index(fields=["lease_until"], name="svc_webhooks_leases", condition=Q(state="sending")),
             models.Index(fields=["endpoint", "-created_at", "-id"], name="svc_webhooks_delivery_list"),

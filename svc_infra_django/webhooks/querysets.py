@@ -16,7 +16,7 @@ from uuid import UUID
 
 import orjson
 from django.apps import apps
-from django.db import connections, models, router
+from django.db import connections, models, router, transaction
 from django.db.models import Exists, F, OuterRef, Q
 
 from ..identifiers import uuid7
@@ -223,16 +223,19 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
             )
             values = [list(column) for column in zip(*rows, strict=True)]
         else:
-            fields = ", ".join(f"json_extract(value, '$[{n}]')" for n in range(4))
+            names = ("id", "message", "endpoint", "due")
+            fields = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(names))
             fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"  # noqa: S608 -- our own fragments
             told = [[*(_id(connection, one) for one in ids), _moment(connection, due)] for *ids, due in rows]
             values = [orjson.dumps(told).decode()]
         sql = f"""
             INSERT INTO {_table(delivery)} (id, message_id, endpoint_id, due_at, state, lane, trigger,
                 attempts, attempts_before, epoch, last_error, created_at)
-            SELECT fresh.*, 'pending', 0, %s, 0, 0, 0, '', %s FROM {fresh}
+            SELECT fresh.*, 'pending', CASE WHEN fresh.due > %s THEN 2 ELSE 0 END, %s, 0, 0, 0, '', %s
+            FROM {fresh}
         """  # noqa: S608 -- our own fragments, values as parameters
-        return sql, [trigger, _moment(connection, now), *values]
+        at = _moment(connection, now)
+        return sql, [at, trigger, at, *values]
 
     def having_key_of(self, digests: Iterable[str | None]) -> MessageQuerySet:
         """The messages that took these idempotency keys."""
@@ -519,7 +522,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                 state = CASE WHEN {is_over} THEN 'cancelled' ELSE r.state END,
                 settled_at = CASE WHEN {is_over} THEN r.now ELSE r.settled_at END,
                 due_at = r.due_at, last_status = r.status, last_error = r.error,
-                attempts = d.attempts + 1, lease_until = NULL, lane = 1,
+                attempts = d.attempts + 1, lease_until = NULL,
+                lane = CASE WHEN r.state = 'pending' AND r.due_at > r.now THEN 2 ELSE 1 END,
                 trigger = CASE WHEN r.state = 'pending' THEN 'retry' ELSE d.trigger END
             FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.state = 'sending'
         """  # noqa: S608 -- our own fragments
@@ -560,6 +564,21 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         lately = Q(endpoint__state="disabled", endpoint__disabled_at__gt=then)
         lately |= Q(message__expunged_at__gt=then)
         return self.waiting().filter(lately).update(state="cancelled", settled_at=now)
+
+    def promote(self, *, now: datetime, limit: int) -> int:
+        """Bring up to `limit` whose time has come to the lanes that are served.
+
+        So a claim walks only where there is work, however many wait for a retry.
+        """
+        come = self.filter(state="pending", lane=2, due_at__lte=now).order_by("due_at")
+        if connections[router.db_for_write(self.model)].features.has_select_for_update_skip_locked:
+            come = come.select_for_update(skip_locked=True)
+        is_first = Q(attempts=0, trigger__in=["publish", "test"])
+        waiting = self.model._default_manager.filter(state="pending", lane=2)
+        with transaction.atomic(using=router.db_for_write(self.model)):
+            return waiting.filter(pk__in=come.values("pk")[:limit]).update(
+                lane=models.Case(models.When(is_first, then=0), default=1)
+            )
 
     def release(self, claimed: Iterable[tuple[UUID, int]], *, now: datetime) -> int:
         """Give claimed (id, epoch) pairs back unsent, due now."""

@@ -625,6 +625,7 @@ def test_a_batch_costs_the_same_few_statements_however_large(
     assert deliverer.deliver() == 5
     publish_many([Publication("order.placed", {})] * count)
     deliverer.empty_until = float("-inf")
+    deliverer.promoted_at = float("inf")  # now and then as well, whatever the batches
     claimed: list[int] = []
 
     with CaptureQueriesContext(connection) as claim:
@@ -866,11 +867,11 @@ def test_a_service_that_must_stop_gives_back_what_hangs(
     stop = Event()
     thread = Thread(target=DelivererService().run, args=(stop,))
     thread.start()
-    while not receiver.requests:
+    while not receiver.requests and thread.is_alive():
         Event().wait(0.01)
 
     stop.set()
-    thread.join(15)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert Delivery.objects.get().state == "pending"
@@ -899,3 +900,31 @@ def test_two_deliverers_never_send_the_same_thing_twice(
     assert len(receiver.requests) == 90
     assert len({(request.path, request.headers["webhook-id"]) for request in receiver.requests}) == 90
     assert Delivery.objects.filter(state="succeeded", attempts=1).count() == 90
+
+
+def test_what_is_not_due_yet_is_in_no_claims_way(endpoint: Endpoint, receiver: Receiver) -> None:
+    """Else every claim would pass by all endpoints that wait for a retry, to find nothing due there."""
+    publish("order.placed", {})
+    publish("order.placed", {}, deliver_at=later(hours=1))
+    receiver.answers(500)
+
+    deliver_due()
+    waiting = set(Delivery.objects.values_list("lane", "trigger"))
+    receiver.answers(200)
+    deliver_due(now=later(hours=2))
+
+    assert waiting == {(Delivery.Lane.WAITING, "retry"), (Delivery.Lane.WAITING, "publish")}
+    assert set(Delivery.objects.values_list("state", flat=True)) == {"succeeded"}
+
+
+def test_what_becomes_due_goes_to_the_lane_it_is_of(endpoint: Endpoint) -> None:
+    publish("order.placed", {}, deliver_at=later(hours=1))
+    publish("order.placed", {}, deliver_at=later(hours=1))
+    Delivery.objects.filter(pk=Delivery.objects.latest("pk").pk).update(attempts=1, trigger="retry")
+    publish("order.placed", {}, deliver_at=later(hours=9))
+
+    assert Delivery.objects.promote(now=later(hours=2), limit=9) == 2
+
+    assert sorted(Delivery.objects.values_list("lane", "trigger")) == [
+        (0, "publish"), (1, "retry"), (2, "publish")
+    ]  # fmt: skip

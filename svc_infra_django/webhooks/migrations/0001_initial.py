@@ -206,7 +206,8 @@ class Migration(migrations.Migration):
                 (
                     "lane",
                     models.SmallIntegerField(
-                        choices=[(0, "first attempts"), (1, "retries and replays")], default=0
+                        choices=[(0, "first attempts"), (1, "retries and replays"), (2, "not due yet")],
+                        default=0,
                     ),
                 ),
                 (
@@ -506,6 +507,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
+                condition=models.Q(("lane", 2), ("state", "pending")),
+                fields=["due_at"],
+                name="svc_webhooks_waiting",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
                 condition=models.Q(("state", "sending")), fields=["lease_until"], name="svc_webhooks_leases"
             ),
         ),
@@ -540,7 +549,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="delivery",
             constraint=models.CheckConstraint(
-                condition=models.Q(("lane__in", [0, 1])), name="svc_webhooks_delivery_lane"
+                condition=models.Q(("lane__in", [0, 1, 2])), name="svc_webhooks_delivery_lane"
             ),
         ),
         migrations.AddConstraint(
