@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -84,40 +84,43 @@ def both_servers() -> Iterator[None]:
 @contextmanager
 def postgresql() -> Iterator[str]:
     """A new, empty PostgreSQL cluster; yields its URL. Raises NoServer."""
+    with cluster() as made, made.running():
+        yield made.url
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A new, empty PostgreSQL cluster that does not run yet. Raises NoServer."""
     with _scratch("postgresql") as scratch:
         binaries = _readable(_postgresql_binaries(), scratch)
         data = scratch / "data"
-        _check(
-            [
-                binaries / "initdb",
-                "-D",
-                data,
-                "-U",
-                "test",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "-A",
-                "trust",
-                "--no-sync",
-            ]
-        )
-        port = free_port()
+        options = ["-U", "test", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync"]
+        _check([binaries / "initdb", "-D", data, *options])
+        yield Cluster(binaries, scratch, data)
+
+
+class Cluster:
+    """A PostgreSQL that can be stopped and started again, on the same port and data."""
+
+    def __init__(self, binaries: Path, scratch: Path, data: Path) -> None:
+        self.port = free_port()
+        self.url = f"postgres://test@127.0.0.1:{self.port}/postgres"
         tuning = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
-            "port": port,
+            "port": self.port,
             "max_connections": 200,
             # The data is thrown away afterwards, so nothing has to survive a power cut.
             "fsync": "off",
             "full_page_writes": "off",
         }
-        command = [binaries / "postgres", "-D", data]
-        command += [part for name, value in tuning.items() for part in ("-c", f"{name}={value}")]
-        url = f"postgres://test@127.0.0.1:{port}/postgres"
-        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave.
-        with _serving(command, scratch, ready=lambda: _postgresql_answers(url), stop=signal.SIGINT):
-            yield url
+        self._scratch = scratch
+        self._command: list[Path | str] = [binaries / "postgres", "-D", data]
+        self._command += [part for name, value in tuning.items() for part in ("-c", f"{name}={value}")]
+
+    def running(self, stop: signal.Signals = signal.SIGINT) -> AbstractContextManager[None]:
+        """SIGINT is PostgreSQL's fast shutdown: it does not wait for clients to leave. SIGQUIT is a crash."""
+        return _serving(self._command, self._scratch, ready=lambda: _postgresql_answers(self.url), stop=stop)
 
 
 @contextmanager

@@ -41,9 +41,10 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 90.0, what: str
     raise AssertionError(f"never came: {what or condition}")
 
 
-def presume_dead(pid: int) -> None:
+def presume_dead(pid: int, *, silent_for: float = 86_400.0) -> None:
     """Make the lease of a worker that was killed or frozen run out now."""
-    Worker.objects.filter(pid=pid).update(heartbeat_at=timezone.now() - timedelta(days=1))
+    heard_of_at = timezone.now() - timedelta(seconds=silent_for)
+    Worker.objects.filter(pid=pid).update(heartbeat_at=heard_of_at)
 
 
 def is_writable() -> bool:

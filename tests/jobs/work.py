@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from django.contrib.auth.models import Group
+from django.db import connection, transaction
 
 from svc_infra_django.jobs import Limit, Rate, TaskContext, Unique, exponential, periodic, task
 from svc_infra_django.jobs.compat import task_finished
@@ -161,6 +163,37 @@ async def aslow(path: str) -> None:
     note(path, "never")
 
 
+@task(timeout=0.2, max_attempts=50, backoff=lambda attempt: 0.0)
+def ignore_the_timeout(path: str, how: str) -> None:
+    if not is_begun(path):
+        note(path, f"start {os.getpid()}")
+        if how == "sleep":
+            time.sleep(600)
+        # Never comes to an end, and never gives the interpreter to another thread.
+        re.match("(a+)+$", "a" * 64 + "b")
+    note(path, f"end {os.getpid()}")
+
+
+@task(timeout=0.2, max_attempts=50, backoff=lambda attempt: 0.0)
+async def aignore_the_timeout(path: str, how: str) -> None:
+    if not is_begun(path):
+        note(path, f"start {os.getpid()}")
+        time.sleep(600)  # noqa: ASYNC251 - as somebody will write it
+    note(path, f"end {os.getpid()}")
+
+
+def is_begun(path: str) -> bool:
+    return any(line.startswith("start") for line in read(path))
+
+
+@task
+def wait_for(path: str, flag: str) -> None:
+    note(path, f"waits {os.getpid()}")
+    while not Path(flag).exists():
+        time.sleep(0.02)
+    note(path, f"went on {os.getpid()}")
+
+
 @task
 def kill_me(path: str) -> None:
     note(path, "start")
@@ -172,6 +205,22 @@ def make_group(name: str, fail: bool = False) -> None:
     Group.objects.create(name=name)
     if fail:
         raise Shaky
+
+
+@task(takes_context=True, backoff=lambda attempt: 0.0)
+def lose_the_connection(context: TaskContext, name: str) -> None:
+    with transaction.atomic():
+        Group.objects.create(name=name)
+        if context.attempt == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@task(max_attempts=2, backoff=lambda attempt: 0.0)
+def eat_memory(path: str, size: int) -> None:
+    note(path, "start")
+    bytearray(size)
+    note(path, "never")
 
 
 @task(atomic=True)

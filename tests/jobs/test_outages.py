@@ -1,0 +1,264 @@
+"""A database that crashes, is read-only or slow to answer, and hosts whose clocks or memory are odd.
+
+What the ledger says holds here as well: what was accepted is run, and as often as it says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from signal import SIGQUIT, SIGTERM
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.db import DatabaseError, connection, connections, transaction
+from django.utils import timezone
+
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.models import Job, Schedule, Worker
+from tests import servers
+from tests.jobs import work
+from tests.jobs.conftest import Process, wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Start = Callable[..., Process]
+GIB = 1 << 30
+
+
+def states() -> Counter[str]:
+    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
+
+
+def each_ran_as_often_as_it_says(ledger: str) -> None:
+    starts = Counter(line.split()[0] for line in work.read(ledger) if " start " in line)
+    assert starts == {
+        str(job.pk): job.attempt for job in Job.objects.filter(task=work.keep_books.module_path)
+    }
+
+
+class Database:
+    """A PostgreSQL of the test's own, which it may crash."""
+
+    def __init__(self, cluster: servers.Cluster) -> None:
+        self._cluster = cluster
+        self._running = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        self._running.enter_context(self._cluster.running(stop=SIGQUIT))
+
+    def crash(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture
+def database(transactional_db: None) -> Iterator[Database]:
+    """Put in the place of the test database, with the tables of the jobs, until the test has ended."""
+    with servers.cluster() as cluster:
+        made = Database(cluster)
+        usual = dict(connection.settings_dict)
+        connection.close()
+        connection.settings_dict |= {
+            "HOST": "127.0.0.1", "PORT": cluster.port, "NAME": "postgres", "USER": "test", "PASSWORD": ""
+        }  # fmt: skip
+        try:
+            with connection.schema_editor() as editor:
+                for label in ("contenttypes", "auth", "svc_jobs"):
+                    for model in apps.get_app_config(label).get_models():
+                        editor.create_model(model)
+            yield made
+        finally:
+            connection.close()
+            connection.settings_dict |= usual
+            made.crash()
+
+
+@pytest.mark.postgresql
+def test_a_database_that_crashes_again_and_again_costs_time_and_nothing_else(
+    database: Database, worker: Start, ledger: str
+) -> None:
+    processes = [worker("--concurrency", "3").ready() for _ in range(2)]
+    accepted, stop = list[str](), Event()
+
+    def produce() -> None:
+        number = 0
+        while not stop.wait(0.01):
+            number += 1
+            task, args = work.keep_books, [ledger, "plain", 0.01]
+            if number % 3 == 0:
+                task, args = work.keep_books_atomically, [ledger, number, 0.01]
+            try:
+                accepted.append(task.enqueue(*args).id)
+            except DatabaseError:
+                connections.close_all()
+        connections.close_all()
+
+    producer = Thread(target=produce)
+    producer.start()
+    for crash in range(1, 4):
+        wait_until(lambda most=crash * 25: len(accepted) >= most, what="jobs")
+        database.crash()
+        database.start()
+    wait_until(lambda: len(accepted) >= 100)
+    stop.set()
+    producer.join()
+    connection.close()
+
+    final = Job.objects.filter(state__in=Job.FINAL)
+    wait_until(lambda: final.count() == Job.objects.count(), what="the end of all jobs")
+    assert set(accepted) <= {str(pk) for pk in Job.objects.values_list("pk", flat=True)}
+    assert states().keys() == {"succeeded"}
+    assert all(process.is_alive() for process in processes)
+    atomic = Job.objects.filter(task=work.keep_books_atomically.module_path)
+    books = [f"book {job.args['args'][1]}" for job in atomic]
+    assert Counter(Group.objects.values_list("name", flat=True)) == Counter(books), "each once"
+    starts = Counter(line.split()[0] for line in work.read(ledger) if " start " in line)
+    for job in Job.objects.all():
+        # A claim whose answer was lost with the connection is handed back, and nobody began it.
+        assert 1 <= starts[str(job.pk)] <= job.attempt + job.crashes + 3
+        assert job.crashes == 0, "nobody died but the database"
+
+
+def switch_read_only(value: str) -> None:
+    """As a database does that was demoted, or promoted again: everybody has to connect anew."""
+    name = connection.ops.quote_name(str(connection.settings_dict["NAME"]))
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@pytest.mark.postgresql
+def test_workers_wait_for_a_database_that_can_only_be_read(worker: Start, ledger: str) -> None:
+    process = worker().ready()
+    work.linger.enqueue(ledger, 0.3)
+    wait_until(lambda: work.read(ledger))
+
+    try:
+        switch_read_only("on")
+        enqueue_many(work.record, [[ledger, "meanwhile"]] * 20)
+        wait_until(lambda: "read-only transaction" in process.output())
+        assert "meanwhile" not in work.read(ledger)
+    finally:
+        switch_read_only("off")
+
+    wait_until(lambda: states()["succeeded"] == 21)
+    assert set(Job.objects.values_list("attempt", "crashes")) == {(1, 0)}
+    assert work.read(ledger).count("meanwhile") == 20
+
+
+@pytest.mark.postgresql
+def test_a_claim_that_times_out_takes_nothing_and_is_made_again(worker: Start, ledger: str) -> None:
+    impatient = {"PGOPTIONS": "-c lock_timeout=50ms -c statement_timeout=5s"}
+    process = worker(around={"environment": impatient}).ready()
+
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE svc_jobs_job IN EXCLUSIVE MODE")
+        enqueue_many(work.keep_books, [[ledger, "plain", 0.0]] * 20)
+        wait_until(lambda: "lock timeout" in process.output())
+    wait_until(lambda: states()["succeeded"] == 20)
+
+    each_ran_as_often_as_it_says(ledger)
+    assert set(Job.objects.values_list("attempt", flat=True)) == {1}
+
+
+@pytest.mark.postgresql
+def test_a_job_that_loses_its_connection_fails_and_the_next_one_has_a_new_one(worker: Start) -> None:
+    lost = work.lose_the_connection.enqueue("kept once")
+    after = work.make_group.enqueue("after")
+
+    worker("--concurrency", "1")
+    wait_until(lambda: states()["succeeded"] == 2)
+
+    (attempt,) = Job.objects.get(pk=lost.id).attempts.all()
+    assert (attempt.outcome, attempt.error.rsplit(".", 1)[-1]) == ("retried", "OperationalError")
+    assert Job.objects.get(pk=after.id).attempt == 1
+    assert sorted(Group.objects.values_list("name", flat=True)) == ["after", "kept once"]
+
+
+@pytest.mark.postgresql
+def test_only_the_clock_of_the_database_counts(worker: Start, ledger: str) -> None:
+    hour = 3600.0
+    fast = worker("--concurrency", "1", around={"clock_is_fast_by": hour}).ready()
+    work.linger.enqueue(ledger, 600)
+    wait_until(lambda: work.read(ledger))
+    slow = worker(around={"clock_is_fast_by": -hour}).ready()
+    soon = work.record.using(run_after=timezone.now() + timedelta(seconds=0.5)).enqueue(ledger, "soon")
+    later = work.record.using(run_after=timezone.now() + timedelta(minutes=30)).enqueue(ledger, "later")
+    due = timezone.now().replace(microsecond=0) + timedelta(seconds=1)
+    Schedule.objects.create(
+        key="hourly", task="tests.jobs.work.hourly", every_seconds=hour, next_fire_at=due, catch_up="all"
+    )
+
+    wait_until(lambda: "soon" in work.read(ledger))
+    wait_until(lambda: Job.objects.filter(headers__schedule="hourly").exists())
+    heard_of = {each.pid: each.heartbeat_at for each in Worker.objects.all()}
+    for pid, then in heard_of.items():
+        wait_until(lambda pid=pid, then=then: Worker.objects.get(pid=pid).heartbeat_at > then)
+
+    assert Job.objects.get(pk=later.id).state == Job.State.SCHEDULED
+    started_at = Job.objects.get(pk=soon.id).started_at
+    assert Job.objects.get(pk=soon.id).run_at <= started_at <= timezone.now()
+    (fired,) = Job.objects.filter(headers__schedule="hourly")
+    assert fired.headers["fire_at"] == due.isoformat()
+    lingering = Job.objects.get(task=work.linger.module_path)
+    assert (lingering.state, lingering.attempt) == (Job.State.RUNNING, 1), "nobody took it too early"
+
+    Job.objects.filter(pk=lingering.pk).update(args={"args": [ledger, 0.0], "kwargs": {}})
+    fast.kill()
+    wait_until(lambda: Job.objects.get(pk=lingering.pk).state == Job.State.SUCCEEDED)
+    assert Job.objects.get(pk=lingering.pk).worker_id == Worker.objects.get(pid=slow.pid).pk
+
+
+def test_a_job_that_eats_more_memory_than_there_is_fails_alone(worker: Start, ledger: str) -> None:
+    process = worker(around={"memory": 4 * GIB}).ready()
+    work.eat_memory.enqueue(ledger, 16 * GIB)
+    enqueue_many(work.record, [[ledger, "beside it"]] * 5)
+
+    wait_until(lambda: states() == {"failed": 1, "succeeded": 5})
+
+    job = Job.objects.get(state=Job.State.FAILED)
+    assert (job.error, job.attempt, job.crashes) == ("builtins.MemoryError", 2, 0)
+    assert process.is_alive()
+    work.record.enqueue(ledger, "after it")
+    wait_until(lambda: "after it" in work.read(ledger))
+
+
+@pytest.mark.sqlite
+def test_many_who_write_to_one_file_wait_for_each_other(worker: Start, ledger: str) -> None:
+    processes = [worker().ready() for _ in range(4)]
+    errors = list[Any]()
+
+    def produce() -> None:
+        try:
+            for _ in range(25):
+                work.record_pid.enqueue(ledger)
+        except DatabaseError as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=produce) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: states()["succeeded"] == 75)
+    for process in processes:
+        process.signal(SIGTERM)
+
+    assert [process.wait() for process in processes] == [0] * 4
+    assert not errors
+    assert not [line for process in processes for line in process.output().splitlines() if "locked" in line]
+    ran = [line.split()[0] for line in work.read(ledger)]
+    assert len(ran) == len(set(ran)) == 75
