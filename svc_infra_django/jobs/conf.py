@@ -60,6 +60,10 @@ class JobsSettings(Section):
     undeclared_schedule_hours: PositiveFloat = 24.0
     """A schedule of the code that no worker has had in its code for so long is deleted."""
 
+    overrun_seconds: PositiveFloat = 5.0
+    """A job that still runs so long after its `timeout` is given up: it is timed out, and under `--processes`
+    its process is replaced, as nothing else ends a call that does not listen."""
+
     max_crashes: PositiveInt = 3
     """A job whose worker died under it so many times is poison: it is failed, not tried again."""
 

@@ -169,6 +169,13 @@ def broken(job: Job, error: BaseException) -> Outcome:
     return Outcome(job, Job.State.FAILED, error=path_of(type(error))[:255], traceback=_story(error))
 
 
+def timed_out(job: Job, task: AnyTask, *, seconds: float) -> Outcome:
+    """The outcome of a job that did not stop at its timeout, after `seconds`, by the policy of its task."""
+    attempt = Attempt(job, task, lambda: True, None)
+    attempt.started -= seconds
+    return attempt.failed(JobTimeout("The job did not stop at its timeout."))
+
+
 class Attempt:
     """One attempt under way."""
 

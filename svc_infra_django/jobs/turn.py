@@ -17,7 +17,7 @@ from uuid import UUID
 
 from django.db import Error as DatabaseFailure
 from django.db import connections
-from django.db.models import Exists, F, Min, OuterRef, Q
+from django.db.models import F, Min, Q
 from django.db.models.base import ModelState
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -25,23 +25,19 @@ from django.utils import timezone
 from ..identifiers import uuid7_at
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
-from .compat import path_of
 from .conf import settings
 from .database import database as database
 from .database import database_now as database_now
 from .database import immediate as immediate
-from .errors import JobCrashed
 from .limits import admit, promote
-from .models import Effect, Job, JobAttempt, Pace, Queue, Throughput, Worker
+from .models import Effect, Job, JobAttempt, Pace, Queue, Throughput
 
 logger = get_logger("svc_infra_django.jobs")
 
 STAGED_AT_ONCE = 1000
-RESCUED_AT_ONCE = 200
 PRUNED_AT_ONCE = 5000
 KEPT = (Job.State.SUCCEEDED, Job.State.CANCELLED, Job.State.FAILED)
 IDLE_HOURS = 48
-CRASHED = path_of(JobCrashed)
 
 CHANNEL = "svc_jobs"
 NOTIFY_SECONDS = 0.01
@@ -157,13 +153,13 @@ def _turn(
             # The common turn: one statement, so one commit.
             return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
         with immediate(alias):
-            _settle(rest)
+            settle(rest)
             return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
     if not outcomes and not (room and Job.objects.using(alias).ready().exists()):
         # An idle worker does not take the lock that all writers share.
         return []
     with immediate(alias):
-        _settle(rest)
+        settle(rest)
         _acknowledge(alias, wins)
         return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
 
@@ -171,13 +167,12 @@ def _turn(
 def settle_one(outcome: Outcome) -> bool:
     """Write one outcome inside the caller's transaction; False if the job is no longer ours."""
     if outcome.state == Job.State.SUCCEEDED:
-        return bool(
-            _owned(outcome.job).update(**_end(outcome), result=outcome.result, error="", traceback="")
-        )
-    return not _settle([outcome])
+        return bool(owned(outcome.job).update(**_end(outcome), result=outcome.result, error="", traceback=""))
+    return not settle([outcome])
 
 
-def _owned(job: Job) -> Any:
+def owned(job: Job) -> Any:
+    """The row of the job while it is still in the hands that claimed it, as a queryset to update."""
     return Job.objects.using(database()).filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch)
 
 
@@ -186,7 +181,7 @@ def _end(outcome: Outcome) -> dict[str, Any]:
     return {"state": outcome.state, "finished_at": Now()} | ({"unique_key": None} if let_go else {})
 
 
-def _settle(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def settle(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Write everything but success; returns the outcomes of jobs that had been taken away."""
     back = [outcome for outcome in outcomes if outcome.state == Job.State.READY]
     lost = _hand_back(back) if back else []
@@ -200,10 +195,10 @@ def _settle(outcomes: Sequence[Outcome]) -> list[Outcome]:
             changes = {"state": Job.State.SCHEDULED, "run_at": run_at, "worker_id": None, **failure}
         else:
             changes = {**_end(outcome), **failure}
-        if not _owned(job).update(**changes):
+        if not owned(job).update(**changes):
             lost.append(outcome)
         else:
-            _write_attempt(job, _ATTEMPT_OUTCOMES[outcome.state], outcome.ended_at, **failure)
+            write_attempt(job, _ATTEMPT_OUTCOMES[outcome.state], outcome.ended_at, **failure)
     _report_lost(lost)
     return lost
 
@@ -238,7 +233,7 @@ _ATTEMPT_OUTCOMES = {
 }
 
 
-def _write_attempt(
+def write_attempt(
     job: Job, outcome: str, ended_at: datetime, *, error: str = "", traceback: str = ""
 ) -> None:
     JobAttempt.objects.using(database()).create(
@@ -559,56 +554,6 @@ def ready_queues() -> list[str]:
         found.append(name)
 
 
-def rescue(*, lease: timedelta, max_crashes: int) -> int:
-    """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
-    alias = database()
-    alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
-    taken = _take(Job.objects.using(alias).running().exclude(Exists(alive)), max_crashes=max_crashes)
-    if taken < RESCUED_AT_ONCE:
-        Worker.objects.using(alias).silent(lease=lease).delete()
-    return taken
-
-
-def bury(worker: UUID, *, max_crashes: int) -> int:
-    """Take its jobs from a worker that is known to be dead, without waiting for its lease to run out."""
-    Worker.objects.using(database()).filter(pk=worker).delete()
-    orphans = Job.objects.using(database()).running().filter(worker_id=worker)
-    buried = 0
-    while taken := _take(orphans, max_crashes=max_crashes):
-        buried += taken
-    return buried
-
-
-def _take(orphans: Any, *, max_crashes: int) -> int:
-    with immediate(database()):
-        taken = list(orphans.order_by("worker_id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
-        for job in taken:
-            _take_from_dead_worker(job, max_crashes=max_crashes)
-    return len(taken)
-
-
-def _take_from_dead_worker(job: Job, *, max_crashes: int) -> None:
-    crashes = job.crashes + 1
-    is_poison = crashes >= max_crashes or job.attempt >= job.max_attempts
-    changes: dict[str, Any] = {"epoch": F("epoch") + 1, "crashes": crashes, "error": CRASHED}
-    if is_poison:
-        story = (
-            f"The worker died under this job {crashes} times; attempt {job.attempt} of {job.max_attempts}."
-        )
-        changes |= {"state": Job.State.FAILED, "finished_at": Now(), "traceback": story}
-        if job.unique_until == Job.UniqueUntil.FINISHED:
-            changes["unique_key"] = None
-    else:
-        changes |= Job.ready_again()
-    if _owned(job).update(**changes):
-        _write_attempt(job, JobAttempt.Outcome.CRASHED, timezone.now(), error=CRASHED)
-        outcome = "poison" if is_poison else "rescued"
-        metrics.increment("jobs.rescued", queue=job.queue, outcome=outcome)
-        logger.warning(
-            "job of a dead worker", job_id=str(job.pk), task=job.task, outcome=outcome, crashes=crashes
-        )
-
-
 def hand_back_strays(*, worker: UUID, known: Iterable[UUID]) -> int:
     """Make ready what the database says `worker` runs and it does not know of.
 
@@ -628,7 +573,7 @@ def still_owned(jobs: Iterable[Job]) -> set[UUID]:
 def write_progress(reports: Iterable[tuple[Job, dict[str, Any]]]) -> None:
     """Write how far running jobs say they are; of one that changed hands nothing is written."""
     for job, progress in reports:
-        _owned(job).update(progress={**progress, "attempt": job.attempt})
+        owned(job).update(progress={**progress, "attempt": job.attempt})
 
 
 @contextmanager

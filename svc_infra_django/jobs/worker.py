@@ -39,7 +39,8 @@ from .errors import UnknownTask
 from .limits import sweep
 from .models import Job, Queue, Worker
 from .publishing import PUBLISHED_AT_ONCE, engine_of, republish
-from .runner import arun, broken, run
+from .rescue import RESCUED_AT_ONCE, rescue
+from .runner import arun, broken, run, timed_out
 from .scheduler import fire_due, keep_schedules, sync_schedules
 from .throughput import tally
 from .turn import Outcome
@@ -56,6 +57,7 @@ QUEUES_SECONDS = 2.0
 KEEP_SCHEDULES_SECONDS = 600.0
 LAST_WRITE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 2.0
+LAST_JOIN_SECONDS = 5.0
 
 
 class WorkerService(ABC):
@@ -120,11 +122,14 @@ class JobWorker:
         identity: UUID | None = None,
         queues: Sequence[str] = (),
         concurrency: int | None = None,
+        is_replaceable: bool = False,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
+        """`is_replaceable`: somebody starts another process when this one ends."""
         self.id: UUID = identity or uuid7()
         self.queues = tuple(queues)
         self.concurrency = settings.concurrency if concurrency is None else concurrency
+        self.is_replaceable = is_replaceable
         self.on_ready = on_ready
         self.stopping = Event()
         self.hurrying = Event()
@@ -133,6 +138,7 @@ class JobWorker:
         self._ended = Event()
         self._finished: deque[tuple[Running, Outcome | None]] = deque()
         self._unwritten: list[Outcome] = []
+        self._given_up: list[Outcome] = []
         self._running: dict[tuple[UUID, int], Running] = {}
         # Claimed, but without a slot yet; guarded with the count of free slots by the lock.
         self._backlog: deque[tuple[Running, AnyTask]] = deque()
@@ -159,9 +165,10 @@ class JobWorker:
         self._until_it_works(self._register)
         self._loop = asyncio.new_event_loop()
         turn.listen(self._wake)
+        loop = self._start(self._loop.run_forever, "async jobs")
         threads = [
+            loop,
             self._start(self._beat, "heartbeat"),
-            self._start(self._loop.run_forever, "async jobs"),
             *(
                 self._start(duty, duty.__name__.strip("_"))
                 for duty in (self._hear, self._stage, self._tend, self._watch, self._schedule)
@@ -180,11 +187,17 @@ class JobWorker:
             self.stopping.set()
             self._ended.set()
             asyncio.run_coroutine_threadsafe(self._end_loop(), self._loop)
+            deadline = monotonic() + LAST_JOIN_SECONDS
+            if self._given_up:
+                # The loop may be what hangs.
+                threads.remove(loop)
             for thread in (*services, *threads):
-                thread.join(timeout=5)
+                thread.join(timeout=max(0.0, deadline - monotonic()))
                 self.has_stragglers |= thread.is_alive()
             if not self._loop.is_running():
                 self._loop.close()
+            # Who has them next starts at once, and here some may be running still.
+            self._hand_on(self._given_up)
             self._deregister()
             logger.info("worker stopped", worker=str(self.id))
 
@@ -295,8 +308,8 @@ class JobWorker:
         """Take what has ended off the list of what runs: its slot is free for this same turn."""
         while self._finished:
             running, outcome = self._finished.popleft()
-            self._running.pop(running.key, None)
-            if outcome is not None and not running.is_lost:
+            is_ours = self._running.pop(running.key, None) is not None and not running.is_lost
+            if outcome is not None and is_ours:
                 self._mean_seconds += (outcome.seconds - self._mean_seconds) * MEAN_WEIGHT
                 self._unwritten.append(outcome)
 
@@ -362,12 +375,19 @@ class JobWorker:
                 self._begin(running, task)
                 return
             self._run_sync(running, task)
-            following = self._pass_slot_on()
+            following = self._pass_slot_on() if self._leaves_slot(running) else None
+
+    def _leaves_slot(self, running: Running) -> bool:
+        """Whether the slot is this job's to leave; no longer, once the job was given up."""
+        with self._lock:
+            had_slot, running.has_slot = running.has_slot, False
+            return had_slot
 
     def _run_sync(self, running: Running, task: AnyTask) -> None:
         outcome = None
         try:
             if not running.is_lost:
+                running.begin(task)
                 close_old_connections()
                 outcome = run(running.job, task, is_lost=lambda: running.is_lost, report=running.report)
                 close_old_connections()
@@ -384,10 +404,11 @@ class JobWorker:
 
     def _end_async(self, running: Running, done: asyncio.Task[Outcome]) -> None:
         self._end(running, _result(running.job, done))
-        if following := self._pass_slot_on():
+        if self._leaves_slot(running) and (following := self._pass_slot_on()):
             self._begin(*following)
 
     async def _run_async(self, running: Running, task: AnyTask) -> Outcome:
+        running.begin(task)
         # The context gives the job's ORM calls a thread of their own; its connection goes with it.
         async with ThreadSensitiveContext() as context:
             try:
@@ -395,6 +416,36 @@ class JobWorker:
             finally:
                 if context in SyncToAsync.context_to_thread_executor:
                     await asyncio.shield(sync_to_async(connections.close_all)())
+
+    # Jobs that do not stop at their timeout.
+
+    def _give_up_overrun(self) -> None:
+        """Let nothing wait for a job that nobody can stop.
+
+        A thread cannot be killed. A process can: the others of its jobs end in peace, and it is replaced.
+        Where nobody would replace it, another thread takes the slot, and the body runs on unheard.
+        """
+        for running in list(self._running.values()):
+            if not running.has_overrun() or running.is_given_up:
+                continue
+            running.is_given_up = self.has_stragglers = True
+            logger.error("a job ignores its timeout", job_id=str(running.job.pk), task=running.job.task)
+            metrics.increment("jobs.overrun", queue=running.job.queue, task=running.job.task)
+            if self.is_replaceable:
+                self.stopping.set()
+                self._wake.set()
+            else:
+                self._leave_behind(running)
+
+    def _leave_behind(self, running: Running) -> None:
+        self._end(running, self._timed_out(running))
+        if self._leaves_slot(running):
+            self._threads.grow()
+            if following := self._pass_slot_on():
+                self._begin(*following)
+
+    def _timed_out(self, running: Running) -> Outcome:
+        return timed_out(running.job, task_at(running.job.task), seconds=monotonic() - running.since)
 
     async def _end_loop(self) -> None:
         """Let cancelled bodies run their `finally`, then stop the loop."""
@@ -489,21 +540,31 @@ class JobWorker:
         """Wait for what runs as long as grace allows, then hand the rest back."""
         deadline = monotonic() + settings.grace_seconds
         self._give_back(lambda running: True)
-        while self._running and monotonic() < deadline and not self.hurrying.is_set():
+        while self._is_worth_waiting() and monotonic() < deadline and not self.hurrying.is_set():
             self._wake.clear()
+            self._give_up_overrun()
             self._write()
             if not self._finished:
                 self._wake.wait(0.05)
         self._collect()
+        mine = [running for running in self._running.values() if not running.is_lost]
         for running in self._running.values():
             running.lose()
-            self._unwritten.append(Outcome(running.job, Job.State.READY))
+        self._given_up = [self._timed_out(running) for running in mine if running.is_given_up]
+        back = [Outcome(running.job, Job.State.READY) for running in mine if not running.is_given_up]
         if self._running:
             self.has_stragglers = True
-            logger.warning("running jobs were handed back", count=len(self._running))
+            logger.warning("running jobs were left behind", count=len(self._running))
+        self._hand_on(back)
+
+    def _hand_on(self, outcomes: Iterable[Outcome]) -> None:
+        self._unwritten.extend(outcomes)
         give_up_at = monotonic() + LAST_WRITE_SECONDS
         while self._unwritten and monotonic() < give_up_at:
             self._write()
+
+    def _is_worth_waiting(self) -> bool:
+        return any(not running.is_given_up for running in self._running.values())
 
     def _write(self) -> None:
         try:
@@ -553,12 +614,12 @@ class JobWorker:
             now = monotonic()
             if now >= next_at["rescue"]:
                 lease = timedelta(seconds=settings.lease_seconds)
-                rescued = turn.rescue(lease=lease, max_crashes=settings.max_crashes)
+                rescued = rescue(lease=lease, max_crashes=settings.max_crashes)
                 if rescued:
                     self._wake.set()
                 if sweep():
                     self._wake.set()
-                if rescued < turn.RESCUED_AT_ONCE:
+                if rescued < RESCUED_AT_ONCE:
                     next_at["rescue"] = now + settings.rescue_seconds
             if now >= next_at["republish"] and republish() < PUBLISHED_AT_ONCE:
                 next_at["republish"] = now + settings.sweep_seconds
@@ -579,6 +640,7 @@ class JobWorker:
             running = list(self._running.values())
             turn.write_progress((each.job, told) for each in running if (told := each.take_report()))
             self._drop_lost()
+            self._give_up_overrun()
             tally.write()
             return settings.watch_seconds
 
@@ -656,8 +718,20 @@ class Running:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Outcome] | None = None
         self.is_lost = False
+        self.has_slot = True
+        self.is_given_up = False
         self.since = monotonic()
+        self._overrun_at = float("inf")
         self._report: dict[str, Any] | None = None
+
+    def begin(self, task: AnyTask) -> None:
+        """The body starts now, and the time that it has."""
+        timeout = getattr(task, "timeout", None)
+        if timeout is not None:
+            self._overrun_at = monotonic() + timeout + settings.overrun_seconds
+
+    def has_overrun(self) -> bool:
+        return monotonic() > self._overrun_at
 
     def report(self, progress: dict[str, Any]) -> None:
         """Keep how far the job says it is, until somebody writes it down."""
@@ -718,6 +792,10 @@ class ThreadPool:
             self._started += 1
             Thread(target=self._serve, name=f"svc-jobs runner {self._started}", daemon=True).start()
         self._calls.put(call)
+
+    def grow(self) -> None:
+        """One of the threads will not be back, or late: let another one be started for it."""
+        self._size += 1
 
     def _serve(self) -> None:
         while True:

@@ -17,6 +17,7 @@ from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import Limit, Rate, Unique, cancel, enqueue_many, limits, retry, task, turn
 from svc_infra_django.jobs.errors import BadTask, JobNotRetryable
 from svc_infra_django.jobs.models import Job, Pace
+from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import duplicate, prune
 from svc_infra_django.jobs.turn import Outcome
 from svc_infra_django.jobs.worker import drain
@@ -223,7 +224,7 @@ def test_the_places_of_the_dead_are_filled_again() -> None:
     limits.sweep()
     assert len(claim()) == 2
 
-    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+    rescue(lease=timedelta(seconds=30), max_crashes=3)
     assert limits.sweep() == 2
     assert len(claim()) == 2
 

@@ -322,6 +322,72 @@ def test_timeouts_stop_sync_and_async_jobs(worker: Start, ledger: str) -> None:
     assert not work.read(ledger)
 
 
+HASTY = {"overrun_seconds": 0.1, "watch_seconds": 0.05, "grace_seconds": 300.0}
+
+
+def was_timed_out(job: Job) -> None:
+    """Its first attempt, and on a busy machine maybe others; none counts as a crash."""
+    attempts = {(each.outcome, each.error.rsplit(".", 1)[-1]) for each in job.attempts.all()}
+    assert (attempts, job.crashes) == ({("retried", "JobTimeout")}, 0)
+
+
+@pytest.mark.parametrize("stubborn", [work.ignore_the_timeout, work.aignore_the_timeout])
+def test_the_process_of_a_job_that_ignores_its_timeout_is_replaced_when_its_others_have_ended(
+    worker: Start, ledger: str, tmp_path: Path, stubborn: work.JobTask
+) -> None:
+    flag = tmp_path / "flag"
+    with transaction.atomic():
+        stubborn.enqueue(ledger, "sleep")
+        work.wait_for.enqueue(ledger, str(flag))
+
+    supervisor = worker("--processes", "1", "--concurrency", "2", **HASTY)
+    wait_until(lambda: "a job ignores its timeout" in supervisor.output())
+    wait_until(lambda: len(work.read(ledger)) == 2)
+    first = {line.split()[0]: line.split()[1] for line in work.read(ledger)}
+    assert first["start"] == first["waits"], "one process has both"
+    flag.touch()
+
+    wait_until(lambda: states()["succeeded"] == 2)
+    late = Job.objects.get(task=stubborn.module_path)
+    was_timed_out(late)
+    assert f"went on {first['waits']}" in work.read(ledger)
+    assert Job.objects.exclude(pk=late.pk).get().attempt == 1
+    assert f"end {first['start']}" not in work.read(ledger)
+    old = Worker.objects.filter(pid=int(first["start"]))
+    wait_until(lambda: not old.exists() and Worker.objects.exists(), what="a new process in its place")
+
+
+@pytest.mark.postgresql  # with SQLite it may hold the lock of all writers, the test's among them
+def test_a_process_that_never_gives_the_interpreter_back_is_killed(worker: Start, ledger: str) -> None:
+    work.ignore_the_timeout.enqueue(ledger, "hold the interpreter")
+
+    supervisor = worker("--processes", "1", heartbeat_seconds=100, **HASTY)
+    (line,) = wait_until(lambda: work.read(ledger))
+    first = int(line.split()[1])
+    # Its last heartbeat is late, its lease not over: nobody else may take its jobs yet.
+    presume_dead(first, silent_for=FAST["lease_seconds"] - 50)
+    wait_until(lambda: "does not answer" in supervisor.output())
+
+    wait_until(lambda: states()["succeeded"])
+    was_timed_out(Job.objects.get())
+    wait_until(lambda: not Worker.objects.filter(pid=first).exists())
+
+
+def test_where_nobody_would_replace_its_process_a_job_that_ignores_its_timeout_leaves_its_slot(
+    worker: Start, ledger: str
+) -> None:
+    process = worker("--concurrency", "1", **HASTY).ready()
+    work.ignore_the_timeout.enqueue(ledger, "sleep")
+
+    wait_until(lambda: states()["succeeded"])
+    enqueue_many(work.record, [[ledger, "after"]] * 3)
+    wait_until(lambda: states()["succeeded"] == 4)
+
+    was_timed_out(Job.objects.get(task=work.ignore_the_timeout.module_path))
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
 def test_only_the_named_queues_are_worked(worker: Start, ledger: str) -> None:
     work.record.enqueue(ledger, "default")
     work.mail.enqueue(ledger, "mail")

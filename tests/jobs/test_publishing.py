@@ -14,6 +14,7 @@ from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many, publishing, turn
 from svc_infra_django.jobs.engines import publishers
 from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import pause, resume
 from svc_infra_django.jobs.worker import JobWorker
 from tests.jobs import work
@@ -109,7 +110,7 @@ def test_a_job_that_is_ready_once_more_is_published_at_once(broker: Broker) -> N
     broker.told.clear()
     turn.claim_these([UUID(job.id)], worker=uuid7())
 
-    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+    rescue(lease=timedelta(seconds=30), max_crashes=3)
 
     assert publishing.republish() == 1
     assert broker.told == [job.id]

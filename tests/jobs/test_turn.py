@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many, turn
-from svc_infra_django.jobs.models import Job, Worker
+from svc_infra_django.jobs.models import Job, JobAttempt, Worker
+from svc_infra_django.jobs.rescue import CRASHED, bury, rescue, workers_overrun
 from svc_infra_django.jobs.runner import run
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.turn import Outcome
@@ -85,7 +86,7 @@ def test_writing_the_same_outcome_again_is_harmless_and_no_alarm(caplog: pytest.
 def test_whoever_lost_a_job_cannot_write_to_it(state: Job.State, caplog: pytest.LogCaptureFixture) -> None:
     work.add.enqueue(1)
     (stale,) = claim()
-    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+    rescue(lease=timedelta(seconds=30), max_crashes=3)
     (fresh,) = claim()
     assert (fresh.pk, fresh.epoch) == (stale.pk, stale.epoch + 2)
 
@@ -101,10 +102,10 @@ def test_the_jobs_of_a_living_worker_are_left_alone() -> None:
     work.add.enqueue(1)
     (job,) = claim(worker.pk)
 
-    assert turn.rescue(lease=timedelta(seconds=30), max_crashes=3) == 0
+    assert rescue(lease=timedelta(seconds=30), max_crashes=3) == 0
 
     Worker.objects.update(heartbeat_at=timezone.now() - timedelta(seconds=31))
-    assert turn.rescue(lease=timedelta(seconds=30), max_crashes=3) == 1
+    assert rescue(lease=timedelta(seconds=30), max_crashes=3) == 1
     job.refresh_from_db()
     assert (job.state, job.crashes, job.worker_id) == (Job.State.READY, 1, None)
     assert not Worker.objects.exists()
@@ -115,10 +116,31 @@ def test_a_crash_counts_as_an_attempt() -> None:
     Job.objects.update(max_attempts=1)
     (job,) = claim()
 
-    turn.rescue(lease=timedelta(seconds=30), max_crashes=3)
+    rescue(lease=timedelta(seconds=30), max_crashes=3)
 
     job.refresh_from_db()
-    assert (job.state, job.error) == (Job.State.FAILED, turn.CRASHED)
+    assert (job.state, job.error) == (Job.State.FAILED, CRASHED)
+
+
+def test_of_a_dead_workers_jobs_the_one_that_overran_its_timeout_is_to_blame() -> None:
+    for task, args in ((work.slow, ["x"]), (work.ignore_the_timeout, ["x", "y"]), (work.add, [1])):
+        task.enqueue(*args)
+    dead = Worker.objects.create(name="dead", host="dead", pid=1, concurrency=3)
+    turn.take_turn([], worker=dead.pk, queues=["default"], room=3)
+    Job.objects.update(attempted_at=timezone.now() - timedelta(seconds=6))
+
+    assert workers_overrun([dead.pk]) == {dead.pk}
+    assert bury(dead.pk, max_crashes=3) == 3
+
+    found = {job.task.rsplit(".", 1)[1]: (job.state, job.attempt, job.crashes) for job in Job.objects.all()}
+    assert found == {
+        "slow": (Job.State.FAILED, 1, 0),  # it has one attempt
+        "ignore_the_timeout": (Job.State.SCHEDULED, 1, 0),
+        "add": (Job.State.READY, 0, 0),
+    }
+    outcomes = set(JobAttempt.objects.values_list("outcome", "error"))
+    assert {error.rsplit(".", 1)[1] for _, error in outcomes} == {"JobTimeout"}
+    assert {outcome for outcome, _ in outcomes} == {"retried", "failed"}
 
 
 def test_claims_whose_answer_was_lost_are_handed_back() -> None:
@@ -323,7 +345,7 @@ def test_an_idle_turn_on_sqlite_does_not_take_the_lock_of_all_writers() -> None:
         (lambda: turn.ready_queues(), "svc_jobs_job_ready"),
         (lambda: turn.next_due_in(), "svc_jobs_job_scheduled"),
         (lambda: turn.stage(), "svc_jobs_job_scheduled"),
-        (lambda: turn.rescue(lease=timedelta(seconds=30), max_crashes=3), "svc_jobs_job_running"),
+        (lambda: rescue(lease=timedelta(seconds=30), max_crashes=3), "svc_jobs_job_running"),
         (lambda: turn.hand_back_strays(worker=uuid7(), known=[]), "svc_jobs_job_running"),
     ],
     ids=["ready_queues", "next_due_in", "stage", "rescue", "hand_back_strays"],

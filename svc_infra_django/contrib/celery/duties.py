@@ -77,14 +77,21 @@ def watch_children(main: int) -> None:
     from ...jobs import turn
     from ...jobs.conf import settings
     from ...jobs.models import Worker
+    from ...jobs.rescue import bury, workers_overrun
 
     while True:
         try:
-            children = Worker.objects.using(turn.database()).filter(name__startswith=of_main_process(main))
-            for pk, pid in children.values_list("pk", "pid"):
+            rows = Worker.objects.using(turn.database()).filter(name__startswith=of_main_process(main))
+            children = dict(rows.values_list("pk", "pid"))
+            for stuck in workers_overrun(children):
+                # In a pool of threads it is the main process, which others work in.
+                if children[stuck] != main and _is_alive(children[stuck]):
+                    turn.logger.error("a job ignores its timeout", pid=children[stuck])
+                    os.kill(children[stuck], signal.SIGKILL)
+            for pk, pid in children.items():
                 if not _is_alive(pid):
                     turn.logger.error("a worker process died", pid=pid)
-                    turn.bury(pk, max_crashes=settings.max_crashes)
+                    bury(pk, max_crashes=settings.max_crashes)
         except DatabaseFailure as error:
             turn.logger.warning("child processes could not be looked after", error=repr(error))
             connections[turn.database()].close()

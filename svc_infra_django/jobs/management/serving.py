@@ -26,9 +26,16 @@ def serve(
     concurrency: int | None,
     parent: int | None,
     stops: Sequence[signal.Signals],
+    is_replaceable: bool = False,
 ) -> None:
     """Run one worker in this process until one of the signals `stops` comes, or its parent is gone."""
-    worker = JobWorker(identity=identity, queues=queues, concurrency=concurrency, on_ready=_say_ready)
+    worker = JobWorker(
+        identity=identity,
+        queues=queues,
+        concurrency=concurrency,
+        is_replaceable=is_replaceable,
+        on_ready=_say_ready,
+    )
     # A handler runs between any two instructions of this thread, maybe one that holds a lock which stop()
     # wants; putting into a SimpleQueue is safe there.
     signals: SimpleQueue[int] = SimpleQueue()

@@ -38,7 +38,7 @@ from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
-SETTINGS |= {"lease_seconds": 6.0}
+SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 0.1}
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 
@@ -312,6 +312,16 @@ def test_children_that_take_the_place_of_killed_ones_work(celery: CeleryWorker, 
 def two_pids(ledger: str) -> list[str]:
     lines = work.read(ledger)
     return lines if len({line.split()[1] for line in lines}) == 2 else []
+
+
+def test_the_child_of_a_job_that_ignores_its_timeout_is_replaced(celery: CeleryWorker, ledger: str) -> None:
+    work.ignore_the_timeout.enqueue(ledger, "sleep")
+    wait_until(lambda: states()["succeeded"])
+
+    job = Job.objects.get()
+    assert (job.crashes, {each.outcome for each in job.attempts.all()}) == (0, {"retried"})
+    begun, ended = (line.split() for line in work.read(ledger))
+    assert (begun[0], ended[0]) == ("start", "end") and begun[1] != ended[1]
 
 
 def test_a_paused_queue_drops_its_messages_and_has_them_again_when_it_is_resumed(ledger: str) -> None:

@@ -28,8 +28,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--processes",
             type=_positive,
-            default=1,
-            help="Worker processes, each with that concurrency, watched and started again by this one.",
+            help="Worker processes, each with that concurrency, watched and started again by this one, which"
+            " runs no jobs then. Without it, this is the one process.",
         )
         parser.add_argument(
             "--exit-with-parent",
@@ -46,7 +46,7 @@ class Command(BaseCommand):
             "queues": _known(options["queues"]),
             "concurrency": options["concurrency"],
         }
-        if options["processes"] == 1:
+        if options["processes"] is None:
             serve(uuid7(), parent=options["exit_with_parent"], stops=STOPS, **work)
             return
         supervisor = Supervisor(options["processes"], work)
