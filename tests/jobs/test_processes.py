@@ -322,7 +322,7 @@ def test_timeouts_stop_sync_and_async_jobs(worker: Start, ledger: str) -> None:
     assert not work.read(ledger)
 
 
-HASTY = {"overrun_seconds": 0.1, "watch_seconds": 0.05, "grace_seconds": 300.0}
+HASTY = {"overrun_seconds": 2.0, "watch_seconds": 0.05, "grace_seconds": 300.0}
 
 
 def was_timed_out(job: Job) -> None:

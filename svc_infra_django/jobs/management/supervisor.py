@@ -114,8 +114,12 @@ class Supervisor:
                 os.kill(place.process.pid, signal.SIGKILL)
 
     def _begin(self, place: Place) -> None:
+        from django.db import connections
+
         from ...identifiers import uuid7
 
+        # However it is started, none of ours may come along.
+        connections.close_all()
         place.worker, place.started_at, place.was_heard = uuid7(), monotonic(), False
         place.process = spawning.Process(target=work, args=(place.worker, self.options, os.getpid()))
         place.process.start()

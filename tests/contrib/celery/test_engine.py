@@ -38,7 +38,7 @@ from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
-SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 0.1}
+SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 2.0}
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 
