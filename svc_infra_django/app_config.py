@@ -47,7 +47,7 @@ class SvcAppConfig(AppConfig):
             cls.label = f"svc_{app}"
 
     def ready(self) -> None:
-        for room in ("checks", "receivers"):
+        for room in ("checks", "events", "receivers"):
             if find_spec(f"{self.name}.{room}"):
                 import_module(f"{self.name}.{room}")
 

@@ -131,7 +131,10 @@ def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool], report: Report | 
             outcome = attempt.succeeded(_run_sync(attempt))
         except BaseException as error:  # frontier: whatever a job raises is its outcome
             outcome = attempt.failed(error)
-        if attempt.ended:
+            if attempt.ended:
+                # Here, where Django's log still finds the traceback.
+                _tell(task_finished, attempt)
+        else:
             _tell(task_finished, attempt)
         return outcome
 
@@ -158,7 +161,9 @@ async def arun(
             if isinstance(error, asyncio.CancelledError) and is_lost():
                 raise
             outcome = attempt.failed(error)
-        if attempt.ended:
+            if attempt.ended:
+                await _atell(task_finished, attempt)
+        else:
             await _atell(task_finished, attempt)
         return outcome
 

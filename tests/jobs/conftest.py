@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -137,9 +138,11 @@ class Process:
         return self._process.exitcode
 
     def end(self) -> None:
-        if self.is_alive():
-            self._process.kill()
-        self._process.join(10)
+        """SIGKILL to it and to all that it started: they would take the jobs of the next test."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join(60)
         self._process.close()
 
 

@@ -54,6 +54,7 @@ def run_worker(around: Surroundings, args: list[str]) -> None:
 
     from svc_infra_django.jobs.management import supervisor
 
+    os.setpgid(0, 0)
     with Path(around.log).open("ab", buffering=0) as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from time import sleep
 from typing import Any
@@ -88,6 +89,22 @@ def test_a_result_knows_what_its_task_was_enqueued_with() -> None:
     result = work.add.get_result(task.enqueue(1).id)
 
     assert result.task == task
+
+
+def test_djangos_own_log_has_the_traceback_of_a_failed_task() -> None:
+    found: list[Any] = []
+
+    def look(**_: Any) -> None:
+        found.append(sys.exc_info()[0])
+
+    task_finished.connect(look)
+    try:
+        work.raise_named.enqueue("Other")
+        drain()
+    finally:
+        task_finished.disconnect(look)
+
+    assert found == [RuntimeError]
 
 
 @pytest.mark.django_db(transaction=True)
