@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,13 +59,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SET_ASIDE] = {}
 
 
+def asks_no_server(item: pytest.Item) -> bool:
+    """Whether the test says the same beside any database; the pass with SQLite has it."""
+    fixtures = {"db", "transactional_db", "django_db_setup"}
+    marks = ("django_db", "postgresql", "redis")
+    return not any(map(item.get_closest_marker, marks)) and not fixtures & set(item.fixturenames)  # type: ignore[attr-defined]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for mark in sorted(marks_for_elsewhere()):
-        left_out = [item for item in items if item.get_closest_marker(mark)]
+    def leave_out(what: str, is_left_out: Callable[[pytest.Item], object]) -> None:
+        left_out = [item for item in items if is_left_out(item)]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker(mark)]
-            config.stash[SET_ASIDE][mark] = len(left_out)
+            gone = set(left_out)
+            items[:] = [item for item in items if item not in gone]
+            config.stash[SET_ASIDE][what] = len(left_out)
+
+    for mark in sorted(marks_for_elsewhere()):
+        leave_out(f"marked {mark}", partial(pytest.Item.get_closest_marker, name=mark))
+    if database() == "postgresql":
+        leave_out("that ask no server", asks_no_server)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,8 +101,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     count = {kind: len(reports) for kind, reports in terminalreporter.stats.items()}
     ran = sum(count.get(kind, 0) for kind in ("passed", "failed", "xfailed", "xpassed"))
     line = f"{ran} tests ran on {database()}"
-    for mark, number in sorted(config.stash[SET_ASIDE].items()):
-        line += f"; {number} marked {mark} were left to a run that has it"
+    for what, number in sorted(config.stash[SET_ASIDE].items()):
+        line += f"; {number} {what} were left to another run"
     terminalreporter.write_line(f"{line}.")
     if count.get("skipped"):
         terminalreporter.write_line(

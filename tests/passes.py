@@ -1,4 +1,4 @@
-"""The two passes of `make test`: everything on SQLite, then everything on PostgreSQL, both with Redis."""
+"""The two passes of `make test`, both with Redis: all on SQLite, then on PostgreSQL what asks a server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ def main(arguments: list[str]) -> int:
     on_postgresql = dict(os.environ)
     on_sqlite = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     failures = 0
-    for name, environment in (("SQLite", on_sqlite), ("PostgreSQL", on_postgresql)):
-        print(f"\n──── every test on {name} ────", flush=True)
+    for what, environment in (
+        ("every test on SQLite", on_sqlite),
+        ("every test that asks a server, on PostgreSQL", on_postgresql),
+    ):
+        print(f"\n──── {what} ────", flush=True)
         failures += subprocess.run(command, env=environment, check=False).returncode != 0
     return min(failures, 1)
 
