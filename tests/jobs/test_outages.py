@@ -71,7 +71,8 @@ def database(transactional_db: None) -> Iterator[Database]:
             with connection.schema_editor() as editor:
                 for label in ("contenttypes", "auth", "svc_jobs"):
                     for model in apps.get_app_config(label).get_models():
-                        editor.create_model(model)
+                        if not model._meta.proxy:  # of tests before this one
+                            editor.create_model(model)
             yield made
         finally:
             connection.close()
