@@ -144,6 +144,37 @@ class Migration(migrations.Migration):
                 "verbose_name": "session",
                 "ordering": ["-created_at", "-id"],
                 "permissions": [("introspect_token", "Can ask what a token is worth")],
+                "indexes": [
+                    models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
+                    models.Index(fields=["idle_expires_at"], name="svc_accounts_session_idle"),
+                    models.Index(
+                        condition=models.Q(("revoked_at__isnull", False)),
+                        fields=["revoked_at"],
+                        name="svc_accounts_session_revoked",
+                    ),
+                    models.Index(
+                        condition=models.Q(("revoked_at", None)),
+                        fields=["owner"],
+                        name="svc_accounts_session_open",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("revoked_at", None), ("revoked_for", "")),
+                            models.Q(
+                                ("revoked_at__isnull", False), models.Q(("revoked_for", ""), _negated=True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="svc_accounts_session_revoked_for_a_reason",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("idle_expires_at__lte", models.F("expires_at"))),
+                        name="svc_accounts_session_idle_before_end",
+                    ),
+                    models.UniqueConstraint(fields=("browser_digest",), name="svc_accounts_session_browser"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -190,6 +221,9 @@ class Migration(migrations.Migration):
                 "verbose_name": "mailbox",
                 "verbose_name_plural": "mailboxes",
                 "abstract": False,
+                "constraints": [
+                    models.UniqueConstraint(fields=("user",), name="svc_accounts_one_mailbox_a_user")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -223,6 +257,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "MFA challenge",
+                "indexes": [models.Index(fields=["expires_at"], name="svc_accounts_challenge_expires")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_mfachallenge_digest")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -257,6 +295,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "login at a provider",
+                "indexes": [models.Index(fields=["expires_at"], name="svc_accounts_oauthflow_expires")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthflow_digest")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -286,6 +328,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "login at a front end",
+                "indexes": [models.Index(fields=["expires_at"], name="svc_accounts_handoff_expires")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthhandoff_digest")
+                ],
             },
         ),
         migrations.CreateModel(
@@ -312,6 +358,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_recoverycode_digest")
+                ],
+            },
         ),
         migrations.CreateModel(
             name="RefreshToken",
@@ -347,6 +398,11 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_refreshtoken_digest")
+                ],
+            },
         ),
         migrations.CreateModel(
             name="SigningKey",
@@ -489,87 +545,5 @@ class Migration(migrations.Migration):
                 "verbose_name": "authenticator app",
                 "abstract": False,
             },
-        ),
-        migrations.AddIndex(
-            model_name="authsession",
-            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_accounts_session_owner"),
-        ),
-        migrations.AddIndex(
-            model_name="authsession",
-            index=models.Index(fields=["idle_expires_at"], name="svc_accounts_session_idle"),
-        ),
-        migrations.AddIndex(
-            model_name="authsession",
-            index=models.Index(
-                condition=models.Q(("revoked_at__isnull", False)),
-                fields=["revoked_at"],
-                name="svc_accounts_session_revoked",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="authsession",
-            index=models.Index(
-                condition=models.Q(("revoked_at", None)), fields=["owner"], name="svc_accounts_session_open"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="authsession",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("revoked_at", None), ("revoked_for", "")),
-                    models.Q(("revoked_at__isnull", False), models.Q(("revoked_for", ""), _negated=True)),
-                    _connector="OR",
-                ),
-                name="svc_accounts_session_revoked_for_a_reason",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="authsession",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("idle_expires_at__lte", models.F("expires_at"))),
-                name="svc_accounts_session_idle_before_end",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="authsession",
-            constraint=models.UniqueConstraint(
-                fields=("browser_digest",), name="svc_accounts_session_browser"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="emaildevice",
-            constraint=models.UniqueConstraint(fields=("user",), name="svc_accounts_one_mailbox_a_user"),
-        ),
-        migrations.AddIndex(
-            model_name="mfachallenge",
-            index=models.Index(fields=["expires_at"], name="svc_accounts_challenge_expires"),
-        ),
-        migrations.AddConstraint(
-            model_name="mfachallenge",
-            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_mfachallenge_digest"),
-        ),
-        migrations.AddIndex(
-            model_name="oauthflow",
-            index=models.Index(fields=["expires_at"], name="svc_accounts_oauthflow_expires"),
-        ),
-        migrations.AddConstraint(
-            model_name="oauthflow",
-            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthflow_digest"),
-        ),
-        migrations.AddIndex(
-            model_name="oauthhandoff",
-            index=models.Index(fields=["expires_at"], name="svc_accounts_handoff_expires"),
-        ),
-        migrations.AddConstraint(
-            model_name="oauthhandoff",
-            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_oauthhandoff_digest"),
-        ),
-        migrations.AddConstraint(
-            model_name="recoverycode",
-            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_recoverycode_digest"),
-        ),
-        migrations.AddConstraint(
-            model_name="refreshtoken",
-            constraint=models.UniqueConstraint(fields=("digest",), name="svc_accounts_refreshtoken_digest"),
         ),
     ]

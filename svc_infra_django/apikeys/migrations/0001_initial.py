@@ -99,6 +99,29 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "API key",
                 "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(
+                        fields=["owner", "tenant", "-created_at", "-id"], name="svc_apikeys_key_of_owner"
+                    ),
+                    models.Index(fields=["-created_at", "-id"], name="svc_apikeys_key_newest"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("owner__isnull", False)), name="svc_apikeys_key_has_owner"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("environment__in", ["live", "test"])),
+                        name="svc_apikeys_key_environment",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("successor", None),
+                            models.Q(("successor", models.F("id")), _negated=True),
+                            _connector="OR",
+                        ),
+                        name="svc_apikeys_key_not_own_successor",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -220,42 +243,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
-        ),
-        migrations.AddIndex(
-            model_name="apikey",
-            index=models.Index(
-                fields=["owner", "tenant", "-created_at", "-id"], name="svc_apikeys_key_of_owner"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="apikey",
-            index=models.Index(fields=["-created_at", "-id"], name="svc_apikeys_key_newest"),
-        ),
-        migrations.AddConstraint(
-            model_name="apikey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("owner__isnull", False)), name="svc_apikeys_key_has_owner"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="apikey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("environment__in", ["live", "test"])), name="svc_apikeys_key_environment"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="apikey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("successor", None),
-                    models.Q(("successor", models.F("id")), _negated=True),
-                    _connector="OR",
-                ),
-                name="svc_apikeys_key_not_own_successor",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="usagehour",
-            constraint=models.UniqueConstraint(fields=("key", "hour"), name="svc_apikeys_usage_once"),
+            options={
+                "constraints": [
+                    models.UniqueConstraint(fields=("key", "hour"), name="svc_apikeys_usage_once")
+                ],
+            },
         ),
     ]

@@ -68,6 +68,18 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["tenant", "name"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "name"), name="svc_rbac_role_name"),
+                    models.CheckConstraint(
+                        condition=models.Q(("source__in", ["admin", "code"])), name="svc_rbac_role_source"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("source", "code"), _negated=True), ("tenant", ""), _connector="OR"
+                        ),
+                        name="svc_rbac_code_role_is_global",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -131,6 +143,44 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "grant",
                 "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(fields=["-created_at", "-id"], name="svc_rbac_grant_newest"),
+                    models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_grant_of_tenant"),
+                    models.Index(
+                        condition=models.Q(("object_type", ""), _negated=True),
+                        fields=["object_type", "object_id"],
+                        name="svc_rbac_grant_on_object",
+                    ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("user", "role", "tenant", "object_type", "object_id"),
+                        name="svc_rbac_grant_once",
+                    ),
+                    models.UniqueConstraint(
+                        fields=("group", "role", "tenant", "object_type", "object_id"),
+                        name="svc_rbac_group_grant_once",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("group__isnull", False), ("user", None)),
+                            models.Q(("group", None), ("user__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="svc_rbac_grant_has_one_holder",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("object_id", ""), ("object_type", "")),
+                            models.Q(
+                                models.Q(("object_type", ""), _negated=True),
+                                models.Q(("object_id", ""), _negated=True),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="svc_rbac_grant_names_an_object",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -257,83 +307,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["pattern"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("role", "pattern"), name="svc_rbac_permission_once")
+                ],
             },
-        ),
-        migrations.AddConstraint(
-            model_name="role",
-            constraint=models.UniqueConstraint(fields=("tenant", "name"), name="svc_rbac_role_name"),
-        ),
-        migrations.AddConstraint(
-            model_name="role",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("source__in", ["admin", "code"])), name="svc_rbac_role_source"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="role",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("source", "code"), _negated=True), ("tenant", ""), _connector="OR"
-                ),
-                name="svc_rbac_code_role_is_global",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="assignment",
-            index=models.Index(fields=["-created_at", "-id"], name="svc_rbac_grant_newest"),
-        ),
-        migrations.AddIndex(
-            model_name="assignment",
-            index=models.Index(fields=["tenant", "-created_at", "-id"], name="svc_rbac_grant_of_tenant"),
-        ),
-        migrations.AddIndex(
-            model_name="assignment",
-            index=models.Index(
-                condition=models.Q(("object_type", ""), _negated=True),
-                fields=["object_type", "object_id"],
-                name="svc_rbac_grant_on_object",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="assignment",
-            constraint=models.UniqueConstraint(
-                fields=("user", "role", "tenant", "object_type", "object_id"), name="svc_rbac_grant_once"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="assignment",
-            constraint=models.UniqueConstraint(
-                fields=("group", "role", "tenant", "object_type", "object_id"),
-                name="svc_rbac_group_grant_once",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="assignment",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("group__isnull", False), ("user", None)),
-                    models.Q(("group", None), ("user__isnull", False)),
-                    _connector="OR",
-                ),
-                name="svc_rbac_grant_has_one_holder",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="assignment",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("object_id", ""), ("object_type", "")),
-                    models.Q(
-                        models.Q(("object_type", ""), _negated=True),
-                        models.Q(("object_id", ""), _negated=True),
-                    ),
-                    _connector="OR",
-                ),
-                name="svc_rbac_grant_names_an_object",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="rolepermission",
-            constraint=models.UniqueConstraint(fields=("role", "pattern"), name="svc_rbac_permission_once"),
         ),
     ]

@@ -74,6 +74,65 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state__in", ["enabled", "paused"])),
+                        fields=["tenant", "owner"],
+                        name="svc_webhooks_listening",
+                    ),
+                    models.Index(
+                        condition=models.Q(
+                            ("state", "enabled"),
+                            models.Q(
+                                ("rate_limit__isnull", False),
+                                ("max_in_flight__isnull", False),
+                                ("breaker_trips__gt", 0),
+                                _connector="OR",
+                            ),
+                        ),
+                        fields=["paced_until"],
+                        name="svc_webhooks_paced",
+                    ),
+                    models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_endpoint_list"),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["enabled", "paused", "disabled"])),
+                        name="svc_webhooks_endpoint_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("disabled_at__isnull", False), ("state", "disabled")),
+                            models.Q(
+                                models.Q(("state", "disabled"), _negated=True), ("disabled_at__isnull", True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="svc_webhooks_endpoint_disabled_at",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("timeout_seconds__isnull", True),
+                            models.Q(("timeout_seconds__gt", 0), ("timeout_seconds__lte", 30)),
+                            _connector="OR",
+                        ),
+                        name="svc_webhooks_endpoint_timeout",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("rate_limit__isnull", True),
+                            models.Q(("rate_limit__gt", 0), ("rate_limit__lte", 1000)),
+                            _connector="OR",
+                        ),
+                        name="svc_webhooks_endpoint_rate",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("max_in_flight__isnull", True), ("max_in_flight__gte", 1), _connector="OR"
+                        ),
+                        name="svc_webhooks_endpoint_in_flight",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -133,6 +192,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-version"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        models.F("event_type"), models.F("version"), name="svc_webhooks_schema_version"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
@@ -175,6 +239,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_message_list"),
+                    models.Index(fields=["-created_at", "-id"], name="svc_webhooks_message_newest"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -254,6 +322,57 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "deliveries",
                 "ordering": ["-id"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", "pending")),
+                        fields=["lane", "endpoint", "due_at"],
+                        name="svc_webhooks_queue",
+                    ),
+                    models.Index(
+                        condition=models.Q(("lane", 2), ("state", "pending")),
+                        fields=["due_at"],
+                        name="svc_webhooks_waiting",
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "sending")),
+                        fields=["lease_until"],
+                        name="svc_webhooks_leases",
+                    ),
+                    models.Index(
+                        fields=["endpoint", "-created_at", "-id"], name="svc_webhooks_delivery_list"
+                    ),
+                    models.Index(
+                        condition=models.Q(("state", "dead")), fields=["-id"], name="svc_webhooks_dead"
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("state__in", ["pending", "sending", "succeeded", "dead", "cancelled"])
+                        ),
+                        name="svc_webhooks_delivery_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("lease_until__isnull", False), ("state", "sending")),
+                            models.Q(
+                                models.Q(("state", "sending"), _negated=True), ("lease_until__isnull", True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="svc_webhooks_delivery_lease",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("lane__in", [0, 1, 2])), name="svc_webhooks_delivery_lane"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("attempts_before__lte", models.F("attempts"))),
+                        name="svc_webhooks_delivery_attempts",
+                    ),
+                    models.UniqueConstraint(
+                        models.F("message"), models.F("endpoint"), name="svc_webhooks_once_an_endpoint"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -317,6 +436,22 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-created_at", "-id"],
+                "indexes": [
+                    models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_replay_list")
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("finished_at__isnull", True), ("state", "running")),
+                            models.Q(("finished_at__isnull", False), ("state__in", ["done", "cancelled"])),
+                            _connector="OR",
+                        ),
+                        name="svc_webhooks_replay_state",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("per_second__gt", 0)), name="svc_webhooks_replay_rate"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -353,6 +488,17 @@ class Migration(migrations.Migration):
             ],
             options={
                 "ordering": ["-created_at", "-id"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("kind__in", ["v1", "v1a"])), name="svc_webhooks_key_kind"
+                    ),
+                    models.UniqueConstraint(
+                        models.F("endpoint"),
+                        models.F("kind"),
+                        condition=models.Q(("expires_at__isnull", True)),
+                        name="svc_webhooks_one_lasting_key",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -404,201 +550,5 @@ class Migration(migrations.Migration):
                     )
                 ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="endpoint",
-            index=models.Index(
-                condition=models.Q(("state__in", ["enabled", "paused"])),
-                fields=["tenant", "owner"],
-                name="svc_webhooks_listening",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="endpoint",
-            index=models.Index(
-                condition=models.Q(
-                    ("state", "enabled"),
-                    models.Q(
-                        ("rate_limit__isnull", False),
-                        ("max_in_flight__isnull", False),
-                        ("breaker_trips__gt", 0),
-                        _connector="OR",
-                    ),
-                ),
-                fields=["paced_until"],
-                name="svc_webhooks_paced",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="endpoint",
-            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_endpoint_list"),
-        ),
-        migrations.AddConstraint(
-            model_name="endpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("state__in", ["enabled", "paused", "disabled"])),
-                name="svc_webhooks_endpoint_state",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="endpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("disabled_at__isnull", False), ("state", "disabled")),
-                    models.Q(models.Q(("state", "disabled"), _negated=True), ("disabled_at__isnull", True)),
-                    _connector="OR",
-                ),
-                name="svc_webhooks_endpoint_disabled_at",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="endpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("timeout_seconds__isnull", True),
-                    models.Q(("timeout_seconds__gt", 0), ("timeout_seconds__lte", 30)),
-                    _connector="OR",
-                ),
-                name="svc_webhooks_endpoint_timeout",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="endpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("rate_limit__isnull", True),
-                    models.Q(("rate_limit__gt", 0), ("rate_limit__lte", 1000)),
-                    _connector="OR",
-                ),
-                name="svc_webhooks_endpoint_rate",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="endpoint",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    ("max_in_flight__isnull", True), ("max_in_flight__gte", 1), _connector="OR"
-                ),
-                name="svc_webhooks_endpoint_in_flight",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="eventtypeversion",
-            constraint=models.UniqueConstraint(
-                models.F("event_type"), models.F("version"), name="svc_webhooks_schema_version"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="message",
-            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_message_list"),
-        ),
-        migrations.AddIndex(
-            model_name="message",
-            index=models.Index(fields=["-created_at", "-id"], name="svc_webhooks_message_newest"),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("state", "pending")),
-                fields=["lane", "endpoint", "due_at"],
-                name="svc_webhooks_queue",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("lane", 2), ("state", "pending")),
-                fields=["due_at"],
-                name="svc_webhooks_waiting",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("state", "sending")), fields=["lease_until"], name="svc_webhooks_leases"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(fields=["endpoint", "-created_at", "-id"], name="svc_webhooks_delivery_list"),
-        ),
-        migrations.AddIndex(
-            model_name="delivery",
-            index=models.Index(
-                condition=models.Q(("state", "dead")), fields=["-id"], name="svc_webhooks_dead"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("state__in", ["pending", "sending", "succeeded", "dead", "cancelled"])),
-                name="svc_webhooks_delivery_state",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("lease_until__isnull", False), ("state", "sending")),
-                    models.Q(models.Q(("state", "sending"), _negated=True), ("lease_until__isnull", True)),
-                    _connector="OR",
-                ),
-                name="svc_webhooks_delivery_lease",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("lane__in", [0, 1, 2])), name="svc_webhooks_delivery_lane"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("attempts_before__lte", models.F("attempts"))),
-                name="svc_webhooks_delivery_attempts",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="delivery",
-            constraint=models.UniqueConstraint(
-                models.F("message"), models.F("endpoint"), name="svc_webhooks_once_an_endpoint"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="replay",
-            index=models.Index(fields=["owner", "-created_at", "-id"], name="svc_webhooks_replay_list"),
-        ),
-        migrations.AddConstraint(
-            model_name="replay",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("finished_at__isnull", True), ("state", "running")),
-                    models.Q(("finished_at__isnull", False), ("state__in", ["done", "cancelled"])),
-                    _connector="OR",
-                ),
-                name="svc_webhooks_replay_state",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="replay",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("per_second__gt", 0)), name="svc_webhooks_replay_rate"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="signingkey",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("kind__in", ["v1", "v1a"])), name="svc_webhooks_key_kind"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="signingkey",
-            constraint=models.UniqueConstraint(
-                models.F("endpoint"),
-                models.F("kind"),
-                condition=models.Q(("expires_at__isnull", True)),
-                name="svc_webhooks_one_lasting_key",
-            ),
         ),
     ]

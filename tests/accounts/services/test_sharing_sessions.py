@@ -175,7 +175,7 @@ def test_the_cache_holds_neither_token_nor_digest_of_one(tokens: Tokens) -> None
     assert tokens.session.pk.hex in held
     assert tokens.access_token.rpartition(".")[2] not in held
     assert tokens.refresh_token not in held
-    assert "ada" not in held
+    assert "'ada'" not in held and "ada@" not in held, "no name or address of a user"
 
 
 @pytest.mark.usefixtures("together")
