@@ -18,6 +18,7 @@ from ninja import Form, Query, Router, Status
 from ..api import ApiRequest, Page, PageQuery, not_delegated, paginated, requires
 from ..api.authentication import LOGIN_SESSION_KEY, demand_csrf
 from ..errors import NotFoundError
+from ..principals import Principal
 from .conf import settings
 from .models import AuditEvent, AuthSession, RecoveryCode
 from .querysets import AuthSessionQuerySet
@@ -28,6 +29,7 @@ from .schemas import (
     BeginEnrolmentIn,
     BeginTOTPIn,
     BrowserLoginOut,
+    ChangeAddressIn,
     ChangePasswordIn,
     CodeIn,
     ConfirmResetIn,
@@ -39,9 +41,11 @@ from .schemas import (
     EnrolmentOut,
     FinishLoginIn,
     FreshFactorIn,
+    KeyIn,
     LoginIn,
     MailCodeIn,
     MeOut,
+    ProfileIn,
     RecoveryCodesOut,
     RefreshIn,
     ResetIn,
@@ -56,7 +60,9 @@ from .schemas import (
     shown,
 )
 from .services.beginning_browsers import begin
+from .services.changing_addresses import change_address, request_address
 from .services.changing_passwords import change_password, request_reset, reset_password
+from .services.editing_profiles import edit_profile, profile_fields
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import (
     Confirmed,
@@ -113,6 +119,25 @@ def signup(request: HttpRequest, body: SignupIn) -> Any:
 def verify_address(request: HttpRequest, body: VerifyIn) -> Any:
     """Prove an address with the key from the mail, and the password that you signed up with."""
     verify_email(body.key, body.password, now=timezone.now())
+    return Status(204, None)
+
+
+@router.post("email/change", response={202: AcceptedOut})
+@not_delegated
+def request_another_address(request: ApiRequest, body: ChangeAddressIn) -> Any:
+    """Ask for another address. It is yours once the key that is mailed to it came back; the answer is the
+    same for an address that somebody has."""
+    principal, now = request.principal, timezone.now()
+    require_fresh_factor(principal, password=body.password, code=body.code, now=now)
+    request_address(principal, body.email, client=client_of(request), now=now)
+    return Status(202, AcceptedOut(detail="Look into the mail at the new address: it says how to go on."))
+
+
+@router.post("email/change/confirm", response={204: None})
+@not_delegated
+def confirm_another_address(request: ApiRequest, body: KeyIn) -> Any:
+    """Prove the address that you asked for with the key from the mail. The old one hears of it."""
+    change_address(request.principal, body.key, now=timezone.now())
     return Status(204, None)
 
 
@@ -244,17 +269,14 @@ def logout_everywhere(request: ApiRequest) -> Any:
 @router.get("me", response=MeOut)
 def me(request: ApiRequest) -> Any:
     """Who you are to this service, and how it knows."""
-    principal = request.principal
-    user = principal.user
-    return MeOut(
-        id=str(user.pk),
-        username=user.get_username(),
-        email=getattr(user, user.get_email_field_name(), "") or "",
-        tenant=principal.tenant,
-        method=principal.method,
-        amr=list(principal.amr),
-        auth_time=principal.auth_time,
-    )
+    return _me(request.principal, request.principal.user)
+
+
+@router.patch("me", response=MeOut)
+@not_delegated
+def edit_me(request: ApiRequest, body: ProfileIn) -> Any:
+    """Change what `profile_fields` names, as far as the user model has it; what is not sent stays."""
+    return _me(request.principal, edit_profile(request.principal.user, body.model_dump(exclude_unset=True)))
 
 
 @router.get("audit", response=Page[AuditEventOut])
@@ -386,6 +408,19 @@ def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
     """Remove your second factor, on a fresh code."""
     disable_mfa(request.principal, body.code, now=timezone.now())
     return Status(204, None)
+
+
+def _me(principal: Principal, user: Any) -> MeOut:
+    return MeOut(
+        id=str(user.pk),
+        username=user.get_username(),
+        email=getattr(user, user.get_email_field_name(), "") or "",
+        tenant=principal.tenant,
+        method=principal.method,
+        amr=list(principal.amr),
+        auth_time=principal.auth_time,
+        **{field.name: getattr(user, field.name) for field in profile_fields()},
+    )
 
 
 def _good_sessions(request: ApiRequest) -> AuthSessionQuerySet:

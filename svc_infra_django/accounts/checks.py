@@ -17,6 +17,7 @@ from django.utils.module_loading import import_string
 from ..cache.backends import shared
 from ..config.checks import register
 from .conf import AccountsSettings, settings
+from .services.editing_profiles import profile_fields
 from .services.noting_browsers import IN_COOKIES
 from .validators import looks_sorted
 
@@ -32,6 +33,7 @@ DEFAULTS_OF_REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
 }
 SECRET_KEY_LENGTH = 50
+LINKS = ("email_verification_url", "email_change_url", "password_reset_url")
 
 
 @register("svc_infra")
@@ -61,7 +63,7 @@ def check_installed(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
 @register("svc_infra")
 def check_links(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
     """E004: a link in a mail would lead nowhere."""
-    for name in ("email_verification_url", "password_reset_url"):
+    for name in LINKS:
         url = getattr(settings, name)
         if url and ("{key}" not in url or not url.startswith(("https://", "http://"))):
             yield Error(
@@ -88,6 +90,22 @@ def check_shared_cache(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             hint="Use a shared cache, such as django_redis.cache.RedisCache, or none.",
             id="svc_accounts.E005",
         )
+
+
+@register("svc_infra")
+def check_profile(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """E008: people may not, or cannot, change a field of themselves that the project names for it."""
+    editable = {field.name for field in profile_fields()}
+    # Not every user model has what the setting names if nobody sets it.
+    by_default = AccountsSettings.model_fields["profile_fields"].default
+    for name in settings.profile_fields:
+        if name not in editable and name not in by_default:
+            yield Error(
+                f'SVC_INFRA["accounts"]["profile_fields"] names {name!r}, which is no field of the '
+                "user model that people may change themselves.",
+                hint="Name editable fields of text, whole numbers, dates, or yes and no; none about rights.",
+                id="svc_accounts.E008",
+            )
 
 
 @register("svc_infra")
@@ -164,7 +182,7 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             hint="Put Argon2, scrypt or PBKDF2 first in PASSWORD_HASHERS.",
             id="svc_accounts.W004",
         )
-    for name in ("email_verification_url", "password_reset_url"):
+    for name in LINKS:
         if getattr(settings, name).startswith("http://"):
             yield Warning(
                 f'SVC_INFRA["accounts"]["{name}"] leads over a connection that anybody can read.',

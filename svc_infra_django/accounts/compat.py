@@ -124,6 +124,12 @@ def is_taken(address: str) -> bool:
     return user_with_address(address) is not None or EmailAddress.objects.filter(email=address).exists()
 
 
+def belongs_to_another(user: Any, address: str) -> bool:
+    """Whether the (folded) address is somebody else's. Who only waits to prove it does not have it yet."""
+    owner = user_with_address(address)
+    return owner is not None and owner.pk != user.pk and waiting_address(address) is None
+
+
 def stored_address(user: Any, address: str) -> str:
     """The address as it is stored: mail goes there, not to what a stranger typed."""
     row = EmailAddress.objects.filter(user_id=user.pk, email=address).first()
@@ -169,6 +175,23 @@ def mark_proven(address: EmailAddress) -> bool:
         return False
     address.set_as_primary(conditional=True)
     signals.email_confirmed.send(sender=EmailAddress, request=None, email_address=address)
+    return True
+
+
+def replace_address(user: Any, address: str) -> bool:
+    """The (folded) address, which is proven, takes the place of the user's; False if it is another's."""
+    former = EmailAddress.objects.filter(user_id=user.pk, email__in={email_of(user), folded(email_of(user))})
+    old = former.first()
+    row, _ = EmailAddress.objects.get_or_create(user_id=user.pk, email=address)
+    row.user = user
+    if not row.set_verified():
+        return False
+    row.set_as_primary()
+    former.exclude(pk=row.pk).delete()
+    signals.email_confirmed.send(sender=EmailAddress, request=None, email_address=row)
+    signals.email_changed.send(
+        sender=EmailAddress, request=None, user=user, from_email_address=old, to_email_address=row
+    )
     return True
 
 

@@ -91,6 +91,16 @@ class AccountsSettings(Section):
     """The page of your front end that posts the key, with `{key}` in it: `https://app.example.com/verify#{key}`.
     If empty, the mail holds the key itself."""
 
+    email_change_seconds: int = Field(60 * MINUTE, ge=MINUTE, le=DAY)
+    """How long the key in a mail to a new address is good."""
+
+    email_change_url: str = ""
+    """As `email_verification_url`, for the page that posts the key of a new address."""
+
+    profile_fields: tuple[str, ...] = ("first_name", "last_name")
+    """Fields of your user model that people see in `GET auth/me` and change themselves by `PATCH auth/me`:
+    text, whole numbers, dates, and yes or no. What decides about rights or logins is refused."""
+
     password_reset_seconds: int = Field(30 * MINUTE, ge=MINUTE, le=60 * MINUTE)
     """How long the key in a reset mail is good; at most an hour."""
 

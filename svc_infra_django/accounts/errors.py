@@ -118,6 +118,18 @@ class AddressRefused(ValidationError):
     code = "accounts.address_refused"
 
 
+class SameAddress(ConflictError):
+    """This is your address already."""
+
+    code = "accounts.same_address"
+
+
+class ProfileRefused(ValidationError):
+    """Something in your profile cannot be what you sent."""
+
+    code = "accounts.profile_refused"
+
+
 class TooManyAttempts(RateLimitedError):
     """Too many attempts; wait as long as Retry-After says."""
 

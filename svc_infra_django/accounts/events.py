@@ -21,6 +21,25 @@ class EmailVerified(BaseModel):
     user_id: str
 
 
+class EmailChangeRequested(BaseModel):
+    """A user asked for another address; it has to be proven first."""
+
+    user_id: str
+
+
+class EmailChanged(BaseModel):
+    """A user proved another address, which took the place of the old one."""
+
+    user_id: str
+
+
+class ProfileChanged(BaseModel):
+    """A user changed something about themselves: the names of the fields."""
+
+    user_id: str
+    fields: list[str]
+
+
 class UserLoggedIn(BaseModel):
     """A login was completed and a session begun."""
 
@@ -138,6 +157,9 @@ class SigningKeysRolled(BaseModel):
 
 USER_SIGNED_UP = EventType("user.signed_up", UserSignedUp)
 EMAIL_VERIFIED = EventType("user.email_verified", EmailVerified)
+EMAIL_CHANGE_REQUESTED = EventType("user.email_change_requested", EmailChangeRequested)
+EMAIL_CHANGED = EventType("user.email_changed", EmailChanged)
+PROFILE_CHANGED = EventType("user.profile_changed", ProfileChanged)
 USER_LOGGED_IN = EventType("user.logged_in", UserLoggedIn)
 ADMIN_ENTERED = EventType("admin.entered", AdminEntered)
 LOGIN_FAILED = EventType("login.failed", LoginFailed)

@@ -7,10 +7,17 @@ from django.core.mail import send_mail
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from .compat import addresses_of, email_of, stored_address, user_with_address, waiting_address
+from .compat import (
+    addresses_of,
+    belongs_to_another,
+    email_of,
+    stored_address,
+    user_with_address,
+    waiting_address,
+)
 from .conf import settings
 from .models import AuthSession, EmailDevice
-from .signing import RESET, VERIFY, make_key, reset_state, verification_state
+from .signing import CHANGE, RESET, VERIFY, address_state, make_key, reset_state, verification_state
 
 NOTICES = (
     *("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced"),
@@ -39,6 +46,23 @@ def mail_reset_key(address: str) -> None:
     _send(
         "reset_password", stored_address(user, address), key=key, url=_link(settings.password_reset_url, key)
     )
+
+
+def mail_address_key(user_id: str, address: str) -> None:
+    """A key to make the address the user's, or word to its owner that somebody tried to."""
+    user = get_user_model()._default_manager.filter(pk=user_id, is_active=True).first()
+    if user is None:
+        return
+    if belongs_to_another(user, address):
+        _send("address_taken", stored_address(user_with_address(address), address))
+        return
+    key = make_key(CHANGE, f"{user.pk}:{address}", address_state(user, addresses_of(user)))
+    _send("confirm_address", address, key=key, url=_link(settings.email_change_url, key))
+
+
+def mail_address_changed(address: str) -> None:
+    """Tell whoever reads the old address that the account has another one now."""
+    _send("address_changed", address)
 
 
 def mail_notice(user_id: str, kind: str) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import ninja
 from django.http import HttpRequest
-from pydantic import Field
+from pydantic import Field, create_model
 
 from ..api import Schema, Text
 from ..observability.middleware import client_address
 from .services.beginning_browsers import BrowserLogin
+from .services.editing_profiles import TEXT, profile_fields
 from .services.issuing_tokens import Client, Tokens
 from .services.logging_in import SecondStep
 from .services.noting_browsers import user_agent
@@ -111,6 +112,21 @@ class ChangePasswordIn(Schema):
     password: Password = Field(repr=False, description="The new password.")
 
 
+class FreshFactorIn(Schema):
+    password: Password | None = Field(
+        None, repr=False, description="If you have no second factor and logged in long ago."
+    )
+    code: Code | None = Field(None, repr=False, description="If you have a second factor.")
+
+
+class ChangeAddressIn(FreshFactorIn):
+    email: Address = Field(description="The new address.")
+
+
+class KeyIn(Schema):
+    key: Key = Field(repr=False, description="The key from the mail.")
+
+
 class AcceptedOut(ninja.Schema):
     detail: str
 
@@ -151,7 +167,7 @@ class StandingOut(ninja.Schema):
     tenant: str | None = None
 
 
-class MeOut(ninja.Schema):
+class _Me(ninja.Schema):
     id: str
     username: str
     email: str
@@ -159,6 +175,40 @@ class MeOut(ninja.Schema):
     method: str = Field(description="How this request was authenticated: `session`, `jwt` or `api_key`.")
     amr: list[str] = Field(description="Authentication methods used (RFC 8176).")
     auth_time: datetime | None
+
+
+def _written(field: Any) -> Any:
+    """A field of the user model as it is sent: absent for what stays as it is."""
+    kind = Text(max_length=field.max_length) if field.get_internal_type() in TEXT else _kind(field)
+    return (kind | None if field.null else kind), None
+
+
+def _read(field: Any) -> Any:
+    kind = _kind(field)
+    return (kind | None if field.null else kind), ...
+
+
+def _kind(field: Any) -> Any:
+    match field.get_internal_type():
+        case "BooleanField":
+            return bool
+        case "DateField":
+            return date
+        case kind if kind in TEXT:
+            return str
+    return int
+
+
+if TYPE_CHECKING:
+
+    class ProfileIn(Schema): ...
+
+    class MeOut(_Me): ...
+else:
+    ProfileIn = create_model(
+        "ProfileIn", __base__=Schema, **{field.name: _written(field) for field in profile_fields()}
+    )
+    MeOut = create_model("MeOut", __base__=_Me, **{field.name: _read(field) for field in profile_fields()})
 
 
 class SessionOut(ninja.Schema):
@@ -204,13 +254,6 @@ class AuditEventOut(ninja.Schema):
     created_at: datetime
     number: int | None = Field(description="Its place in the chain, once it has one.")
     digest: str
-
-
-class FreshFactorIn(Schema):
-    password: Password | None = Field(
-        None, repr=False, description="If you have no second factor and logged in long ago."
-    )
-    code: Code | None = Field(None, repr=False, description="If you have a second factor.")
 
 
 class BeginTOTPIn(FreshFactorIn):

@@ -17,6 +17,7 @@ from .errors import InvalidKey
 
 VERIFY = "accounts.email_key"
 RESET = "accounts.reset_key"
+CHANGE = "accounts.address_key"
 
 
 def make_key(purpose: str, subject: object, state: tuple[object, ...]) -> str:
@@ -52,6 +53,11 @@ def verification_state(address: Any) -> tuple[object, ...]:
 def reset_state(user: Any, addresses: list[str]) -> tuple[object, ...]:
     """What a reset key is bound to: password, last login and every address of the user."""
     return (user.pk, user.password, getattr(user, "last_login", ""), *addresses)
+
+
+def address_state(user: Any, addresses: list[str]) -> tuple[object, ...]:
+    """What a key for another address is bound to: password and every address of the user."""
+    return (user.pk, user.password, *addresses)
 
 
 def subject_digest(subject: str) -> str:

@@ -9,7 +9,15 @@ from django.utils import timezone
 from ..chains import lengthen, prune
 from ..jobs import periodic, task
 from .conf import settings
-from .mailer import mail_after_signup, mail_code, mail_new_device, mail_notice, mail_reset_key
+from .mailer import (
+    mail_address_changed,
+    mail_address_key,
+    mail_after_signup,
+    mail_code,
+    mail_new_device,
+    mail_notice,
+    mail_reset_key,
+)
 from .models import AuditHead, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
 
 BATCH = 500
@@ -23,6 +31,16 @@ def send_signup_mail(address: str) -> None:
 @task()
 def send_reset_mail(address: str) -> None:
     mail_reset_key(address)
+
+
+@task()
+def send_address_key(user_id: str, address: str) -> None:
+    mail_address_key(user_id, address)
+
+
+@task()
+def send_address_changed(address: str) -> None:
+    mail_address_changed(address)
 
 
 @task()

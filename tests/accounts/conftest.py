@@ -34,6 +34,9 @@ class Visitor:
     def post(self, path: str, data: Any = None, **extra: Any) -> Any:
         return self.call("post", path, data, **extra)
 
+    def patch(self, path: str, data: Any, **extra: Any) -> Any:
+        return self.call("patch", path, data, **extra)
+
     def delete(self, path: str, **extra: Any) -> Any:
         return self.call("delete", path, **extra)
 

@@ -10,6 +10,17 @@ from typing import Any
 import django
 from django.conf import settings
 
+PROFILES: dict[str, dict[str, tuple[Any, Any]]] = {
+    "people.Person": {"phone": ("+49 30 123", "x" * 17)},
+    "people.Member": {
+        "first_name": ("Ada", 7),
+        "born_on": ("1815-12-10", "yesterday"),
+        "wants_news": (True, "perhaps"),
+        "seats": (2, -1),
+    },
+}
+"""Of each user model: fields that people change themselves, with a good and a bad value."""
+
 
 def main(model: str, database: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -21,6 +32,8 @@ def main(model: str, database: str) -> None:
     settings.ACCOUNT_USER_MODEL_USERNAME_FIELD = None if model == "people.Person" else "username"
     settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
     settings.SVC_INFRA = {"accounts": {"email_verification_url": "https://app.example/v#{key}"}}
+    if model in PROFILES:
+        settings.SVC_INFRA["accounts"]["profile_fields"] = tuple(PROFILES[model])
     django.setup()
     from django.core.management import call_command
 
@@ -50,6 +63,10 @@ def live() -> None:
             f"/api/auth/{path}", body or {}, content_type="application/json", headers=headers
         )
 
+    def patch(body: Any, token: str) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        return Client().patch("/api/auth/me", body, content_type="application/json", headers=headers)
+
     def me(token: str) -> Any:
         return Client().get("/api/auth/me", headers={"Authorization": f"Bearer {token}"})
 
@@ -71,6 +88,22 @@ def live() -> None:
     assert post("refresh", {"refresh_token": first["refresh_token"]}).status_code == 401
     assert me(second["access_token"]).status_code == 401
 
+    third = post("login", sent).json()["access_token"]
+    profile = PROFILES.get(settings.AUTH_USER_MODEL, {})
+    for name, (good, bad) in profile.items():
+        assert patch({name: good}, third).json()[name] == good
+        refused = patch({name: bad}, third)
+        assert refused.status_code == 422, refused.content
+        assert refused.json()["errors"][0]["pointer"] == f"/body/{name}"
+    assert {name: me(third).json()[name] for name in profile} == {
+        name: good for name, (good, _) in profile.items()
+    }
+    assert patch({"is_staff": True}, third).status_code == 422
+    if "phone" in profile:
+        get_user_model().objects.create_user("other@example.com", "x", phone="taken")
+        assert patch({"phone": "taken"}, third).json()["errors"][0]["pointer"] == "/body/phone"
+        assert patch({"phone": None}, third).json()["phone"] is None
+
     browser = Client()
     browser.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     assert browser.get("/api/auth/me").json()["id"] == str(user.pk)
@@ -86,6 +119,24 @@ def live() -> None:
     assert post("password/reset/confirm", {"key": key[1], "password": sent["password"]}).status_code == 204
     assert post("login", sent).status_code == 200
 
+    third = post("login", sent).json()["access_token"]
+    for wanted in ("jane@example.com", "ada2@example.com"):
+        asked = post("email/change", {"email": wanted}, third)
+        assert asked.status_code == 202, asked.content
+        post("signup", {**sent, "email": "jane@example.com"})
+        drain()
+        message = next(each for each in mail.outbox if each.to == [wanted])
+        key = re.search(r"^  (\S+)$", str(message.body), re.MULTILINE)
+        assert key is not None
+        changed = post("email/change/confirm", {"key": key[1]}, third).status_code
+        # Where an address is there once, who waits to prove it keeps it.
+        assert changed == (422 if wanted.startswith("jane") else 204)
+        mail.outbox = []
+    sent["email"] = "ada2@example.com"
+    user.refresh_from_db()
+    assert user.get_username() == user.email == sent["email"]
+    get_user_model().objects.get(email="jane@example.com").delete()
+
     jane = Identity("corp", "1", (("Jane@example.com", True),), {"first_name": "Jane"}, {})
     assert user_behind(jane, now=timezone.now()) == user_behind(jane, now=timezone.now())
     assert get_user_model().objects.get(email="jane@example.com").has_usable_password() is False
@@ -94,7 +145,7 @@ def live() -> None:
     user.is_staff = user.is_superuser = True
     user.save()
     staff = Client()
-    step = {"username": "ada@example.com", "password": sent["password"], "next": "/admin/"}
+    step = {"username": sent["email"], "password": sent["password"], "next": "/admin/"}
     assert staff.post("/admin/login/", step).status_code == 302
     assert staff.get("/admin/").status_code == 302
     staff.get("/admin/login/")

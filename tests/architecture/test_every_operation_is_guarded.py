@@ -39,6 +39,9 @@ PUBLIC = {
 
 OF_ONES_OWN = {
     ("GET", "/api/auth/me"),
+    ("PATCH", "/api/auth/me"),
+    ("POST", "/api/auth/email/change"),
+    ("POST", "/api/auth/email/change/confirm"),
     ("GET", "/api/auth/sessions"),
     ("DELETE", "/api/auth/sessions/{session_id}"),
     ("POST", "/api/auth/logout"),
@@ -115,6 +118,8 @@ BODIES = {
     "/api/auth/mfa/disable": {"code": "000000"},
     "/api/auth/mfa/totp/confirm": {"code": "000000"},
     "/api/auth/mfa/email/confirm": {"code": "00000000"},
+    "/api/auth/email/change": {"email": "next@example.com"},
+    "/api/auth/email/change/confirm": {"key": "x"},
     "/api/auth/password/change": {"current_password": "wrong", "password": "another long enough one 8"},
     "/api/jobs/schedules": {"key": "mine", "task": "tests.jobs.work.hourly", "every_seconds": 60},
     "/api/oauth/connect": {"provider": "corp"},

@@ -49,7 +49,7 @@ def sign_up(email: str, password: str, *, client: Client, now: datetime) -> None
     if not settings.signup_open:
         raise SignupClosed()
     address = folded(email)
-    _check_address(address)
+    demand_good_address(address)
     model = get_user_model()
     demand_good_password(password, model(**{model.get_email_field_name(): address}))
     take_mail_slots(address, client=client, now=now)
@@ -113,7 +113,8 @@ def take_mail_slots(address: str, *, client: Client, now: datetime) -> None:
     take_slot(Throttle.Scope.MAIL, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
 
 
-def _check_address(address: str) -> None:
+def demand_good_address(address: str) -> None:
+    """Raise AddressRefused, with every reason, for an address that nobody may have here."""
     try:
         check_address(address)
     except ValidationError as error:

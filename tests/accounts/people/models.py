@@ -22,6 +22,7 @@ class Person(AbstractBaseUser, PermissionsMixin):
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     email = models.EmailField(unique=True)
+    phone = models.CharField(max_length=16, null=True, blank=True, unique=True)
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
 
@@ -38,6 +39,9 @@ class Member(AbstractUser):
     """The stock user, who logs in by the address."""
 
     email = models.EmailField(unique=True)
+    born_on = models.DateField(null=True)
+    wants_news = models.BooleanField(default=False)
+    seats = models.PositiveSmallIntegerField(default=1)
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = ["username"]
