@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
 from copy import copy
 from ctypes import c_ulong, py_object, pythonapi
+from datetime import datetime
 from functools import lru_cache
 from inspect import iscoroutinefunction
 from logging import ERROR, INFO
@@ -50,6 +51,7 @@ logger = get_logger("svc_infra_django.jobs")
 
 TRACEBACK_LENGTH = 32_768
 PROGRESS_SECONDS = 1.0
+BAD_RESULT = path_of(BadResult)
 
 # It looks through the wrappers of a function each time, for longer than a short job takes.
 is_async = lru_cache(maxsize=1024)(iscoroutinefunction)
@@ -75,7 +77,8 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
     if len(workers) < job.attempt:
         workers.append(str(job.worker_id))
     result: AnyResult = TaskResult(
-        task=_as_enqueued(task, job),
+        # A job that was tried again has the time of its next attempt there.
+        task=_as_enqueued(task, job, run_after=None if earlier else job.run_at),
         id=str(job.pk),
         status=STATUSES.get(Job.State(job.state), TaskResultStatus.READY),
         enqueued_at=job.created_at,
@@ -85,7 +88,7 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
         args=job.args["args"],
         kwargs=job.args["kwargs"],
         backend=job.backend,
-        errors=[TaskError(exception_class_path=a.error, traceback=a.traceback) for a in earlier if a.error],
+        errors=[_task_error(attempt.error, attempt.traceback) for attempt in earlier if attempt.error],
         worker_ids=workers,
     )
     if job.state == Job.State.SUCCEEDED:
@@ -93,12 +96,19 @@ def result_of(job: Job, task: AnyTask) -> AnyResult:
     return result
 
 
-def _as_enqueued(task: AnyTask, job: Job) -> AnyTask:
+def _task_error(path: str, story: str) -> TaskError:
+    """Django has no exception of its own for what it cannot store: to its users it is a TypeError."""
+    return TaskError(
+        exception_class_path="builtins.TypeError" if path == BAD_RESULT else path, traceback=story
+    )
+
+
+def _as_enqueued(task: AnyTask, job: Job, *, run_after: datetime | None) -> AnyTask:
     """The task with what `.using(...)` changed of it for this job."""
     changes = {
         "priority": job.priority,
         "queue_name": job.queue,
-        "run_after": job.run_at,
+        "run_after": run_after,
         "backend": job.backend,
     }
     if all(getattr(task, name) == value for name, value in changes.items()):
@@ -245,7 +255,7 @@ class Attempt:
         log = logger.warning if decision.verdict is Verdict.RETRY else logger.error
         log("job failed", verdict=decision.verdict.value, error=path, delay_seconds=round(decision.delay, 1))
         if self.has_begun and outcome.state in Job.FINAL:
-            self.result.errors.append(TaskError(exception_class_path=path, traceback=story))
+            self.result.errors.append(_task_error(path, story))
             self.ended = outcome
         return outcome
 
