@@ -64,6 +64,14 @@ class LoginFailed(BaseModel):
     client_address: str
 
 
+class ProofFailed(BaseModel):
+    """A code was wrong, or the password of somebody who is logged in or proves their address."""
+
+    user_id: str
+    method: str
+    """`otp` or `pwd` (RFC 8176)."""
+
+
 class LoginStopped(BaseModel):
     """Too many attempts: an account or a client address has to wait. It is named by a keyed digest."""
 
@@ -163,6 +171,7 @@ PROFILE_CHANGED = EventType("user.profile_changed", ProfileChanged)
 USER_LOGGED_IN = EventType("user.logged_in", UserLoggedIn)
 ADMIN_ENTERED = EventType("admin.entered", AdminEntered)
 LOGIN_FAILED = EventType("login.failed", LoginFailed)
+PROOF_FAILED = EventType("login.proof_failed", ProofFailed)
 LOGIN_STOPPED = EventType("login.stopped", LoginStopped)
 SESSION_ENDED = EventType("session.ended", SessionEnded)
 SESSIONS_ENDED = EventType("session.all_ended", SessionsEnded)

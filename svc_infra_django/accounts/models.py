@@ -8,7 +8,7 @@ from secrets import token_bytes, token_hex
 from typing import Any, ClassVar
 
 from django.conf import settings as django_settings
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 from django_otp.models import Device, ThrottlingMixin
 
@@ -254,6 +254,30 @@ class AuditHead(ChainHead):
         pass
 
 
+class RepeatedEvent(models.Model):
+    """An event that came again within a minute of its row: counted, and told when the minute is over."""
+
+    digest = models.CharField(max_length=64, editable=False)
+    told = models.JSONField(help_text="What the row says, where it came from left out.")
+    count = models.PositiveIntegerField(default=0)
+    ends_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["digest"], name="svc_accounts_repeatedevent_digest")]
+        indexes = [models.Index(fields=["ends_at"], name="svc_accounts_repeated_ends")]
+
+    def __str__(self) -> str:
+        return f"{self.told['name']} {self.count}"
+
+    @transaction.atomic
+    def tell(self, *, now: datetime) -> None:
+        """Write an audit row with the count, once, and forget it."""
+        # Of several who would tell it, the one does who deleted it.
+        if RepeatedEvent.objects.filter(pk=self.pk).delete()[0] and self.count:
+            data = {**self.told["data"], "repeated": self.count}
+            AuditEvent.objects.create(**{**self.told, "data": data}, created_at=now)
+
+
 class MFAChallenge(models.Model):
     """A login between password and code. Its token is good at the second step and nowhere else."""
 
@@ -461,7 +485,7 @@ class Throttle(models.Model):
         CLIENT = "client", "wrong passwords from a client"
         PASSWORD = "password", "wrong present passwords"  # the name of a count
         MFA = "mfa", "wrong codes"
-        MAIL = "mail", "mails to an address"
+        MAIL = "mail", "mails to an address, or asked for by a user"
         CODE = "code", "codes mailed to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
         OAUTH = "oauth", "logins by providers from a client"

@@ -18,7 +18,7 @@ from .mailer import (
     mail_notice,
     mail_reset_key,
 )
-from .models import AuditHead, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, Throttle
+from .models import AuditHead, AuthSession, MFAChallenge, OAuthFlow, OAuthHandoff, RepeatedEvent, Throttle
 
 BATCH = 500
 
@@ -62,6 +62,9 @@ def send_code(device_id: int) -> None:
 @periodic(every=timedelta(minutes=1))
 @task()
 def chain_audit_events() -> None:
+    now = timezone.now()
+    for repeated in RepeatedEvent.objects.filter(ends_at__lte=now):
+        repeated.tell(now=now)
     lengthen(AuditHead)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,10 @@ from django.test import Client
 from django.utils import timezone
 
 from svc_infra_django.accounts import models
+from svc_infra_django.accounts.services.issuing_tokens import Client as Where
+from svc_infra_django.accounts.services.issuing_tokens import Tokens
+from svc_infra_django.accounts.services.logging_in import SecondStep, begun, prove_login
+from svc_infra_django.accounts.services.verifying_mfa import begin_session, challenge_of, finish_second_step
 from svc_infra_django.accounts.totp import step_at
 from tests.conftest import PASSWORD
 
@@ -52,6 +57,17 @@ class Visitor:
         if response.status_code == 200:
             self.tokens = response.json()
         return response
+
+
+def log_in(email: str, password: str, *, client: Where, now: datetime) -> Tokens | SecondStep:
+    """What `auth/login` does with an address and a password."""
+    return begun(prove_login(email, password, client=client, now=now), client=client, now=now)
+
+
+def finish_login(mfa_token: str, code: str, *, client: Where, now: datetime) -> Tokens:
+    """What `auth/mfa/verify` does with a code."""
+    proven = finish_second_step(challenge_of(mfa_token, now=now), code, now=now)
+    return begin_session(proven, client=client, now=now)
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,27 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="RepeatedEvent",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("digest", models.CharField(editable=False, max_length=64)),
+                ("told", models.JSONField(help_text="What the row says, where it came from left out.")),
+                ("count", models.PositiveIntegerField(default=0)),
+                ("ends_at", models.DateTimeField()),
+            ],
+            options={
+                "indexes": [models.Index(fields=["ends_at"], name="svc_accounts_repeated_ends")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("digest",), name="svc_accounts_repeatedevent_digest")
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="AuthSession",
             fields=[
                 (
@@ -478,7 +499,7 @@ class Migration(migrations.Migration):
                             ("client", "wrong passwords from a client"),
                             ("password", "wrong present passwords"),
                             ("mfa", "wrong codes"),
-                            ("mail", "mails to an address"),
+                            ("mail", "mails to an address, or asked for by a user"),
                             ("code", "codes mailed to an address"),
                             ("signup", "sign-ups and resets from a client"),
                             ("oauth", "logins by providers from a client"),

@@ -27,10 +27,12 @@ from ..events import (
     MFA_DEVICE_REMOVED,
     MFA_DISABLED,
     MFA_ENABLED,
+    PROOF_FAILED,
     RECOVERY_CODES_REPLACED,
     MFADeviceRemoved,
     MFADisabled,
     MFAEnabled,
+    ProofFailed,
     RecoveryCodesReplaced,
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
@@ -41,7 +43,7 @@ from ..totp import enrolment_url, qr_svg, shown
 from .ending_sessions import revoke_sessions
 from .logging_in import check_password
 from .sharing_sessions import forget_sessions
-from .throttling import forget, take_slot
+from .throttling import forget, take_attempt, take_slot
 from .verifying_mfa import Proven, forget_codes, prove_factor, take_code_slot, use_challenge
 
 HOUR = 60 * 60
@@ -119,7 +121,7 @@ def step_up(
 @sensitive_variables()
 def prove_password(user: Any, password: str, *, now: datetime) -> None:
     """Check the present password of a user who is logged in. Raises WrongPassword or TooManyAttempts."""
-    take_slot(
+    take_attempt(
         Throttle.Scope.PASSWORD,
         str(user.pk),
         limit=settings.login_attempts,
@@ -127,6 +129,7 @@ def prove_password(user: Any, password: str, *, now: datetime) -> None:
         now=now,
     )
     if check_password(user, password) is None:
+        PROOF_FAILED.emit(ProofFailed(user_id=str(user.pk), method="pwd"), owner=user)
         raise WrongPassword()
     forget(Throttle.Scope.PASSWORD, str(user.pk))
 

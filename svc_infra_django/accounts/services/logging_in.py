@@ -14,16 +14,16 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 from django_otp import user_has_device
 
-from ..compat import address_is_proven, email_of, folded, staff_named, user_with_address
+from ..compat import address_is_proven, folded, staff_named, user_with_address
 from ..conf import settings
 from ..errors import InvalidCredentials, TooManyAttempts
-from ..events import LOGIN_FAILED, LOGIN_STOPPED, LoginFailed, LoginStopped
+from ..events import LOGIN_FAILED, LoginFailed
 from ..hashing import new_token, token_digest
 from ..models import AuthSession, MFAChallenge, Throttle, lacks_factor
 from ..signing import password_state, password_states, subject_digest
 from ..tasks import send_signup_mail
 from .issuing_tokens import Client, Tokens
-from .throttling import forget, give_back, take_slot
+from .throttling import counted_as, forget, give_back, take_attempt, take_slot
 from .verifying_mfa import Proven, begin_session
 
 HOUR = 60 * 60
@@ -40,12 +40,6 @@ class SecondStep:
     """Staff without a device: add one with the token, instead of sending a code."""
 
 
-@sensitive_variables()
-def log_in(email: str, password: str, *, client: Client, now: datetime) -> Tokens | SecondStep:
-    """Log in by address and password: tokens, or the second step. Raises as `prove_login`."""
-    return begun(prove_login(email, password, client=client, now=now), client=client, now=now)
-
-
 def begun(outcome: Proven | SecondStep, *, client: Client, now: datetime) -> Tokens | SecondStep:
     """Tokens for whoever has proved enough, or the second step that is still wanted."""
     return outcome if isinstance(outcome, SecondStep) else begin_session(outcome, client=client, now=now)
@@ -59,14 +53,16 @@ def prove_login(email: str, password: str, *, client: Client, now: datetime) -> 
     that do not exist. One password hash is computed in every case, so the time tells nothing either.
     """
     address = folded(email)
-    _take_slots(address, client=client, now=now)
-    user = check_password(user_with_address(address), password)
+    candidate = user_with_address(address)
+    subject = counted_as(candidate, address)
+    _take_slots(subject, client=client, now=now)
+    user = check_password(candidate, password)
     if user is not None and settings.email_verification and not address_is_proven(user, address):
         _mail_again(address, now=now)
         user = None
-    _demand(user, address, client=client)
+    _demand(user, subject, client=client)
     with transaction.atomic():
-        _settle(address, client=client)
+        _settle(subject, client=client)
         return after_first_factor(user, amr=("pwd",), now=now)
 
 
@@ -74,11 +70,11 @@ def prove_login(email: str, password: str, *, client: Client, now: datetime) -> 
 def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> Proven | SecondStep:
     """The first step into the admin, by username or address.
 
-    Attempts count together with those of `log_in`. Raises InvalidCredentials, for whoever is not staff
+    Attempts count together with those of `prove_login`. Raises InvalidCredentials, for whoever is not staff
     too, or TooManyAttempts.
     """
     candidate = staff_named(name)
-    subject = (candidate is not None and folded(email_of(candidate))) or folded(name)
+    subject = counted_as(candidate, name)
     _take_slots(subject, client=client, now=now)
     user = check_password(candidate, password)
     _demand(user, subject, client=client)
@@ -154,20 +150,19 @@ def _mail_again(address: str, *, now: datetime) -> None:
         send_signup_mail.enqueue(address)
 
 
-def _take_slots(address: str, *, client: Client, now: datetime) -> None:
-    seconds = settings.login_window_seconds
-    wanted = [(Throttle.Scope.LOGIN, address, settings.login_attempts)]
+def _take_slots(subject: str, *, client: Client, now: datetime) -> None:
+    wanted = [(Throttle.Scope.LOGIN, subject, settings.login_attempts)]
     if client.network:
         wanted.insert(0, (Throttle.Scope.CLIENT, client.network, settings.login_attempts_per_client))
-    for scope, subject, limit in wanted:
-        try:
-            take_slot(scope, subject, limit=limit, seconds=seconds, now=now)
-        except TooManyAttempts:
-            payload = LoginStopped(
-                scope=scope, subject=subject_digest(subject), client_address=client.address
-            )
-            LOGIN_STOPPED.emit(payload)
-            raise
+    for scope, counted, limit in wanted:
+        take_attempt(
+            scope,
+            counted,
+            limit=limit,
+            seconds=settings.login_window_seconds,
+            now=now,
+            client_address=client.address,
+        )
 
 
 def _carry_over(user: Any, *, before: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from math import ceil
+from typing import Any
 
 from django.db.models import Case, F, Q, Value, When
 
 from ..compat import addresses_of, folded, users_named
 from ..errors import TooManyAttempts
+from ..events import LOGIN_STOPPED, LoginStopped
 from ..models import Throttle
 from ..signing import subject_digest
 
@@ -39,10 +41,32 @@ def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: dateti
     raise TooManyAttempts(retry_after=max(1, ceil((until - now).total_seconds())))
 
 
+def take_attempt(
+    scope: str, subject: str, *, limit: int, seconds: int, now: datetime, client_address: str = ""
+) -> None:
+    """As `take_slot`, for what somebody may be guessing at: that they were stopped is told."""
+    try:
+        take_slot(scope, subject, limit=limit, seconds=seconds, now=now)
+    except TooManyAttempts:
+        LOGIN_STOPPED.emit(
+            LoginStopped(scope=scope, subject=subject_digest(subject), client_address=client_address)
+        )
+        raise
+
+
+def counted_as(user: Any, typed: str) -> str:
+    """Under what wrong passwords are counted: the account, by whichever of its addresses; or what was typed.
+
+    The NUL is something that nobody can type, so no made-up address is counted as an account.
+    """
+    return f"\x00{user.pk}" if user is not None else folded(typed)
+
+
 def subjects_of(text: str) -> list[str]:
     """The keyed names under which somebody may be counted: by address, username or client address."""
     named = users_named(text)
-    known = [str(user.pk) for user in named] + [folded(each) for user in named for each in addresses_of(user)]
+    known = [subject for user in named for subject in (str(user.pk), counted_as(user, ""))]
+    known += [folded(each) for user in named for each in addresses_of(user)]
     return [subject_digest(subject) for subject in {text, folded(text), *known}]
 
 

@@ -13,12 +13,12 @@ from django_otp.models import Device, ThrottlingMixin
 
 from ..conf import settings
 from ..errors import InvalidMFAToken, NoSecondFactor, WrongCode
-from ..events import RECOVERY_CODE_USED, RecoveryCodeUsed
+from ..events import PROOF_FAILED, RECOVERY_CODE_USED, ProofFailed, RecoveryCodeUsed
 from ..hashing import looks_like_recovery_code, plain_recovery_code, token_digest
 from ..models import MFAChallenge, RecoveryCode, Throttle
 from ..signing import has_password_state
 from .issuing_tokens import Client, Tokens, issue_tokens
-from .throttling import forget, take_slot
+from .throttling import forget, take_attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,6 @@ class Proven:
     """The second factor, if there was one."""
 
 
-@sensitive_variables()
-def finish_login(mfa_token: str, code: str, *, client: Client, now: datetime) -> Tokens:
-    """Turn the token of the first step and a code into a session.
-
-    Raises InvalidMFAToken, WrongCode, or TooManyAttempts when the user's codes are stopped.
-    """
-    proven = finish_second_step(challenge_of(mfa_token, now=now), code, now=now)
-    return begin_session(proven, client=client, now=now)
-
-
 def begin_session(proven: Proven, *, client: Client, now: datetime) -> Tokens:
     """Tokens for whoever has proved enough."""
     return issue_tokens(proven.user, amr=proven.amr, client=client, now=now, tenant=proven.tenant)
@@ -49,7 +39,10 @@ def begin_session(proven: Proven, *, client: Client, now: datetime) -> Tokens:
 
 @sensitive_variables()
 def finish_second_step(challenge: MFAChallenge, code: str, *, now: datetime) -> Proven:
-    """Use up the challenge and a code. Raises as `finish_login`."""
+    """Use up the challenge and a code.
+
+    Raises InvalidMFAToken, WrongCode, or TooManyAttempts when the user's codes are stopped.
+    """
     if not MFAChallenge.objects.try_once(challenge, limit=settings.mfa_challenge_attempts):
         raise InvalidMFAToken()
     return use_challenge(challenge, prove_factor(challenge.owner, code, now=now), now=now)
@@ -91,14 +84,18 @@ def prove_factor(user: Any, code: str, *, now: datetime) -> Any:
         raise NoSecondFactor()
     take_code_slot(user, now=now)
     burnt = _burn_recovery_code(user, code, now=now)
-    device = devices[0] if burnt else _fitting_device(user, code, devices)
+    try:
+        device = devices[0] if burnt else _fitting_device(user, code, devices)
+    except WrongCode:
+        PROOF_FAILED.emit(ProofFailed(user_id=str(user.pk), method="otp"), owner=user)
+        raise
     forget_codes(user)
     return device
 
 
 def take_code_slot(user: Any, *, now: datetime) -> None:
     """Count one code of the user, before it is looked at. Raises TooManyAttempts."""
-    take_slot(
+    take_attempt(
         Throttle.Scope.MFA,
         str(user.pk),
         limit=settings.mfa_attempts,

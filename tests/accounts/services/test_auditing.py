@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 
-from svc_infra_django.accounts.models import AuditEvent
+from svc_infra_django.accounts.models import AuditEvent, RepeatedEvent
 from svc_infra_django.accounts.tasks import chain_audit_events
+from svc_infra_django.api.events import ACCESS_REFUSED, AccessRefused
 from svc_infra_django.apikeys import issue_key, revoke_key
 from svc_infra_django.events import catalog
+from tests.accounts.services.test_mfa import enrol
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -84,6 +88,124 @@ def test_rule_63_a_refusal_is_a_row_also_when_the_request_is_undone(ada: Any, us
         "code": "permission_denied",
         "permission": "svc_accounts.view_auditevent",
     }
+
+
+@pytest.fixture
+def later() -> Any:
+    """Let a minute pass, and have the job of each minute run."""
+
+    def pass_a_minute() -> None:
+        RepeatedEvent.objects.update(ends_at=timezone.now())
+        chain_audit_events.call()
+
+    return pass_a_minute
+
+
+def test_rule_63_a_scanner_fills_no_table_and_is_seen_all_the_same(ada: Any, later: Any) -> None:
+    for _ in range(30):
+        assert ada.get("audit").status_code == 403
+    headers = {"Authorization": f"Bearer {ada.tokens['access_token']}"}
+    assert ada.http.post("/api/auth/introspect", {"token": "x"}, headers=headers).status_code == 403
+    refused = AuditEvent.objects.filter(name="access.refused")
+    permissions = ["svc_accounts.view_auditevent", "svc_accounts.introspect_token"]
+    assert [row.data["permission"] for row in refused.order_by("id")] == permissions
+
+    later()
+    later()
+
+    told = refused.get(data__has_key="repeated")
+    assert (told.data["repeated"], told.data["permission"]) == (29, permissions[0])
+    assert (told.subject, told.actor) == (refused.earliest("id").subject, refused.earliest("id").actor)
+    assert told.is_good()
+    assert not RepeatedEvent.objects.exists()
+    ada.get("audit")
+    assert refused.count() == 4
+
+
+def test_without_a_worker_the_next_refusal_tells_of_those_before(ada: Any) -> None:
+    for _ in range(3):
+        ada.get("audit")
+    RepeatedEvent.objects.update(ends_at=timezone.now())
+    ada.get("audit")
+
+    refused = AuditEvent.objects.filter(name="access.refused").order_by("created_at", "id")
+    assert [row.data.get("repeated") for row in refused] in ([None, 2, None], [None, None, 2])
+    assert RepeatedEvent.objects.get().count == 0
+
+
+def test_another_user_is_told_of_apart(ada: Any, stranger: Any, new_visitor: Any) -> None:
+    mallory = new_visitor()
+    mallory.login("mallory@example.com")
+    for visitor in (ada, mallory, ada, mallory):
+        visitor.get("audit")
+
+    rows = AuditEvent.objects.filter(name="access.refused")
+    assert len(set(rows.values_list("subject", flat=True))) == rows.count() == 2
+
+
+def test_rule_63_who_goes_on_after_a_stop_fills_no_table(user: Any, visitor: Any, later: Any) -> None:
+    for number in range(25):
+        visitor.login(password="wrong", REMOTE_ADDR=f"10.0.0.{number}")
+    stopped = AuditEvent.objects.filter(name="login.stopped")
+    assert stopped.count() == 1
+
+    later()
+
+    assert stopped.get(data__has_key="repeated").data["repeated"] == 14
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_those_that_come_at_once_none_is_lost(make_user: Any, later: Any) -> None:
+    user = make_user("ada")
+    payload = AccessRefused(
+        user_id=str(user.pk),
+        credential="jwt",
+        method="GET",
+        route="/",
+        code="x",
+        permission="",
+        client_address="",
+    )
+
+    def refuse() -> None:
+        ACCESS_REFUSED.emit(payload, owner=user)
+        connections.close_all()
+
+    threads = [threading.Thread(target=refuse) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = AuditEvent.objects.filter(name="access.refused")
+    at_once = rows.count()
+    later()
+
+    counted = sum(row.data.get("repeated", 0) for row in rows)
+    assert at_once + counted == 8
+
+
+def test_rule_63_a_wrong_code_after_the_right_password_is_a_row_and_so_is_its_stop(
+    user: Any, visitor: Any, settings: Any
+) -> None:
+    settings.OTP_TOTP_THROTTLE_FACTOR = 0
+    enrol(user)
+    for _ in range(3):
+        token = visitor.login().json()["mfa_token"]
+        for _ in range(4):
+            visitor.post("mfa/verify", {"mfa_token": token, "code": "000000"})
+
+    assert names() == ["user.mfa_enabled"] + ["login.proof_failed"] * 10 + ["login.stopped"]
+    failed = AuditEvent.objects.filter(name="login.proof_failed").first()
+    assert failed is not None
+    assert (failed.subject, failed.data["method"]) == (str(user.pk), "otp")
+    assert AuditEvent.objects.get(name="login.stopped").data["scope"] == "mfa"
+
+
+def test_rule_63_a_wrong_present_password_is_a_row(ada: Any, user: Any) -> None:
+    ada.post("password/change", {"current_password": "wrong", "password": "another horse battery 8"})
+
+    row = AuditEvent.objects.get(name="login.proof_failed")
+    assert (row.subject, row.actor, row.data["method"]) == (str(user.pk), str(user.pk), "pwd")
 
 
 def test_who_did_it_is_whoever_is_signed_in(

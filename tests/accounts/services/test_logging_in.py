@@ -14,8 +14,8 @@ from django.utils import timezone
 from svc_infra_django.accounts.errors import InvalidCredentials, TooManyAttempts
 from svc_infra_django.accounts.models import AuthSession, Throttle
 from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens, issue_tokens
-from svc_infra_django.accounts.services.logging_in import log_in
 from svc_infra_django.errors import AuthenticationError
+from tests.accounts.conftest import log_in
 from tests.accounts.hashers import Counted
 from tests.conftest import PASSWORD
 
@@ -282,3 +282,37 @@ def test_what_counts_as_one_client(address: str, network: str) -> None:
 def test_a_link_local_client_gets_a_session(user: Any, visitor: Any) -> None:
     assert visitor.login(REMOTE_ADDR="fe80::7%eth0").status_code == 200
     assert AuthSession.objects.get().client_address == "fe80::7"
+
+
+def test_rule_4_an_account_of_several_addresses_is_stopped_by_all_of_them_together(
+    user: Any, visitor: Any
+) -> None:
+    EmailAddress.objects.create(user=user, email="ada@work.example", verified=True)
+    addresses = ["ada@example.com", "ada@work.example"]
+
+    codes = [visitor.login(addresses[n % 2], WRONG).status_code for n in range(12)]
+
+    assert codes == [401] * 10 + [429] * 2
+
+
+def test_nobody_is_counted_as_an_account_by_making_up_its_name(user: Any, visitor: Any) -> None:
+    for made_up in (str(user.pk), f"user:{user.pk}", f"\\x00{user.pk}"):
+        for _ in range(10):
+            assert visitor.login(made_up, WRONG).status_code == 401
+        visitor.login("somebody@example.com", PASSWORD)
+
+    assert visitor.login(REMOTE_ADDR="10.0.0.1").status_code == 200
+
+
+def test_an_address_that_others_may_write_into_themselves_sets_nobody_elses_count_back(
+    user: Any, stranger: Any, visitor: Any
+) -> None:
+    EmailAddress.objects.create(user=stranger, email="mallory@example.com", verified=True)
+    type(stranger).objects.filter(pk=stranger.pk).update(email="ada@example.com")
+    EmailAddress.objects.create(user=user, email="ada@example.com", verified=True)
+    codes = []
+    for _ in range(4):
+        codes += [visitor.login(password=WRONG).status_code for _ in range(4)]
+        assert visitor.login("mallory@example.com").status_code == 200
+
+    assert codes == [401] * 10 + [429] * 6

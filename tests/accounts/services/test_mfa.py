@@ -16,12 +16,13 @@ from svc_infra_django.accounts.errors import InvalidMFAToken, TooManyAttempts, W
 from svc_infra_django.accounts.models import AuthSession, MFAChallenge, RecoveryCode, TOTPDevice
 from svc_infra_django.accounts.services.enrolling_mfa import begin_totp, confirm_totp
 from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens
-from svc_infra_django.accounts.services.logging_in import SecondStep, log_in
-from svc_infra_django.accounts.services.verifying_mfa import finish_login, prove_factor
+from svc_infra_django.accounts.services.logging_in import SecondStep
+from svc_infra_django.accounts.services.verifying_mfa import prove_factor
 from svc_infra_django.accounts.totp import code_of
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.principals import Principal
 from svc_infra_django.sealing import UnsealingFailed
+from tests.accounts.conftest import finish_login, log_in
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
