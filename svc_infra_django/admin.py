@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.timezone import localtime
 from django.views.decorators.debug import sensitive_variables
 
 from .chains import ChainedRow, exported_lines
@@ -20,7 +26,58 @@ else:
     ModelAdmin = admin.ModelAdmin
 
 
-class MachineRowAdmin(ModelAdmin):
+class ReadableColumns:
+    """For admins of many rows: a moment to the second and an id by its end, so that each row is one line.
+
+    The whole of either is shown where the pointer rests.
+    """
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return [readable(self.model, column) for column in super().get_list_display(request)]  # type: ignore[misc,attr-defined]
+
+
+@cache
+def readable(model: type[models.Model], column: Any) -> Any:
+    """The column, told shortly if it is a field of moments or ids.
+
+    It is the same function each time, as Django looks it up among those that sort.
+    """
+    field = next((field for field in model._meta.concrete_fields if field.name == column), None)
+    shown = SHOWN_AS.get(type(field))
+    if field is None or shown is None:
+        return column
+
+    @admin.display(description=field.verbose_name, ordering=column, empty_value="-")
+    def cell(row: models.Model) -> str | None:
+        value = getattr(row, column)
+        return None if value is None else shown(value)
+
+    # Django names the cell's CSS class by it.
+    cell.__name__ = column
+    return cell
+
+
+def shown_moment(moment: datetime) -> str:
+    """In the zone that is current."""
+    local = localtime(moment)
+    return format_html(
+        '<time class="nowrap" datetime="{}" title="{}">{}</time>',
+        *(moment.isoformat(), local.isoformat(" "), local.strftime("%Y-%m-%d %H:%M:%S")),
+    )
+
+
+def shown_id(value: UUID) -> str:
+    """The end of an id: its beginning is the time, and alike in neighbours."""
+    return format_html('<span class="nowrap" title="{}">…{}</span>', value, value.hex[-12:])
+
+
+SHOWN_AS: dict[type, Callable[[Any], str]] = {
+    models.DateTimeField: shown_moment,
+    models.UUIDField: shown_id,
+}
+
+
+class MachineRowAdmin(ReadableColumns, ModelAdmin):
     """Admin of rows that machines write: staff may look and use actions, never edit."""
 
     # The row count of a table that grows for ever would be a scan on every page.

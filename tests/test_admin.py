@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
 from django.contrib.sessions.backends.db import SessionStore
 
 from svc_infra_django.admin import MachineRowAdmin, secret_shown_once
+from svc_infra_django.jobs.models import Job
 
 
 class GroupRows(MachineRowAdmin):
@@ -48,6 +52,33 @@ def test_who_may_only_look_is_offered_no_action(rows, asking) -> None:
 
 def test_not_even_deleting_is_offered(rows, asking) -> None:
     assert "delete_selected" not in rows.get_actions(asking(is_superuser=True))
+
+
+class JobRows(MachineRowAdmin):
+    list_display = ("id", "task", "finished_at", "run_at")
+
+
+def test_a_list_tells_moments_to_the_second_and_ids_by_their_end(rf, settings) -> None:
+    settings.TIME_ZONE = "Europe/Paris"
+    id_, task, finished_at, run_at = JobRows(Job, admin.site).get_list_display(rf.get("/"))
+    job = Job(
+        id=UUID("01a20852-e1f4-73de-862d-af5ab496d784"),
+        finished_at=datetime(2026, 11, 22, 23, 59, 7, tzinfo=UTC),
+    )
+
+    assert 'title="01a20852-e1f4-73de-862d-af5ab496d784">…af5ab496d784<' in id_(job)
+    assert task == "task"
+    assert ">2026-11-23 00:59:07<" in finished_at(job)
+    assert run_at(job) is None
+
+
+def test_a_readable_column_still_sorts_and_is_named_as_its_field(rf) -> None:
+    rows = JobRows(Job, admin.site)
+    id_, _, finished_at, _ = rows.get_list_display(rf.get("/"))
+
+    assert {id_, finished_at} <= set(rows.get_sortable_by(rf.get("/")))
+    assert (id_.admin_order_field, id_.__name__) == ("id", "id")
+    assert (finished_at.short_description, finished_at.admin_order_field) == ("finished at", "finished_at")
 
 
 def test_a_secret_is_shown_by_an_answer_that_nobody_keeps(asking) -> None:

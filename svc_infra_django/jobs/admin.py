@@ -19,7 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.timesince import timesince
 
-from ..admin import MachineRowAdmin
+from ..admin import MachineRowAdmin, ReadableColumns
 from ..errors import SvcInfraError, ValidationError
 from . import throughput
 from .charts import throughput_chart
@@ -332,9 +332,9 @@ class ScheduleForm(ModelForm):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(ScheduleAdminBase):
+class ScheduleAdmin(ReadableColumns, ScheduleAdminBase):
     form = ScheduleForm
-    list_display = ("key", "task", "times", "enabled", "source", "next_fire_at", "last_fire_at", "error")
+    list_display = ("key", "times", "enabled", "next_fire_at", "last_fire_at", "error", "source")
     list_filter = ("enabled", "source")
     search_fields = ("key",)
     show_full_result_count = False

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path
 
-from ..admin import ChainedRowAdmin, ModelAdmin, UserPicker
+from ..admin import ChainedRowAdmin, ModelAdmin, ReadableColumns, UserPicker
 from ..errors import SvcInfraError
 from .errors import RoleExists
 from .models import Assignment, Role, RoleChange
@@ -108,7 +108,7 @@ class _refusals_in_the_form:
 
 
 @admin.register(Role)
-class RoleAdmin(ModelAdmin):
+class RoleAdmin(ReadableColumns, ModelAdmin):
     """Roles; those that the settings declare are read here and changed there."""
 
     form = RoleForm
@@ -209,7 +209,7 @@ class GrantForm(GrantModelForm):
 
 
 @admin.register(Assignment)
-class AssignmentAdmin(UserPicker, ModelAdmin):
+class AssignmentAdmin(ReadableColumns, UserPicker, ModelAdmin):
     """Grants; every change goes the way that a call of `grant` or `withdraw` goes."""
 
     form = GrantForm

@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 from django import forms
@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from ..admin import MachineRowAdmin, UserPicker, secret_shown_once
+from ..admin import MachineRowAdmin, ReadableColumns, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
 from .models import Attempt, Delivery, Endpoint, EventType, Message, Replay, SigningKey
 from .pictures import Dot, Lane, outcome, sparkline, success_rate, timeline
@@ -57,7 +57,8 @@ class EndpointForm(ModelForm):
     )
     headers = forms.JSONField(
         required=False,
-        label="new headers",
+        label="New headers",
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 60}),
         help_text='A JSON object such as {"Authorization": "Bearer …"}; it replaces the present ones, '
         "which are not shown. {} takes them away.",
     )
@@ -68,6 +69,16 @@ class EndpointForm(ModelForm):
             "url", "description", "owner", "tenant", "event_types", "timeout_seconds", "retry_schedule",
             "rate_limit", "max_in_flight",
         ]  # fmt: skip
+        widgets: ClassVar = {"retry_schedule": forms.Textarea(attrs={"rows": 3, "cols": 60})}
+        help_texts: ClassVar = {
+            "url": "Where webhooks are posted to.",
+            "owner": "It hears this user's events alone; empty for every event of the tenant.",
+            "timeout_seconds": "For the whole request, 30 at most; empty for what the settings say.",
+            "retry_schedule": "Seconds to wait after each failure, as [5, 60, 3600]; "
+            "null for the event type's, or what the settings say.",
+            "rate_limit": "At most so many requests a second; empty for no limit.",
+            "max_in_flight": "At most so many requests at once; empty for no limit.",
+        }
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -118,7 +129,7 @@ class EndpointList(ChangeList):
 
 
 @admin.register(Endpoint)
-class EndpointAdmin(UserPicker, ModelAdmin):
+class EndpointAdmin(ReadableColumns, UserPicker, ModelAdmin):
     """Endpoints. Without an owner, one hears every event of its tenant."""
 
     form = EndpointForm
