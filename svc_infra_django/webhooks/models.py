@@ -426,8 +426,13 @@ class Attempt(models.Model):
     """One request that was made, and what came back. Written once, never changed."""
 
     id = id_field()
+    # Written with the delivery's own row locked, so a check of the key would find what is known.
     delivery = models.ForeignKey(
-        Delivery, on_delete=models.CASCADE, related_name="attempt_set", db_index=False
+        Delivery,
+        on_delete=models.CASCADE,
+        related_name="attempt_set",
+        db_index=False,
+        db_constraint=False,
     )
     n = models.PositiveIntegerField()
     at = models.DateTimeField()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models import Delivery, Endpoint, Message, Replay  # noqa: F401 - the type parameters below
 
 NIL = UUID(int=0)
+LAST = UUID(int=2**128 - 1)
 
 NewDelivery = tuple[UUID, UUID, UUID, datetime]
 """Id, message, endpoint, and when it is due."""
@@ -149,7 +150,7 @@ class EndpointQuerySet(OwnedQuerySet["Endpoint"]):
         schemas: dict[str, DataSchema] = {}
         with connection.cursor() as cursor:
             cursor.execute(
-                f"{endpoints} UNION ALL SELECT NULL, t.name, NULL, t.schema, t.version FROM {types} t"  # noqa: S608 -- the ORM's statement and our own fragments
+                f"{endpoints} UNION ALL SELECT NULL, t.name, NULL, t.schema, t.version FROM {types} t"
                 f" WHERE t.name IN ({', '.join(['%s'] * len(names))})",
                 [*values, *names],
             )
@@ -192,7 +193,7 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
             fresh = "JOIN m ON m.id = fresh.message"
             spread, more = self._insert_deliveries(fresh, deliveries, connection, trigger=trigger, now=now)
             cursor.execute(
-                f"WITH m AS ({insert}), d AS ({spread}) SELECT id FROM m",  # noqa: S608 -- our own fragments
+                f"WITH m AS ({insert}), d AS ({spread}) SELECT id FROM m",
                 [*values, *more],
             )
             return {found for (found,) in cursor.fetchall()}
@@ -206,7 +207,7 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
             for message in messages
             for field in fields
         ]
-        sql = f"INSERT INTO {_table(self.model)} ({columns}) VALUES {', '.join([row] * len(messages))}"  # noqa: S608 -- names from the model, values as parameters
+        sql = f"INSERT INTO {_table(self.model)} ({columns}) VALUES {', '.join([row] * len(messages))}"
         return f"{sql} ON CONFLICT DO NOTHING RETURNING id", values
 
     def _insert_deliveries(
@@ -225,7 +226,7 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
         else:
             names = ("id", "message", "endpoint", "due")
             fields = ", ".join(f"json_extract(value, '$[{n}]') AS {name}" for n, name in enumerate(names))
-            fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"  # noqa: S608 -- our own fragments
+            fresh = f"(SELECT {fields} FROM json_each(%s)) AS fresh"
             told = [[*(_id(connection, one) for one in ids), _moment(connection, due)] for *ids, due in rows]
             values = [orjson.dumps(told).decode()]
         sql = f"""
@@ -233,7 +234,7 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
                 attempts, attempts_before, epoch, last_error, created_at)
             SELECT fresh.*, 'pending', CASE WHEN fresh.due > %s THEN 2 ELSE 0 END, %s, 0, 0, 0, '', %s
             FROM {fresh}
-        """  # noqa: S608 -- our own fragments, values as parameters
+        """
         at = _moment(connection, now)
         return sql, [at, trigger, at, *values]
 
@@ -287,7 +288,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         sql = f"""
             SELECT e.id, d.state, d.attempts FROM {table} e {joined}
             WHERE e.id IN ({", ".join(["%s"] * len(found))}) ORDER BY d.created_at, d.id
-        """  # noqa: S608 -- our own fragments, values as parameters
+        """
         with connection.cursor() as cursor:
             cursor.execute(sql, [each, *(_id(connection, endpoint) for endpoint in found)])
             for endpoint, state, attempts in cursor.fetchall():
@@ -352,45 +353,62 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         statement on PostgreSQL; two on SQLite, whose UPDATE cannot return columns of other tables.
         """
         connection = _connection(self.model)
-        deliveries, endpoints = self._tables
         full = [_id(connection, endpoint) for endpoint in full] or [_id(connection, NIL)]
         at = _moment(connection, now)
-        steps, picked, values = [], [], []
-        for one in lanes:
-            due = (
-                f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = {one.lane:d}"  # noqa: S608 -- our own fragments
-                " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
+        values: list[Any] = []
+        if connection.vendor == "postgresql":
+            for one in lanes:
+                values += [one.lane, one.after, one.limit]
+            rows = ", ".join(["(%s::smallint, %s::uuid, %s::int)"] * len(lanes))
+            lane = self._round(connection, full, lane="asked.lane", after="asked.after", most="asked.most")
+            picked = (
+                f"SELECT w.id FROM (VALUES {rows}) AS asked(lane, after, most) CROSS JOIN LATERAL ({lane}) w"
             )
-            if connection.vendor == "postgresql":
-                taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) w"
-            else:
-                taken = f"JOIN {deliveries} w ON w.id IN ({due})"
-            well = f"""e.id = walk.endpoint_id AND e.state = 'enabled'
-                AND (e.held_until IS NULL OR e.held_until <= %s)
-                AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
-                AND e.id NOT IN ({", ".join(["%s"] * len(full))})"""
-            if connection.vendor == "postgresql":
-                # OFFSET 0 keeps the planner from a hash join, which would walk to the end and lose the order.
-                served = f"CROSS JOIN LATERAL (SELECT e.id FROM {endpoints} e WHERE {well} OFFSET 0) e"  # noqa: S608 -- our own fragments
-            else:
-                served = f"JOIN {endpoints} e ON {well}"
-            steps += [
-                _walk(f"ahead{one.lane}", deliveries, lane=one.lane, bound=""),
-                _walk(f"behind{one.lane}", deliveries, lane=one.lane, bound="AND q.endpoint_id <= %s"),
-                f"""picked{one.lane} AS MATERIALIZED (
-                    SELECT w.id FROM (
-                        SELECT endpoint_id FROM ahead{one.lane}
-                        UNION ALL SELECT endpoint_id FROM behind{one.lane}
-                    ) walk
-                    {served}
-                    {taken}
-                    LIMIT %s
-                )""",  # noqa: S608 -- our own fragments
-            ]
-            after, nil = _id(connection, one.after), _id(connection, NIL)
-            values += [after, after, nil, after, at, *full, at, share, one.limit]
-            picked.append(f"SELECT id FROM picked{one.lane}")  # noqa: S608 -- our own fragments
-        return self._take(steps, " UNION ALL ".join(picked), values, now=now, lease_until=lease_until)
+            values += [at, *full, at, share]
+        else:
+            lane = self._round(connection, full, lane="%s", after="%s", most="%s")
+            picked = " UNION ALL ".join([f"SELECT * FROM ({lane})"] * len(lanes))
+            for one in lanes:
+                after = _id(connection, one.after)
+                values += [one.lane, after, one.lane, after, after, after]
+                values += [at, *full, one.lane, at, share, one.limit]
+        return self._take(picked, values, now=now, lease_until=lease_until)
+
+    def _round(self, connection: Any, full: Sequence[Any], *, lane: str, after: str, most: str) -> str:
+        """A walk round the endpoints with work in a lane, from the one behind `after` up to it again."""
+        deliveries, endpoints = self._tables
+        kind = "UUID " if connection.vendor == "postgresql" else ""
+        nil, last = (f"{kind}'{_id(connection, one)}'" for one in (NIL, LAST))
+        ahead = f"SELECT q.endpoint_id FROM {deliveries} q WHERE q.state = 'pending' AND q.lane = {lane}"
+        due = (
+            f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = {lane}"
+            " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
+        )
+        well = f"""e.id = walk.endpoint_id AND e.state = 'enabled'
+            AND (e.held_until IS NULL OR e.held_until <= %s)
+            AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
+            AND e.id NOT IN ({", ".join(["%s"] * len(full))})"""
+        if connection.vendor == "postgresql":
+            # OFFSET 0 keeps the planner from a hash join, which would walk to the end and lose the order.
+            served = f"CROSS JOIN LATERAL (SELECT e.id FROM {endpoints} e WHERE {well} OFFSET 0) e"
+            taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) w"
+        else:
+            served = f"JOIN {endpoints} e ON {well}"
+            taken = f"JOIN {deliveries} w ON w.id IN ({due})"
+        # At the end of the ids stands NIL, the id of no endpoint, and those after it are the ones behind.
+        return f"""
+            WITH RECURSIVE walk(endpoint_id) AS (
+                SELECT COALESCE(({ahead} AND q.endpoint_id > {after} ORDER BY q.endpoint_id LIMIT 1), {nil})
+                UNION ALL
+                SELECT COALESCE((
+                    {ahead} AND q.endpoint_id > walk.endpoint_id
+                    AND q.endpoint_id <= CASE WHEN walk.endpoint_id > {after} THEN {last} ELSE {after} END
+                    ORDER BY q.endpoint_id LIMIT 1
+                ), CASE WHEN walk.endpoint_id > {after} THEN {nil} END)
+                FROM walk WHERE walk.endpoint_id IS NOT NULL
+            )
+            SELECT w.id FROM walk {served} {taken} LIMIT {most}
+        """
 
     def claim_for(self, shares: Mapping[UUID, int], *, now: datetime, lease_until: datetime) -> list[Claimed]:
         """Take up to so many due deliveries for each of these endpoints, first attempts first."""
@@ -401,10 +419,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         due = "w.state = 'pending' AND w.endpoint_id = s.endpoint AND w.due_at <= %s"
         if connection.vendor == "postgresql":
             lane = (
-                f"SELECT * FROM (SELECT w.id, w.lane, w.due_at FROM {deliveries} w WHERE {due}"  # noqa: S608 -- our own fragments
+                f"SELECT * FROM (SELECT w.id, w.lane, w.due_at FROM {deliveries} w WHERE {due}"
                 " AND w.lane = %s ORDER BY w.due_at LIMIT s.share FOR UPDATE SKIP LOCKED) locked"
             )
-            step = f"""picked AS MATERIALIZED (
+            picked = f"""
                 SELECT w.id FROM (
                     SELECT (value->>0)::uuid AS endpoint, (value->>1)::int AS share
                     FROM json_array_elements(%s::json)
@@ -412,10 +430,10 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                     SELECT both_lanes.id FROM ({lane} UNION ALL {lane}) both_lanes
                     ORDER BY both_lanes.lane, both_lanes.due_at LIMIT s.share
                 ) w
-            )"""  # noqa: S608 -- our own fragments
+            """
             values = [rows, at, 0, at, 1]
         else:
-            step = f"""picked AS MATERIALIZED (
+            picked = f"""
                 SELECT ranked.id FROM (
                     SELECT w.id, s.share, row_number() OVER (
                         PARTITION BY w.endpoint_id ORDER BY w.lane, w.due_at
@@ -425,68 +443,70 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                         FROM json_each(%s)
                     ) s JOIN {deliveries} w ON {due}
                 ) ranked WHERE ranked.place <= ranked.share
-            )"""  # noqa: S608 -- our own fragments
+            """
             values = [rows, at]
-        return self._take([step], "SELECT id FROM picked", values, now=now, lease_until=lease_until)
+        return self._take(picked, values, now=now, lease_until=lease_until)
 
     def _take(
         self,
-        steps: Sequence[str],
         picked: str,
         values: Sequence[Any],
         *,
         now: datetime,
         lease_until: datetime,
     ) -> list[Claimed]:
+        """Claim the ids that `picked` selects with these values."""
         connection = _connection(self.model)
-        deliveries, endpoints = self._tables
-        messages = _table(self.model._meta.get_field("message").related_model)
-        facts = self._facts(connection)
-        take = f"WITH RECURSIVE {', '.join(steps)} UPDATE {deliveries} AS d"
-        become = "SET state = 'sending', lease_until = %s, epoch = d.epoch + 1"
-        at, until = _moment(connection, now), _moment(connection, lease_until)
-        facts_values = [at, _moment(connection, now - timedelta(seconds=HEALTHY_SECONDS)), at]
+        deliveries, _ = self._tables
+        at = _moment(connection, now)
+        facts_values = [_moment(connection, now - timedelta(seconds=HEALTHY_SECONDS)), at, at]
+        values = [_moment(connection, lease_until), *values]
+        become = "SET state = 'sending', lease_until = %s, epoch = epoch + 1"
+        take = f"UPDATE {deliveries} {become} WHERE state = 'pending'"
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
-                cursor.execute(
-                    f"{take} {become} FROM ({picked}) p, {endpoints} e, {messages} m"
-                    " WHERE d.id = p.id AND d.state = 'pending' AND e.id = d.endpoint_id"
-                    f" AND m.id = d.message_id RETURNING {facts}",
-                    [*values, until, *facts_values],
-                )
-                return [_claimed(row) for row in cursor.fetchall()]
-            cursor.execute(
-                f"{take} {become} WHERE d.id IN ({picked}) AND d.state = 'pending' RETURNING id",
-                [*values, until],
-            )
-            ids = orjson.dumps([pk for (pk,) in cursor.fetchall()]).decode()
-            cursor.execute(
-                f"SELECT {facts} FROM {deliveries} d JOIN {endpoints} e ON e.id = d.endpoint_id"  # noqa: S608 -- our own fragments
-                f" JOIN {messages} m ON m.id = d.message_id WHERE d.id IN (SELECT value FROM json_each(%s))",
-                [*facts_values, ids],
-            )
+                # By an array of ids, since a join may be planned as a walk through all that waits.
+                take += f" AND id = ANY(ARRAY(SELECT id FROM ({picked}) p)) RETURNING *"
+            else:
+                cursor.execute(f"{take} AND id IN ({picked}) RETURNING id", values)
+                values = [orjson.dumps([pk for (pk,) in cursor.fetchall()]).decode()]
+                take = f"SELECT * FROM {deliveries} WHERE id IN (SELECT value FROM json_each(%s))"
+            steps = ", ".join([f"taken AS ({take})", *self._facts(connection)])
+            cursor.execute(f"WITH {steps} SELECT * FROM facts", [*values, *facts_values])
             return [_claimed(row) for row in cursor.fetchall()]
 
-    def _facts(self, connection: Any) -> str:
+    def _facts(self, connection: Any) -> tuple[str, ...]:
+        """Steps from `taken` to the columns of Claimed. What is an endpoint's is read once for each."""
+        _, endpoints = self._tables
         endpoint = self.model._meta.get_field("endpoint").related_model
         keys = _table(endpoint._meta.get_field("signing_keys").related_model)
         types = _table(apps.get_model("svc_webhooks", "EventType"))
+        messages = _table(self.model._meta.get_field("message").related_model)
         if connection.vendor == "postgresql":
             pairs = "json_agg(json_build_array(k.id, k.sealed_secret))::text"
             lag = "extract(epoch FROM %s - d.due_at)::float8"
         else:
             pairs = "json_group_array(json_array(k.id, k.sealed_secret))"
             lag = "(julianday(%s) - julianday(d.due_at)) * 86400"
-        return f"""
-            d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, {lag},
-            m.uid, m.event_type, m.context, m.body, e.id, e.url, e.sealed_headers,
-            COALESCE(e.retry_schedule, (SELECT t.retry_schedule FROM {types} t WHERE t.name = m.event_type)),
-            e.timeout_seconds, e.consecutive_failures = 0 AND COALESCE(e.last_success_at > %s, FALSE),
-            (SELECT {pairs} FROM (
-                SELECT id, sealed_secret FROM {keys}
-                WHERE endpoint_id = e.id AND (expires_at IS NULL OR expires_at > %s) ORDER BY created_at DESC
-            ) k)
-        """  # noqa: S608 -- our own fragments
+        served = f"""served AS MATERIALIZED (
+            SELECT e.id, e.url, e.sealed_headers, e.retry_schedule, e.timeout_seconds,
+                e.consecutive_failures = 0 AND COALESCE(e.last_success_at > %s, FALSE) AS is_healthy,
+                (SELECT {pairs} FROM (
+                    SELECT id, sealed_secret FROM {keys}
+                    WHERE endpoint_id = e.id AND (expires_at IS NULL OR expires_at > %s)
+                    ORDER BY created_at DESC
+                ) k) AS keys
+            FROM {endpoints} e WHERE e.id IN (SELECT endpoint_id FROM taken)
+        )"""
+        facts = f"""facts AS (
+            SELECT d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, {lag} AS lag,
+                m.uid, m.event_type, m.context, m.body, e.id AS endpoint_id, e.url, e.sealed_headers,
+                COALESCE(e.retry_schedule, t.retry_schedule) AS retry_schedule,
+                e.timeout_seconds, e.is_healthy, e.keys
+            FROM taken d JOIN served e ON e.id = d.endpoint_id JOIN {messages} m ON m.id = d.message_id
+            LEFT JOIN {types} t ON t.name = m.event_type AND t.retry_schedule IS NOT NULL
+        )"""
+        return served, facts
 
     @property
     def _tables(self) -> tuple[str, str]:
@@ -502,17 +522,18 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         deliveries, endpoints = self._tables
         attempts = _table(self.model._meta.get_field("attempt_set").related_model)
         is_native = connection.vendor == "postgresql"
-        rows = orjson.dumps([_settlement_row(connection, one, now=now) for one in settlements]).decode()
+        rows = orjson.dumps([_settlement_row(connection, one) for one in settlements]).decode()
+        values = [_moment(connection, now), rows]
         if is_native:
             columns = ", ".join(f"{name} {kind}" for name, kind in SETTLEMENT)
-            source = f"json_to_recordset(%s::json) AS r({columns})"
+            source = f"SELECT *, %s::timestamptz AS now FROM jsonb_to_recordset(%s::jsonb) AS r({columns})"
         else:
             fields = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name, _ in SETTLEMENT)
-            source = f"(SELECT {fields} FROM json_each(%s)) AS r"  # noqa: S608 -- our own fragments
+            source = f"SELECT {fields}, %s AS now FROM json_each(%s)"
         messages = _table(self.model._meta.get_field("message").related_model)
         # Whoever was disabled, and what was expunged, while this was under way gets no retry.
         is_over = (
-            f"r.state = 'pending' AND (EXISTS (SELECT 1 FROM {endpoints} e"  # noqa: S608 -- our own fragments
+            f"r.state = 'pending' AND (EXISTS (SELECT 1 FROM {endpoints} e"
             " WHERE e.id = d.endpoint_id AND e.state = 'disabled')"
             f" OR EXISTS (SELECT 1 FROM {messages} m"
             " WHERE m.id = d.message_id AND m.expunged_at IS NOT NULL))"
@@ -520,13 +541,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         update = f"""
             UPDATE {deliveries} AS d SET
                 state = CASE WHEN {is_over} THEN 'cancelled' ELSE r.state END,
-                settled_at = CASE WHEN {is_over} THEN r.now ELSE r.settled_at END,
-                due_at = r.due_at, last_status = r.status, last_error = r.error,
+                settled_at = CASE WHEN r.state <> 'pending' OR {is_over} THEN r.now END,
+                due_at = COALESCE(r.due_at, r.now), last_status = r.status, last_error = r.error,
                 attempts = d.attempts + 1, lease_until = NULL,
                 lane = CASE WHEN r.state = 'pending' AND r.due_at > r.now THEN 2 ELSE 1 END,
                 trigger = CASE WHEN r.state = 'pending' THEN 'retry' ELSE d.trigger END
             FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.state = 'sending'
-        """  # noqa: S608 -- our own fragments
+        """
         insert = f"""
             INSERT INTO {attempts} (id, delivery_id, n, at, trigger, status_code, error, duration_ms,
                 response_head, response_headers)
@@ -536,20 +557,21 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         with connection.cursor() as cursor:
             if is_native:
                 cursor.execute(
-                    f"WITH r AS (SELECT * FROM {source}),"  # noqa: S608 -- our own fragments
-                    f" done AS ({update} RETURNING d.id, d.attempts),"
+                    f"WITH r AS ({source}),"
+                    f" done AS ({update} AND d.id = ANY(ARRAY(SELECT id FROM r))"
+                    " RETURNING d.id, d.attempts),"
                     f" written AS ({insert} FROM done JOIN r ON r.id = done.id)"
                     " SELECT id, attempts FROM done",
-                    [rows],
+                    values,
                 )
                 return {_uuid(found): attempts for found, attempts in cursor.fetchall()}
-            cursor.execute(f"WITH r AS (SELECT * FROM {source}) {update} RETURNING id, attempts", [rows])  # noqa: S608 -- our own fragments
+            cursor.execute(f"WITH r AS ({source}) {update} RETURNING id, attempts", values)
             done = cursor.fetchall()
             cursor.execute(
-                f"WITH r AS (SELECT * FROM {source}), done AS ("  # noqa: S608 -- our own fragments
+                f"WITH r AS ({source}), done AS ("
                 " SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS attempts"
                 f" FROM json_each(%s)) {insert} FROM done JOIN r ON r.id = done.id",
-                [rows, orjson.dumps(done).decode()],
+                [*values, orjson.dumps(done).decode()],
             )
             return {_uuid(found): attempts for found, attempts in done}
 
@@ -597,22 +619,19 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
 SETTLEMENT = (
     ("id", "uuid"), ("epoch", "int"), ("state", "text"), ("due_at", "timestamptz"), ("status", "smallint"),
-    ("error", "text"), ("settled_at", "timestamptz"), ("now", "timestamptz"), ("attempt", "uuid"),
-    ("at", "timestamptz"), ("trigger", "text"), ("duration", "int"), ("head", "text"), ("headers", "jsonb"),
+    ("error", "text"), ("attempt", "uuid"), ("at", "timestamptz"), ("trigger", "text"), ("duration", "int"),
+    ("head", "text"), ("headers", "jsonb"),
 )  # fmt: skip
 
 
-def _settlement_row(connection: Any, one: Settlement, *, now: datetime) -> dict[str, Any]:
-    at = _moment(connection, now)
+def _settlement_row(connection: Any, one: Settlement) -> dict[str, Any]:
     return {
         "id": _id(connection, one.delivery_id),
         "epoch": one.epoch,
         "state": one.state,
-        "due_at": _moment(connection, one.due_at),
+        "due_at": _moment(connection, one.due_at) if one.state == "pending" else None,
         "status": one.status,
         "error": one.error,
-        "settled_at": None if one.state == "pending" else at,
-        "now": at,
         "attempt": _id(connection, uuid7()),
         "at": _moment(connection, one.at),
         "trigger": one.trigger,
@@ -636,19 +655,6 @@ def _claimed(row: tuple[Any, ...]) -> Claimed:
 def _read_keys(text: str) -> tuple[tuple[UUID, str], ...]:
     # Every delivery to an endpoint brings the same.
     return tuple((_uuid(key), sealed) for key, sealed in orjson.loads(text))
-
-
-def _walk(name: str, deliveries: str, *, lane: int, bound: str) -> str:
-    """A step that goes from one endpoint with work to the next; values: begin behind, bound, bound."""
-    first = (
-        f"SELECT q.endpoint_id FROM {deliveries} q WHERE q.state = 'pending' AND q.lane = {lane:d} {bound}"  # noqa: S608 -- our own fragments
-    )
-    return f"""{name}(endpoint_id) AS (
-        SELECT * FROM ({first} AND q.endpoint_id > %s ORDER BY q.endpoint_id LIMIT 1) begun
-        UNION ALL
-        SELECT ({first} AND q.endpoint_id > {name}.endpoint_id ORDER BY q.endpoint_id LIMIT 1)
-        FROM {name} WHERE {name}.endpoint_id IS NOT NULL
-    )"""  # noqa: S608 -- our own fragments
 
 
 def _connection(model: Any) -> Any:

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Min
+from django.db.models import Count, Exists, Min, OuterRef
 from django.utils import timezone
 
+from ..identifiers import uuid7_at
 from ..jobs import periodic, task
 from ..observability.metrics import metrics
 from .conf import settings
@@ -41,6 +42,9 @@ def prune_messages() -> int:
             Delivery.objects.filter(message__in=batch).delete()
             Message.objects.filter(pk__in=batch).delete()
         deleted += len(batch)
+    # Written while somebody deleted their delivery.
+    stray = ~Exists(Delivery.objects.filter(pk=OuterRef("delivery_id")))
+    Attempt.objects.filter(stray, pk__lt=uuid7_at(before)).delete()
     Replay.objects.filter(finished_at__lt=before).delete()
     if settings.payload_retention_days is not None:
         _expunge(before=now - timedelta(days=settings.payload_retention_days), now=now)

@@ -8,6 +8,7 @@ from django.core import mail
 from django.utils import timezone
 from prometheus_client import REGISTRY
 
+from svc_infra_django.identifiers import uuid7, uuid7_at
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish
 from svc_infra_django.webhooks.delivery import deliver_due
@@ -33,6 +34,21 @@ def test_old_messages_go_with_all_that_hangs_on_them_unless_something_waits(
 
     assert set(Message.objects.values_list("pk", flat=True)) == {waiting.pk, new.pk}
     assert not Attempt.objects.filter(delivery__message_id=done.pk).exists()
+
+
+def test_an_attempt_whose_delivery_was_deleted_under_way_goes_with_the_retention(endpoint: Endpoint) -> None:
+    publish("order.placed", {})
+    deliver_due()
+    kept = Attempt.objects.get()
+    long_ago = timezone.now() - timedelta(days=31)
+    _, new = (
+        Attempt.objects.create(pk=pk, delivery_id=uuid7(), n=1, at=long_ago, trigger="publish", duration_ms=1)
+        for pk in (uuid7_at(long_ago), uuid7())
+    )
+
+    prune_messages.func()
+
+    assert set(Attempt.objects.values_list("pk", flat=True)) == {kept.pk, new.pk}
 
 
 def test_dead_deliveries_are_mailed_once_in_a_while_and_the_end_always(
