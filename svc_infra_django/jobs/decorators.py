@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 from django.utils.module_loading import autodiscover_modules, import_string
 
+from ..rows import TENANT_LENGTH
 from .compat import (
     DEFAULT_TASK_BACKEND_ALIAS,
     DEFAULT_TASK_PRIORITY,
@@ -22,7 +23,7 @@ from .compat import (
     Task,
     path_of,
 )
-from .cron import interval_of, next_cron, timezone_named
+from .cron import LONGEST_SECONDS, interval_of, next_cron, timezone_named
 from .errors import BadTask, UnknownTask
 from .payloads import storable
 from .retries import Backoff, RetryOn, exponential
@@ -93,7 +94,7 @@ class Rate:
     @property
     def seconds(self) -> float:
         """Seconds between two starts. Raises BadTask for what is no rate."""
-        match = RATE.fullmatch(self.limit)
+        match = RATE.fullmatch(str(self.limit))
         if match is None or not int(match[1]):
             raise BadTask(f"{self.limit!r} is no rate: write 100/m or 5/10s.")
         return int(match[2] or 1) * UNITS[match[3]] / int(match[1])
@@ -151,25 +152,48 @@ class JobTask(AnyTask):
     """What the job's log lines carry beside the context of the caller."""
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1 or self.max_attempts > 32_767:
-            raise BadTask(f"{path_of(self.func)}: max_attempts must be between 1 and 32767.")
-        if self.timeout is not None and self.timeout <= 0:
-            raise BadTask(f"{path_of(self.func)}: timeout must be more than 0 seconds.")
-        if self.atomic and iscoroutinefunction(self.func):
-            raise BadTask(f"{path_of(self.func)}: an atomic task must be a plain function, not `async def`.")
+        for rule, holds in self._rules():
+            if not holds:
+                raise BadTask(f"{path_of(self.func)}: {rule}.")
         self._check_limits()
         super().__post_init__()
 
+    def _rules(self) -> Iterator[tuple[str, bool]]:
+        """What would fail later: in the database that stores the job, or in the worker that runs it."""
+        yield "its path is longer than 255 characters", len(path_of(self.func)) <= 255
+        yield "a queue is a name of up to 64 characters, without a comma", is_name(self.queue_name)
+        yield "priority must be a number", isinstance(self.priority, int | float) and isfinite(self.priority)
+        yield "max_attempts must be between 1 and 32767", _is_count(self.max_attempts)
+        can_end = self.timeout is None or _is_span(self.timeout)
+        yield "timeout must be more than 0 seconds, up to ten years", can_end
+        yield "backoff must be callable", callable(self.backoff)
+        yield "retry_on names exceptions, or maps them to callables", _can_be_retried_on(self.retry_on)
+        yield "discard_on names exceptions", _are_exceptions(self.discard_on)
+        yield "redact names arguments", all(isinstance(name, str) for name in self.redact)
+        yield "run_after must be a datetime", isinstance(self.run_after, datetime | None)
+        yield "a tenant is a text of up to 128 characters", _is_text(self.tenant, most=TENANT_LENGTH)
+        yield "headers are texts by name", all(map(_is_text, (*self.headers, *self.headers.values())))
+        is_plain = not (self.atomic and iscoroutinefunction(self.func))
+        yield "an atomic task must be a plain function, not `async def`", is_plain
+
     def _check_limits(self) -> None:
-        unique, rate = self.unique, self.rate
-        if self.concurrency and not 1 <= self.concurrency.n <= 32_767:
+        unique, concurrency, rate = self.unique, self.concurrency, self.rate
+        for option, kind in ((unique, Unique), (concurrency, Limit), (rate, Rate)):
+            if not isinstance(option, kind | None):
+                raise BadTask(f"{path_of(self.func)}: {option!r} is no {kind.__name__}.")
+        if concurrency and not _is_count(concurrency.n):
             raise BadTask(f"{path_of(self.func)}: a concurrency limit is between 1 and 32767.")
-        if rate and not (1 <= rate.burst <= 32_767 and 0 < rate.seconds <= 86_400):
+        if rate and not (_is_count(rate.burst) and 0 < rate.seconds <= 86_400):
             raise BadTask(f"{path_of(self.func)}: a rate is once a day at least, its burst up to 32767.")
+        if unique and unique.until not in ("started", "finished"):
+            raise BadTask(f"{path_of(self.func)}: a job is unique until it is started or finished.")
         if rate and unique and unique.until == "started" and unique.window is None:
             raise BadTask(f"{path_of(self.func)}: with a rate, a job cannot be unique until it is started.")
-        if unique and unique.window is not None and not 0 < seconds_of(unique.window) <= 10 * 366 * 86_400:
+        if unique and unique.window is not None and not _is_span(seconds_of(unique.window)):
             raise BadTask(f"{path_of(self.func)}: a window is more than 0 seconds, up to ten years.")
+        for limit in (concurrency, rate):
+            if limit and not _is_text(limit.key):
+                raise BadTask(f"{path_of(self.func)}: {limit.key!r} cannot be stored as a key.")
         known = signature(self.func).parameters
         for rule in (unique, self.concurrency, rate):
             for name in rule.by if rule else ():
@@ -179,15 +203,19 @@ class JobTask(AnyTask):
                     )
 
     def using(self, **changes: Any) -> JobTask:
-        """A copy with another `priority`, `queue_name`, `run_after`, `backend`, `owner` or `tenant`."""
+        """A copy with another `priority`, `queue_name`, `run_after`, `backend`, `owner` or `tenant`.
+
+        Raises InvalidTask for what cannot be kept or never be run.
+        """
         unknown = changes.keys() - {
             "priority", "queue_name", "run_after", "backend", "owner", "tenant", "headers"
         }  # fmt: skip
         if unknown:
             raise TypeError(f"using() does not take {', '.join(sorted(unknown))}.")
-        if "owner" in changes:
-            owner = changes.pop("owner")
-            changes["owner_id"] = None if owner is None else owner.pk
+        if (owner := changes.pop("owner", None)) is not None:
+            changes["owner_id"] = owner.pk
+            if owner.pk is None and not owner.is_anonymous:
+                raise BadTask(f"{path_of(self.func)}: its owner was not saved yet.")
         return replace(self, **{name: value for name, value in changes.items() if value is not None})
 
     @property
@@ -336,13 +364,13 @@ def task(
             takes_context=takes_context,
             max_attempts=max_attempts,
             backoff=backoff,
-            retry_on=(retry_on,) if isinstance(retry_on, type) else retry_on,
-            discard_on=(discard_on,) if isinstance(discard_on, type) else tuple(discard_on),
+            retry_on=_as_tuple(retry_on),
+            discard_on=_as_tuple(discard_on),
             timeout=timeout.total_seconds() if isinstance(timeout, timedelta) else timeout,
             unique=Unique() if unique is True else unique or None,
             concurrency=Limit(concurrency) if isinstance(concurrency, int) else concurrency,
             rate=Rate(rate) if isinstance(rate, str) else rate,
-            redact=(redact,) if isinstance(redact, str) else tuple(redact),
+            redact=_as_tuple(redact),
             atomic=atomic,
         )
         registry[made.module_path] = made
@@ -412,6 +440,42 @@ def periodic(
 def seconds_of(span: timedelta | float) -> float:
     """A span of time, however it is written, in seconds."""
     return span.total_seconds() if isinstance(span, timedelta) else span
+
+
+def is_name(name: Any) -> bool:
+    """Whether a queue can be called so: `--queues` separates names by commas."""
+    return _is_text(name, most=64) and name == name.strip() != "" and "," not in name
+
+
+def _is_text(text: Any, *, most: int | None = None) -> bool:
+    return isinstance(text, str) and storable(text) == text and (most is None or len(text) <= most)
+
+
+def _is_count(number: Any) -> bool:
+    return isinstance(number, int) and 1 <= number <= 32_767
+
+
+def _is_span(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and 0 < seconds <= LONGEST_SECONDS
+
+
+def _are_exceptions(kinds: Any) -> bool:
+    return isinstance(kinds, tuple) and all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    )
+
+
+def _can_be_retried_on(rule: Any) -> bool:
+    if isinstance(rule, Mapping):
+        return _are_exceptions(tuple(rule)) and all(map(callable, rule.values()))
+    return rule is None or _are_exceptions(rule)
+
+
+def _as_tuple(option: Any) -> Any:
+    """One or several of them, as they are written."""
+    return (
+        (option,) if isinstance(option, type | str) else tuple(option) if isinstance(option, list) else option
+    )
 
 
 def discover() -> None:

@@ -1,15 +1,82 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from types import ModuleType
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser, User
 
-from svc_infra_django.jobs import periodic
-from svc_infra_django.jobs.decorators import parameter_names, task_at
+from svc_infra_django.jobs import Limit, Rate, Unique, exponential, periodic, task
+from svc_infra_django.jobs.compat import InvalidTask
+from svc_infra_django.jobs.decorators import JobTask, parameter_names, task_at
 from svc_infra_django.jobs.errors import BadSchedule, BadTask, UnknownTask
 from tests.jobs import work
+
+
+def plain(a: int = 1) -> None: ...
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"queue": name} for name in ("x" * 65, "a\x00", "\ud800", "a,b", " ", " a", 5, None)),
+        *({"priority": value} for value in ("5", NAN, INF, None, 101)),
+        *({"max_attempts": value} for value in ("3", 1.5, None, 0, 40_000)),
+        *({"timeout": value} for value in ("5", NAN, INF, 1e300, -1, 0, timedelta(0))),
+        *({"backoff": value} for value in (5, None, "soon")),
+        *({"retry_on": value} for value in ("x", ("x",), 5, int, {ValueError: 5}, {"x": plain})),
+        *({"discard_on": value} for value in ("xy", (5,), 5, int, None)),
+        *({"redact": value} for value in ((5,), [None])),
+        *({"unique": value} for value in (1, "x", Unique(until="never"), Unique(by=("nope",)))),  # type: ignore[arg-type]
+        *({"unique": Unique(window=value)} for value in (-1, 0, NAN, INF, "x", timedelta.max)),  # type: ignore[arg-type]
+        *({"concurrency": value} for value in (0, 40_000, 1.5, "2", Rate("1/m"))),
+        *({"concurrency": value} for value in (Limit("2"), Limit(2, key="\x00"), Limit(2, key=5))),  # type: ignore[arg-type]
+        *({"rate": value} for value in (5, "often", "0/m", "1/0s", Limit(2), Rate(5))),  # type: ignore[arg-type]
+        *({"rate": Rate("1/m", **odd)} for odd in ({"burst": 0}, {"burst": "x"}, {"key": "\ud800"})),  # type: ignore[arg-type]
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_what_would_fail_in_the_worker_or_the_database_is_refused_where_it_is_declared(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(InvalidTask, match=r"plain|priority|rate"):
+        task(**options)(plain)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"run_after": value} for value in ("soon", date(2030, 1, 1), 5, datetime(2030, 1, 1))),
+        *({"tenant": value} for value in ("x" * 129, "a\x00", "\ud800", 5)),
+        *({"headers": value} for value in ({"a": 5}, {5: "a"}, {"a": "\x00"}, {"a": object()})),
+        *({"priority": value} for value in ("5", NAN, 2**40)),
+        {"owner": User()},
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_change_that_could_not_be_kept_is_refused_where_it_is_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTask):
+        work.add.using(**changes)
+
+
+def test_options_may_be_written_in_several_ways() -> None:
+    made: Any = task(
+        retry_on=[ValueError, OSError], discard_on=KeyError, redact=["a"], timeout=timedelta(seconds=2),
+        unique=False, concurrency=2, rate="5/m", backoff=exponential(),
+    )(plain)  # fmt: skip
+
+    assert isinstance(made, JobTask)
+    assert (made.retry_on, made.discard_on, made.redact) == ((ValueError, OSError), (KeyError,), ("a",))
+    assert (made.timeout, made.unique, made.concurrency, made.rate) == (2.0, None, Limit(2), Rate("5/m"))
+
+
+def test_a_task_of_nobody_in_particular_has_no_owner() -> None:
+    assert work.add.using(owner=AnonymousUser()).owner_id is None
 
 
 def test_a_task_is_found_by_its_path() -> None:

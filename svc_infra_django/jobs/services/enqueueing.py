@@ -19,10 +19,10 @@ from django.utils import timezone
 from ...identifiers import uuid7
 from ...observability.context import carried
 from ...observability.metrics import metrics
-from ..compat import DEFAULT_TASK_QUEUE_NAME, AnyTask, task_backends
+from ..compat import DEFAULT_TASK_QUEUE_NAME, AnyTask, Task, task_backends
 from ..conf import settings
 from ..decorators import KEY_LENGTH, JobTask, Limit, Rate, Unique, queue_names, seconds_of, task_at
-from ..errors import ArgumentsTooLarge, BadArguments, UnknownQueue, UnknownTask
+from ..errors import ArgumentsTooLarge, BadArguments, BadTask, UnknownQueue, UnknownTask
 from ..limits import promote
 from ..models import Job
 from ..payloads import plain
@@ -78,12 +78,14 @@ def enqueue_many(task: AnyTask, calls: Iterable[Mapping[str, Any] | Sequence[Any
     """Write a job for each of `calls`, a thousand a statement: a mapping is keyword arguments, a sequence
     positional ones. Returns the ids of the jobs written; those that a unique task refused are missing.
 
-    All are checked before any is written. Raises what `.enqueue` raises.
+    All are checked before any is written. Raises what `.enqueue` raises, and BadTask for what is no task.
     """
+    if not isinstance(task, Task):
+        raise BadTask(f"{task!r} is no task: it wants @task above it.")
     _check_queue(task)
     pattern = _pattern(task)
     unique: Unique | None = getattr(task, "unique", None)
-    rows = [_row(task, (), call) if isinstance(call, Mapping) else _row(task, call, {}) for call in calls]
+    rows = [_row_of_call(task, call) for call in calls]
     if not rows:
         return []
     alias = database()
@@ -164,6 +166,14 @@ def _check_queue(task: AnyTask) -> None:
         )
 
 
+def _row_of_call(task: AnyTask, call: Mapping[str, Any] | Sequence[Any]) -> Row:
+    if isinstance(call, Mapping):
+        return _row(task, (), call)
+    if isinstance(call, str | bytes) or not isinstance(call, Sequence):
+        raise BadArguments(f"{task.module_path}: {call!r:.80} is neither a mapping nor a list of arguments.")
+    return _row(task, call, {})
+
+
 def _row(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Row:
     arguments = checked_arguments(task, args, kwargs)
     unique: Unique | None = getattr(task, "unique", None)
@@ -235,7 +245,11 @@ def checked_arguments(task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, A
         return arguments
     except OverflowError as error:
         raise ArgumentsTooLarge(f"{task.module_path}: {error}; store the data and pass its key.") from None
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BadArguments(
+            f"{task.module_path}: these arguments are nested too deeply, or endlessly."
+        ) from None
+    except (TypeError, ValueError) as error:
         raise BadArguments(f"{task.module_path}: {error}.") from None
 
 

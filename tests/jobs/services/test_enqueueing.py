@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import reduce
 from threading import Thread
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from svc_infra_django.jobs import aenqueue_many, enqueue_many
-from svc_infra_django.jobs.errors import ArgumentsTooLarge, BadArguments, UnknownQueue
+from svc_infra_django.jobs.errors import ArgumentsTooLarge, BadArguments, BadTask, UnknownQueue
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.services import enqueueing
 from svc_infra_django.jobs.worker import drain
@@ -102,6 +103,53 @@ def test_oversized_arguments_are_refused(svc_settings: Any) -> None:
 
     with pytest.raises(ArgumentsTooLarge, match="1000"):
         work.add.enqueue("x" * 1001)
+
+
+BAD = {
+    "no JSON": object(),
+    "a number of too many digits": 10**5000,
+    "not a number": float("nan"),
+    "NUL": ["\x00"],
+    "half a character": {"\ud800": 1},
+    "too large": "x" * 300_000,
+    "too deep": reduce(lambda inner, _: [inner], range(5000), []),
+}
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize(
+    "enter",
+    [
+        lambda value: work.add.enqueue(value),
+        lambda value: async_to_sync(work.add.aenqueue)(a=value),
+        lambda value: enqueue_many(work.add, [[1], [value]]),
+        lambda value: async_to_sync(aenqueue_many)(work.add, [{"a": 1}, {"a": value}]),
+        lambda value: work.only_once.enqueue(value),
+    ],
+    ids=["enqueue", "aenqueue", "enqueue_many", "aenqueue_many", "a unique one"],
+)
+def test_by_whatever_door_bad_arguments_come_they_are_refused(enter: Any, value: Any) -> None:
+    with pytest.raises((BadArguments, ArgumentsTooLarge)) as refused:
+        enter(value)
+
+    assert "tests.jobs.work" in str(refused.value) and len(str(refused.value)) < 300
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "calls", ["abc", ["abc"], [b"ab"], [1], [None], [{1}], {"a": 1}, [{1: 2}], [{"zz": 1}], [[]]]
+)
+def test_calls_that_are_no_arguments_are_refused(calls: Any) -> None:
+    with pytest.raises(BadArguments, match=r"tests\.jobs\.work\.add"):
+        enqueue_many(work.add, calls)
+
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("what", [work.note, None, "tests.jobs.work.add"])
+def test_what_is_no_task_cannot_be_enqueued(what: Any) -> None:
+    with pytest.raises(BadTask, match="no task"):
+        enqueue_many(what, [[1]])
 
 
 def test_an_unknown_queue_is_refused() -> None:
