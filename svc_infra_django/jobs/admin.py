@@ -27,6 +27,7 @@ from .conf import settings
 from .cron import timezone_named
 from .errors import BadSchedule
 from .models import Job, JobAttempt, Queue, Schedule, Worker
+from .payloads import plain
 from .querysets import RATE_MINUTES
 from .services import scheduling
 from .services.operating import cancel, discard, duplicate, pause, resume, retry
@@ -294,18 +295,21 @@ class WorkerAdmin(MachineRowAdmin):
 
 
 class ArgumentsField(forms.JSONField):
-    """JSON that may be nested deeper than Python can read."""
+    """JSON that may be more than Python can read, or a database can keep."""
 
     def to_python(self, value: Any) -> Any:
         try:
-            return super().to_python(value)
+            return plain(super().to_python(value), limit=settings.max_argument_bytes)
         except RecursionError:
             raise forms.ValidationError("This is nested too deeply.", code="invalid") from None
+        except (ValueError, OverflowError) as error:
+            raise forms.ValidationError(f"This cannot be kept: {error}.", code="invalid") from None
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
-            return super().bound_data(data, initial)
-        except RecursionError:
+            return plain(super().bound_data(data, initial), limit=settings.max_argument_bytes)
+        except (RecursionError, ValueError, OverflowError):
+            # Shown again as it was written.
             return forms.fields.InvalidJSONInput(data)
 
 

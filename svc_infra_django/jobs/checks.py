@@ -13,7 +13,7 @@ from django.db import connections
 from ..config.checks import register
 from .compat import task_backends
 from .conf import settings
-from .decorators import discover
+from .decorators import discover, queue_names
 from .turn import database
 
 BACKEND = "svc_infra_django.jobs.backends.DatabaseBackend"
@@ -59,6 +59,23 @@ def check_tasks(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             f"A tasks module cannot be imported: {type(error).__name__}: {error}",
             hint="Import it in a shell to see where it fails.",
             id="svc_jobs.E002",
+        )
+
+
+@register("svc_infra")
+def check_engines(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W003: an engine is chosen for a queue that nothing is enqueued to."""
+    try:
+        discover()
+        known = {"*"} | queue_names() | {name for backend in task_backends.all() for name in backend.queues}
+    except Exception:  # frontier: check_tasks tells of it
+        return
+    if unknown := sorted(settings.engines.keys() - known):
+        yield Warning(
+            f"engines names {', '.join(unknown)}, but no task declares such a queue: whoever misspelt it has "
+            "the jobs run by another engine.",
+            hint=f"The queues are {', '.join(sorted(known - {'*'}))}.",
+            id="svc_jobs.W003",
         )
 
 

@@ -18,12 +18,14 @@ def enqueued_jobs(task: JobTask, *args: Any, **kwargs: Any) -> list[Job]:
 
     How they were given, by position, by name or by default, makes no difference.
     """
+    from ..jobs.compat import normalize_json
     from ..jobs.models import Job
 
     jobs = list(Job.objects.filter(task=task.module_path).order_by("pk"))
     if not args and not kwargs:
         return jobs
-    wanted = _bound(task, args, kwargs)
+    # As they are stored: a tuple is a list there.
+    wanted = _bound(task, normalize_json(args), normalize_json(kwargs))
     return [job for job in jobs if _bound(task, job.args["args"], job.args["kwargs"]) == wanted]
 
 

@@ -220,6 +220,8 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
     ("field", "value", "message"),
     [
         ("cron", "0 0 30 2 *", "day-of-month"),
+        ("cron", "31 2 30 2 *", "day-of-month"),
+        ("cron", "* * * * * *", "five fields"),
         ("cron", "", "either"),
         ("cron", " ", "either"),
         ("every_seconds", "5", "either"),
@@ -238,6 +240,15 @@ def test_a_schedule_is_written_and_knows_its_next_time(admin: Client) -> None:
         ("catch_up", "odd", "not one of the available choices"),
         ("args", "[" * 100_000, "nested too deeply"),
         ("args", '{"args": ["\\u0000"]}', "NUL"),
+        ("args", '{"args": ["\\ud800"]}', "surrogate"),
+        ("args", '{"args": [NaN]}', "not JSON"),
+        ("args", '{"args": [1e999]}', "not JSON"),
+        ("args", '{"args": [' + "9" * 5000 + "]}", "digits"),
+        ("args", '{"args": ["' + "x" * 300_000 + '"]}', "the limit is"),
+        ("args", '{"args": [1], "kwargs": {"zz": 1}}', "unexpected keyword"),
+        ("key", "a\x00b", "Null characters"),
+        ("key", " ", "required"),
+        ("every_seconds", "nan", "Enter a number"),
     ],
 )
 def test_a_schedule_that_could_never_fire_is_refused(

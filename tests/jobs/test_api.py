@@ -336,6 +336,7 @@ def test_a_schedule_of_the_code_is_disabled_not_deleted(operator: Client) -> Non
     ("body", "pointer"),
     [
         ({"cron": "0 0 31 2 *"}, "/body/cron"),
+        ({"cron": "31 2 30 2 *"}, "/body/cron"),
         ({"cron": "* * *"}, "/body/cron"),
         ({"cron": "* * * * *", "every_seconds": 5}, "/body/cron"),
         ({}, "/body/cron"),
@@ -348,6 +349,9 @@ def test_a_schedule_of_the_code_is_disabled_not_deleted(operator: Client) -> Non
         ({"cron": "* * * * *", "args": {"args": ["a\x00"]}}, "/body/args/args/0"),
         ({"cron": "* * * * *", "args": {"args": ["x" * 1_000_000]}}, "/body/args"),
         ({"cron": "* * * * *", "args": []}, "/body/args"),
+        ({"cron": "* * * * *", "args": {"kwargs": {"zz": 1}}}, "/body/args"),
+        ({"cron": "* * * * *", "window_seconds": "nan"}, "/body/window_seconds"),
+        ({"every_seconds": "nan"}, "/body/every_seconds"),
         ({"cron": "* * * * *", "queue": "mial"}, "/body/queue"),
         ({"cron": "* * * * *", "catch_up": "never"}, "/body/catch_up"),
         ({"cron": "* * * * *", "window_seconds": 0}, "/body/window_seconds"),
@@ -369,3 +373,22 @@ def test_a_schedule_that_could_never_fire_is_refused(
     assert answer.status_code == 422
     assert pointer in [error["pointer"] for error in answer.json()["errors"]], answer.json()
     assert Schedule.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["[" * 5000 + "]" * 5000, "[NaN]", "[1e999]", "[" + "9" * 5000 + "]", '["\\ud800"]', '["\\u0000"]'],
+)
+@pytest.mark.parametrize("method", ["post", "patch"])
+def test_arguments_that_no_database_keeps_are_refused_whatever_the_json_says(
+    operator: Client, written: dict[str, Any], method: str, args: str
+) -> None:
+    path = f"/{written['id']}" if method == "patch" else ""
+    fields = '"key": "new", "task": "tests.jobs.work.add", "cron": "* * * * *", ' if method == "post" else ""
+    body = f'{{{fields}"args": {{"args": {args}}}}}'
+
+    answer = getattr(operator, method)(f"{URL}/schedules{path}", body, content_type="application/json")
+
+    assert answer.status_code in (400, 422), answer.content
+    assert answer["Content-Type"].startswith("application/problem+json")
+    assert Schedule.objects.get().arguments() == ([1], {})

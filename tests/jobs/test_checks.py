@@ -17,7 +17,8 @@ def ids(found: Any) -> list[str]:
 
 
 def test_the_test_project_has_no_complaint() -> None:
-    for check in (checks.check_backend, checks.check_lease, checks.check_tasks, checks.check_database):
+    for name in ("backend", "lease", "tasks", "engines", "database"):
+        check = getattr(checks, f"check_{name}")
         assert ids(check(None)) == []
 
 
@@ -32,6 +33,16 @@ def test_a_lease_shorter_than_three_heartbeats_is_an_error(svc_settings: Any) ->
     svc_settings(jobs={"lease_seconds": 10, "heartbeat_seconds": 5})
 
     assert ids(checks.check_lease(None)) == ["svc_jobs.E001"]
+
+
+def test_an_engine_for_a_queue_that_nobody_declares_is_warned_of(svc_settings: Any, settings: Any) -> None:
+    svc_settings(jobs={"engines": {"mial": "celery", "mail": "celery", "*": "database"}})
+
+    (warning,) = checks.check_engines(None)
+    assert (warning.id, "mial" in warning.msg, "mail" in warning.hint) == ("svc_jobs.W003", True, True)
+
+    settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "mail", "mial"]}}
+    assert not list(checks.check_engines(None))
 
 
 def test_a_tasks_module_that_does_not_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

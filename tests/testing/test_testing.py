@@ -158,6 +158,8 @@ def test_what_was_enqueued_is_found_however_its_arguments_were_given() -> None:
     assert len(enqueued_jobs(steep)) == 2
     assert_not_enqueued(steep, "white")
     assert_not_enqueued(brew)
+    brew.enqueue(("earl", "grey"))
+    assert_enqueued(brew, ("earl", "grey"))
 
     with pytest.raises(AssertionError, match=r"got 0; enqueued: \*\['green'\]"):
         assert_enqueued(steep, "green", 5)
