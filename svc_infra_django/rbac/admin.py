@@ -18,10 +18,10 @@ from ..errors import SvcInfraError
 from .errors import RoleExists
 from .models import Assignment, Role, RoleChange
 from .services.checking import NO_EFFECT, check_widening, effect_of, find_object, known_permissions
-from .services.deciding import Scope, scope_of
+from .services.deciding import Scope, scope_of, scope_of_grant
 from .services.defining import change_role, check_change, define_role, is_declared, remove_role
 from .services.explaining import explain
-from .services.granting import check_grant, grant, withdraw
+from .services.granting import check_grant, check_shortening, grant, withdraw
 
 if TYPE_CHECKING:
     RoleModelForm = forms.ModelForm[Role]
@@ -192,6 +192,9 @@ class GrantForm(GrantModelForm):
                 expires_at=cleaned.get("expires_at"),
                 actor=self.actor,
             )
+            if not self.instance._state.adding:
+                standing = Assignment.objects.get(pk=self.instance.pk)
+                check_shortening(standing, expires_at=cleaned.get("expires_at"), actor=self.actor)
         return cleaned
 
     def _check_new(self, cleaned: dict[str, Any]) -> None:
@@ -257,7 +260,7 @@ class AssignmentAdmin(ReadableColumns, UserPicker, ModelAdmin):
         try:
             if obj is not None:
                 effect = effect_of(includes=[obj.role_id])
-                check_widening(request.user, effect, NO_EFFECT, scope=_scope(obj))
+                check_widening(request.user, effect, NO_EFFECT, scope=scope_of_grant(obj))
         except SvcInfraError:
             return False
         return True
@@ -267,7 +270,7 @@ class AssignmentAdmin(ReadableColumns, UserPicker, ModelAdmin):
             obj.user or obj.group,
             obj.role,
             tenant=obj.tenant,
-            obj=_scope(obj) if obj.object_type else None,
+            obj=scope_of_grant(obj) if obj.object_type else None,
             expires_at=obj.expires_at,
             reason=obj.reason,
             actor=request.user,
@@ -275,7 +278,7 @@ class AssignmentAdmin(ReadableColumns, UserPicker, ModelAdmin):
         obj.pk = given.pk
 
     def delete_model(self, request: HttpRequest, obj: Assignment) -> None:
-        place = _scope(obj) if obj.object_type else None
+        place = scope_of_grant(obj) if obj.object_type else None
         withdraw(obj.user or obj.group, obj.role, tenant=obj.tenant, obj=place, actor=request.user)
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Assignment]) -> None:
@@ -358,7 +361,3 @@ class RoleChangeAdmin(ChainedRowAdmin):
         *("object_type", "object_id", "expires_at", "details", "reason"),
         *("actor_key", "method", "credential_id", "request_id", "number", "previous", "digest"),
     ]
-
-
-def _scope(given: Assignment) -> Scope:
-    return Scope(given.tenant, given.object_type, given.object_id)

@@ -290,6 +290,10 @@ def test_staff_do_not_lift_a_denial_of_what_they_lack(staff: Client, make_role: 
     staff.post(GRANTS, {"action": "delete_selected", "_selected_action": str(given.pk), "post": "yes"})
 
     assert Assignment.objects.exists()
+    soon = {"expires_at_0": "2099-01-01", "expires_at_1": "00:00", "reason": ""}
+    page = staff.post(f"{GRANTS}{given.pk}/change/", soon)
+    assert (page.status_code, "orders.*" in page.content.decode()) == (200, True)
+    assert Assignment.objects.get().expires_at is None
 
 
 def test_staff_ask_why(admin: Client, staff: Client, make_role: Any, user: Any) -> None:

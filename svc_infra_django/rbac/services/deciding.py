@@ -63,6 +63,11 @@ def scope_of(obj: Any) -> Scope | None:
     return Scope(tenant, type_of(type(obj)), str(obj.pk))
 
 
+def scope_of_grant(given: Any) -> Scope:
+    """Where an Assignment counts."""
+    return Scope(given.tenant, given.object_type, given.object_id)
+
+
 def type_of(model: type[Model]) -> str:
     """How grants name a model: `orders.order`. A proxy is its concrete model."""
     return str((model._meta.concrete_model or model)._meta.label_lower)

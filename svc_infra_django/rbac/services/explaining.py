@@ -13,7 +13,7 @@ from django.utils import timezone
 from ...principals import TEST_TENANT, Principal, covered
 from ..models import Assignment, Role, RolePermission
 from .checking import allowed_elsewhere, roles_answer, with_included
-from .deciding import EVERYWHERE, Scope, covering, scope_of
+from .deciding import EVERYWHERE, Scope, covering, scope_of, scope_of_grant
 
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -57,7 +57,7 @@ class Way:
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.grant.tenant, self.grant.object_type, self.grant.object_id)
+        return scope_of_grant(self.grant)
 
     def speaks_of(self, permission: str) -> bool:
         """Whether the pattern covers it, or denies something below it."""

@@ -15,7 +15,7 @@ from ..errors import NotGranted, RoleOfAnotherTenant, RoleRetired, RoleUnknown
 from ..events import ROLE_GRANTED, ROLE_WITHDRAWN, RoleGranted, RoleWithdrawn
 from ..models import Assignment, Role, RoleChange
 from .checking import NO_EFFECT, check_widening, effect_of, refuse_delegates, user_of
-from .deciding import Scope, scope_of
+from .deciding import Scope, scope_of, scope_of_grant
 from .defining import is_declared
 from .recording import record
 
@@ -54,6 +54,7 @@ def grant(
     if not is_new:
         if (given.expires_at, given.reason) == (expires_at, reason):
             return given
+        check_shortening(given, expires_at=expires_at, actor=actor)
         given.expires_at, given.reason, given.granted_by = expires_at, reason, user_of(actor)
         given.save(update_fields=["expires_at", "reason", "granted_by"])
     record(
@@ -145,6 +146,14 @@ def check_grant(
         raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
     if actor is not None:
         check_widening(actor, NO_EFFECT, effect_of(includes=[role.pk]), scope=scope, until=expires_at)
+
+
+def check_shortening(given: Assignment, *, expires_at: datetime | None, actor: Any) -> None:
+    """Raise BeyondOwnRights if the grant would end sooner and with it a denial of what the actor lacks."""
+    ends_sooner = expires_at is not None and (given.expires_at is None or expires_at < given.expires_at)
+    if ends_sooner:
+        lifted = effect_of(includes=[given.role_id])
+        check_widening(actor, lifted, NO_EFFECT, scope=scope_of_grant(given))
 
 
 def place_of(obj: Any, tenant: str) -> Scope:

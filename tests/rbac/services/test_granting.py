@@ -285,3 +285,19 @@ def together(times: int, act: Callable[[], Any]) -> list[Any]:
         thread.join(30)
     assert len(found) == times
     return found
+
+
+def test_a_denial_is_not_made_to_end_sooner_by_who_lacks_what_it_denies(
+    make_role: Any, make_user: Any, user: Any
+) -> None:
+    granter = make_user("granter")
+    grant(granter, make_role("granter", "svc_rbac.*"))
+    barred = make_role("barred", denies=["orders.*"])
+    grant(user, barred, expires_at=NOW + 2 * DAY)
+
+    with pytest.raises(BeyondOwnRights):
+        grant(user, barred, expires_at=NOW + DAY, actor=granter)
+    assert Assignment.objects.get(user=user).expires_at == NOW + 2 * DAY
+
+    assert grant(user, barred, expires_at=NOW + 3 * DAY, actor=granter).expires_at == NOW + 3 * DAY
+    assert grant(user, barred, actor=granter).expires_at is None
