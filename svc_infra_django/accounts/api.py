@@ -234,6 +234,7 @@ def introspect_token(request: ApiRequest, response: HttpResponse, body: Form[Tok
         exp=standing.expires_at,
         auth_time=int(session.auth_time.timestamp()),
         amr=list(session.methods),
+        acr=session.acr,
         tenant=session.tenant,
     )
 

@@ -122,6 +122,11 @@ class AuthSession(models.Model):
         """Authentication methods used at login (RFC 8176)."""
         return tuple(self.amr.split())
 
+    @property
+    def acr(self) -> str:
+        """How well its user was authenticated, as `Principal.acr` says it."""
+        return Principal(self.owner, method="jwt", amr=self.methods).acr
+
     def is_good(self, *, now: datetime) -> bool:
         """Whether the session still speaks for its user: alive, user active, password and factors right."""
         return (

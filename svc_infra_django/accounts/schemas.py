@@ -164,6 +164,7 @@ class StandingOut(ninja.Schema):
     exp: int | None = None
     auth_time: int | None = None
     amr: list[str] | None = None
+    acr: str | None = None
     tenant: str | None = None
 
 

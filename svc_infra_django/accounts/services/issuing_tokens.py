@@ -173,6 +173,7 @@ def _mint(session: AuthSession, *, parent: RefreshToken | None, now: datetime) -
     access["sub"] = str(session.owner_id)
     access["sid"] = str(session.pk)
     access["amr"] = list(session.methods)
+    access["acr"] = session.acr
     access["auth_time"] = int(session.auth_time.timestamp())
     return Tokens(
         access_token=str(access),

@@ -64,7 +64,9 @@ def test_rule_24_a_token_names_its_type_key_and_session_and_nobody_in_person(tok
         "typ": "at+jwt",
         "kid": key_id(derived_keys("accounts.jwt.EdDSA")[0]),
     }
-    assert set(claims) == {"token_type", "exp", "iat", "jti", "sub", "sid", "amr", "auth_time", "iss", "aud"}
+    named = ("token_type", "exp", "iat", "jti", "sub", "sid", "amr", "acr", "auth_time", "iss", "aud")
+    assert set(claims) == set(named)
+    assert claims["acr"] == "sfa"
     assert claims["exp"] - claims["iat"] == 15 * 60
     assert "ada" not in str(claims)
 

@@ -48,6 +48,7 @@ def test_a_good_access_token_is_described(ask: Any, tokens: Tokens, user: Any) -
         "aud": "svc_infra_django.api",
         "auth_time": int(tokens.session.auth_time.timestamp()),
         "amr": ["pwd"],
+        "acr": "sfa",
         "tenant": "acme",
     }
 
