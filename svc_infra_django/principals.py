@@ -121,23 +121,15 @@ class LazyUser(_Lazy):
 
     def __init__(self, pk: Any, read: Callable[[], Any]) -> None:
         # What the classes above do too, without their way round each attribute: one is made at every request.
-        object.__getattribute__(self, "__dict__").update(_wrapped=empty, _setupfunc=read, _pk=pk)
+        object.__getattribute__(self, "__dict__").update(_UNREAD, _setupfunc=read, pk=pk)
 
-    @property
-    def pk(self) -> Any:
-        return self._pk if self._wrapped is empty else self._wrapped.pk
+    def _setup(self) -> None:
+        self._wrapped = self._setupfunc()
+        for name in ("pk", *_UNREAD.keys() - {"_wrapped"}):
+            del self.__dict__[name]  # from now on the user is asked
 
-    @property
-    def is_active(self) -> bool:
-        return True if self._wrapped is empty else self._wrapped.is_active
 
-    @property
-    def is_authenticated(self) -> bool:
-        return True if self._wrapped is empty else self._wrapped.is_authenticated
-
-    @property
-    def is_anonymous(self) -> bool:
-        return False if self._wrapped is empty else self._wrapped.is_anonymous
+_UNREAD = {"_wrapped": empty, "is_active": True, "is_authenticated": True, "is_anonymous": False}
 
 
 def loaded(user: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from ..api import Authenticator, SessionAuthenticator
 from ..api.authentication import SecondFactorMissing
@@ -41,6 +42,7 @@ class BearerToken(Authenticator):
     }
     challenge: ClassVar[str] = "Bearer"
 
+    @sensitive_variables()
     def authenticate(self, request: HttpRequest) -> Principal | None:
         """Raises InvalidAccessToken for a bearer credential that is not a good token of ours."""
         scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")

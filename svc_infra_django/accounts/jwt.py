@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
-from hashlib import sha256
+from hashlib import blake2b
 from secrets import token_hex
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ from rest_framework_simplejwt import tokens
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError, TokenError
 
+from ..memory import Memory
 from ..sealing import derived_keys, key_id
 from .conf import settings
 from .errors import NoSigningKey
@@ -181,16 +182,22 @@ def opened(token: str, *, ring: KeyRing, now: datetime) -> Claims:
     """
     if len(token) > MAX_LENGTH:
         raise InvalidJWT
-    digest = sha256(token.encode(errors="surrogatepass")).digest()
-    claims = _verified.get(digest)
+    name = digest_of(token)
+    claims = verified.recall(name)
     if claims is None:
         if not COMPACT.fullmatch(token):
             raise InvalidJWT
         claims = _verify(token, ring)
-        _verified.put(digest, claims)
+        verified.keep(name, claims, verified.ticket())
     if claims.kid not in ring.keys or claims.expires_at <= now.timestamp() - settings.token_leeway_seconds:
         raise InvalidJWT
     return claims
+
+
+def digest_of(token: str) -> bytes:
+    """By what a token is remembered: a digest of the whole of it, and nothing that could be sent."""
+    # Python's own, so that a request need not go through the providers of OpenSSL for it.
+    return blake2b(token.encode(errors="surrogatepass"), digest_size=32).digest()
 
 
 def named_key(token: str) -> str:
@@ -233,31 +240,12 @@ def _derived_key(secret: bytes) -> Key:
     return Key(kid, algorithm, private, private.public_key())
 
 
-class _Verified:
-    """Claims by the digest of their token, in two generations: the older goes when the younger is full."""
-
-    def __init__(self) -> None:
-        self._young: dict[bytes, Claims] = {}
-        self._old: dict[bytes, Claims] = {}
-
-    def get(self, digest: bytes) -> Claims | None:
-        return self._young.get(digest) or self._old.get(digest)
-
-    def put(self, digest: bytes, claims: Claims) -> None:
-        if len(self._young) >= CLAIMS_LIMIT // 2:
-            self._old, self._young = self._young, {}
-        self._young[digest] = claims
-
-    def clear(self) -> None:
-        self._young, self._old = {}, {}
-
-
-_verified = _Verified()
+verified = Memory[Claims](CLAIMS_LIMIT)
 
 
 def _forget_keys(**_: Any) -> None:
     derived_ring.cache_clear()
-    _verified.clear()
+    verified.clear()
 
 
 setting_changed.connect(_forget_keys, dispatch_uid="svc_infra_django.accounts.jwt")

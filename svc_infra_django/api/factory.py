@@ -134,16 +134,17 @@ class SuiteAPI(NinjaAPI):
 def _spare_the_search(operation: Operation) -> None:
     """Ninja looks at each request whether a callback is a coroutine function; ours is known not to be one.
 
+    Nor is the operation, so its user can be read when it asks for more of them.
     Another version of Ninja that does not know the method simply goes on as it does.
     """
     callbacks = operation.auth_callbacks
     if operation.is_async or len(callbacks) != 1 or type(callbacks[0]) is not Authentication:
         return
-    authentication = callbacks[0]
+    caller = callbacks[0].caller
 
     def authenticate(request: HttpRequest) -> HttpResponse | None:
         try:
-            request.auth = authentication(request)  # type: ignore[attr-defined]  # as Ninja does
+            request.auth = caller(request)  # type: ignore[attr-defined]  # as Ninja does
         except Exception as error:
             return operation.api.on_exception(request, error)
         return None

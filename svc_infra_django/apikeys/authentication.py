@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from ..api import Authenticator
 from ..observability.middleware import client_address
-from ..principals import Principal
+from ..principals import LazyUser, Principal
 from .errors import CHALLENGE
 from .services.verifying import recognise
 
@@ -29,17 +31,12 @@ class ApiKeyHeader(Authenticator):
     }
     challenge = CHALLENGE
 
-    @sensitive_variables("text")
+    @sensitive_variables()
     def authenticate(self, request: HttpRequest) -> Principal | None:
         """Raises InvalidKey, AddressNotAllowed, RateExceeded and QuotaExceeded."""
         text = request.META.get(IN_META)
         if text is None:
             return None
-        known = recognise(text, address=lambda: client_address(request))
-        return Principal(
-            known.owner(),
-            method="api_key",
-            credential_id=known.id_text,
-            tenant=known.tenant,
-            scopes=known.scopes,
-        )
+        known = recognise(text, address=partial(client_address, request), now=timezone.now())
+        owner = LazyUser(known.user_id, known.owner)
+        return Principal(owner, "api_key", known.id_text, known.tenant, known.scopes)

@@ -12,11 +12,12 @@ from django.views.decorators.debug import sensitive_variables
 
 from ...principals import LazyUser, Principal
 from ...rows import PreparedLookup
+from ..conf import settings
 from ..errors import InvalidAccessToken, SessionsUnreadable
-from ..jwt import Claims, InvalidJWT, named_key, opened
+from ..jwt import Claims, InvalidJWT, digest_of, named_key, opened
 from ..models import AuthSession, lacks_factor
 from .keeping_keys import key_ring
-from .remembering_sessions import SessionState, memory
+from .remembering_sessions import GoodToken, SessionState, memory, ticket
 from .sharing_sessions import shared_memory
 
 # What decides whether a session is good, and what a principal says of it; the rest is read when asked for.
@@ -26,7 +27,6 @@ NEEDED = (
 )
 
 
-@sensitive_variables()
 def check_access_token(token: str, *, now: datetime) -> Principal:
     """The principal behind `token`. Raises InvalidAccessToken, whatever is wrong.
 
@@ -35,16 +35,14 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
     Raises SessionsUnreadable if the database does not answer: what nobody can say is never taken for
     good.
     """
-    claims = read_claims(token, now=now)
-    state, user = _remembered(claims, now=now) or _recalled(claims, now=now)
-    return Principal(
-        user=user,
-        method="jwt",
-        credential_id=str(claims.session_id),
-        tenant=state.tenant,
-        amr=state.amr,
-        auth_time=state.auth_time,
-    )
+    name = digest_of(token)
+    known = memory.recall(name)
+    if known is None or known.ends_at <= now.timestamp() or known.kid not in key_ring().keys:
+        known, user = _looked_up(token, name, now=now)
+    else:
+        user = LazyUser(known.state.user_id, partial(_read_user, known.state))
+    state = known.state
+    return Principal(user, "jwt", known.session_id, state.tenant, None, state.amr, state.auth_time)
 
 
 @sensitive_variables()
@@ -64,35 +62,30 @@ def read_claims(token: str, *, now: datetime) -> Claims:
     raise InvalidAccessToken()
 
 
-def _remembered(claims: Claims, *, now: datetime) -> tuple[SessionState, Any] | None:
-    state = memory.recall(claims.subject, claims.session_id)
-    return _lazily(state) if state is not None and _is_current(state, claims, now=now) else None
-
-
-def _recalled(claims: Claims, *, now: datetime) -> tuple[SessionState, Any]:
+def _looked_up(token: str, name: bytes, *, now: datetime) -> tuple[GoodToken, Any]:
     """From the cache that all processes share, else from the database."""
-    ticket = memory.ticket(claims.subject)
+    claims = read_claims(token, now=now)
+    begun = ticket(claims.subject)
     shared, generation = shared_memory.recall(claims.subject, claims.session_id)
     if shared is not None and _is_current(shared, claims, now=now):
-        state, user = _lazily(shared)
+        state, user = shared, LazyUser(shared.user_id, partial(_read_user, shared))
     else:
         session = read_session(claims, now=now)
         user = session.owner
         # The idle end is never later than the absolute one.
-        ends_at = session.idle_expires_at
-        state = SessionState(user.pk, session.tenant, session.methods, session.auth_time, ends_at)
+        state = SessionState(
+            user.pk, session.tenant, session.methods, session.auth_time, session.idle_expires_at
+        )
         shared_memory.share(claims.subject, claims.session_id, state, generation)
-    memory.keep(claims.subject, claims.session_id, state, ticket)
-    return state, user
+    ends_at = min(state.ends_at.timestamp(), claims.expires_at + settings.token_leeway_seconds)
+    known = GoodToken(state, str(claims.session_id), claims.kid, ends_at)
+    memory.keep(name, known, begun)
+    return known, user
 
 
 def _is_current(state: SessionState, claims: Claims, *, now: datetime) -> bool:
     # A token that knows of a later proof than what is remembered comes from a step-up elsewhere.
     return state.ends_at > now and int(state.auth_time.timestamp()) >= claims.auth_time
-
-
-def _lazily(state: SessionState) -> tuple[SessionState, Any]:
-    return state, LazyUser(state.user_id, partial(_read_user, state))
 
 
 def read_session(claims: Claims, *, now: datetime) -> AuthSession:

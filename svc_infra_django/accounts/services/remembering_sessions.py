@@ -1,22 +1,17 @@
-"""What this process remembers of sessions, so that not every request asks somebody else."""
+"""What this process remembers of tokens and their sessions, so that not every request asks somebody else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Lock
-from time import monotonic
 from typing import Any
-from uuid import UUID
 
 from django.core.signals import setting_changed
 
+from ...memory import Memory, Ticket
 from ..conf import settings
 
 LIMIT = 20_000
-STRIPES = 256
-
-NOTHING: dict[int, tuple[float, SessionState]] = {}
 
 # What is remembered lives so much shorter than promised: the rest is for the commit to be told about.
 SHARE = 0.9
@@ -34,66 +29,21 @@ class SessionState:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """When a read began, and what had been forgotten by then."""
+class GoodToken:
+    """A token that was good when its session was read, until what ends first (in seconds since 1970)."""
 
-    number: int
-    until: float
-
-
-class Memory:
-    """Good sessions by user and id, each for `revocation_seconds` at most; bounded, shared by threads.
-
-    Only good news is kept. A reader takes a ticket before it reads: if the user was forgotten
-    meanwhile, what it read may be older than the change, and is not kept.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._forgotten = [0] * STRIPES
-        # By the session's number: a UUID is hashed in Python, a number is not.
-        self._young: dict[str, dict[int, tuple[float, SessionState]]] = {}
-        self._old: dict[str, dict[int, tuple[float, SessionState]]] = {}
-        self._count = 0
-
-    def recall(self, subject: str, session_id: UUID) -> SessionState | None:
-        """The session if it was read lately, else None."""
-        for generation in (self._young, self._old):
-            found = generation.get(subject, NOTHING).get(session_id.int)
-            if found is not None and found[0] > monotonic():
-                return found[1]
-        return None
-
-    def ticket(self, subject: str) -> Ticket:
-        """To be had before the database is read."""
-        until = monotonic() + settings.revocation_seconds * SHARE
-        return Ticket(self._forgotten[hash(subject) % STRIPES], until)
-
-    def keep(self, subject: str, session_id: UUID, state: SessionState, ticket: Ticket) -> None:
-        """Remember what was read with the ticket."""
-        if ticket.until <= monotonic():
-            return
-        with self._lock:
-            if self._forgotten[hash(subject) % STRIPES] != ticket.number:
-                return
-            if self._count >= LIMIT // 2:
-                self._old, self._young, self._count = self._young, {}, 0
-            self._young.setdefault(subject, {})[session_id.int] = (ticket.until, state)
-            self._count += 1
-
-    def drop(self, subject: str) -> None:
-        """Forget the user's sessions, and what is being read of them."""
-        with self._lock:
-            self._forgotten[hash(subject) % STRIPES] += 1
-            self._young.pop(subject, None)
-            self._old.pop(subject, None)
-
-    def clear(self, **_: Any) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._forgotten = [number + 1 for number in self._forgotten]
-            self._young, self._old, self._count = {}, {}, 0
+    state: SessionState
+    session_id: str
+    kid: str
+    ends_at: float
 
 
-memory = Memory()
+memory = Memory[GoodToken](LIMIT)
+"""Only good news is kept, for `revocation_seconds` at most; the group is the user's key as text."""
+
 setting_changed.connect(memory.clear, dispatch_uid="svc_infra_django.accounts.remembering_sessions")
+
+
+def ticket(subject: str) -> Ticket:
+    """To be had before the user's session is read."""
+    return memory.ticket(subject, seconds=settings.revocation_seconds * SHARE)

@@ -124,11 +124,11 @@ shared_memory = SharedMemory()
 def forget_sessions(user_id: Any, *, using: str | None = None) -> None:
     """Have the user's sessions looked at anew; call it in the transaction that changes them."""
     subject = str(user_id)
-    memory.drop(subject)
+    memory.forget(subject)
     transaction.on_commit(partial(_forget_everywhere, subject), using=using)
 
 
 def _forget_everywhere(subject: str) -> None:
     shared_memory.renew(subject)
     # Again: another thread may have read the state from before the commit.
-    memory.drop(subject)
+    memory.forget(subject)

@@ -14,10 +14,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache as once
-from hashlib import sha256
+from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
-from threading import Lock
-from time import monotonic, time
+from time import time
 from typing import Any
 from uuid import UUID
 
@@ -30,8 +29,10 @@ from django.db.models.base import ModelState
 
 from ...cache import cache
 from ...cache.errors import CacheUnavailable
+from ...memory import Memory, Ticket
 from ...observability.redaction import is_secret_name
 from ..conf import settings
+from ..hashing import LAST_SHOWN
 from ..limits import Quota, Rate
 from ..models import ApiKey
 
@@ -47,6 +48,7 @@ class KnownKey:
 
     row: ApiKey
     user: Any
+    user_id: Any
     id: UUID
     id_text: str
     tenant: str
@@ -61,6 +63,7 @@ class KnownKey:
         return cls(
             row=_copied(key, shown(ApiKey)) if is_kept else key,
             user=_copied(key.owner, shown(get_user_model())) if is_kept else key.owner,
+            user_id=key.owner_id,
             id=key.pk,
             id_text=str(key.pk),
             tenant=key.acting_tenant,
@@ -100,42 +103,39 @@ def _copied(row: Any, columns: Collection[str] | None = None) -> Any:
     return made
 
 
-_near: dict[bytes, tuple[float, KnownKey]] = {}
-_lock = Lock()
+nearby = Memory[KnownKey](MOST)
+"""What this process knows; the group is a key's last characters, which its text and its row have."""
 
 
 def name_of(text: str) -> bytes:
     """By what this process knows a key: nothing that could be sent in its place."""
-    return sha256(text.encode(errors="replace")).digest()
+    return blake2b(text.encode(errors="replace"), digest_size=32).digest()
 
 
-def nearby(name: bytes) -> KnownKey | None:
-    """What this process knows, if that is young enough."""
-    entry = _near.get(name)
-    if entry is None or monotonic() >= entry[0] or _is_in_transaction():
-        return None
-    return entry[1]
-
-
-def shared(name: bytes, digest: bytes) -> KnownKey | None:
+def shared(name: bytes, digest: bytes, *, ticket: Ticket) -> KnownKey | None:
     """What the processes know together, if that is young enough; this one then knows it too."""
     if not may_remember():
         return None
-    asked_at = monotonic()
     known = _read(cache.get_shared(_place(digest)))
     if known is not None:
-        _keep(name, known, asked_at + settings.cache_seconds - SLACK)
+        nearby.keep(name, known, ticket)
     return known
 
 
-def remember(name: bytes, digest: bytes, key: ApiKey, *, read_at: float) -> KnownKey:
-    """Keep what was read from the database beginning at `read_at` of the monotonic clock."""
+def begin_to_read(text: str) -> Ticket:
+    """To be had before the row of a key is read."""
+    return nearby.ticket(text[-LAST_SHOWN:], seconds=settings.cache_seconds - SLACK)
+
+
+def remember(name: bytes, digest: bytes, key: ApiKey, *, ticket: Ticket) -> KnownKey:
+    """Keep what was read from the database with the ticket."""
     is_kept = may_remember()
     known = KnownKey.of(key, is_kept=is_kept)
     if is_kept:
-        _keep(name, known, read_at + settings.cache_seconds)
+        nearby.keep(name, known, ticket)
         # Who was slow may hold rows from before a change that the others have forgotten by now.
-        if monotonic() - read_at < SLACK and not cache.is_paused and (text := _written(key)):
+        is_quick = ticket.seconds_left > settings.cache_seconds - 2 * SLACK
+        if is_quick and not cache.is_paused and (text := _written(key)):
             with suppress(CacheUnavailable):  # logged there, and then the database is asked
                 # Never over what is there: that may be the mark of a change.
                 cache.add(_place(digest), text, settings.cache_seconds)
@@ -151,10 +151,11 @@ def forget(key: ApiKey) -> None:
 
 def may_remember() -> bool:
     """Not in a transaction, which may see what never comes to be."""
-    return bool(settings.cache_seconds) and not _is_in_transaction()
+    return bool(settings.cache_seconds) and not is_in_transaction()
 
 
-def _is_in_transaction() -> bool:
+def is_in_transaction() -> bool:
+    """Whether there is a transaction that may have changed something."""
     # The one round a whole request has only begun, and has written nothing of its own.
     return connection.in_atomic_block and (
         not connection.settings_dict["ATOMIC_REQUESTS"] or bool(connection.savepoint_ids)
@@ -162,19 +163,9 @@ def _is_in_transaction() -> bool:
 
 
 def _forget_now(key: ApiKey) -> None:
-    with _lock:
-        for name in [name for name, (_, known) in _near.items() if known.id == key.pk]:
-            del _near[name]
+    nearby.forget(key.last4)
     # A mark and no deletion: a process that read the rows before would put them back.
     cache.set(_place(bytes(key.digest)), CHANGED, 2 * settings.cache_seconds + 5)
-
-
-def _keep(name: bytes, known: KnownKey, until: float) -> None:
-    with _lock:
-        if len(_near) >= MOST and name not in _near:
-            # They live for a second or so: to find the oldest would cost more than to read them again.
-            _near.clear()
-        _near[name] = until, known
 
 
 def _place(digest: bytes) -> str:
@@ -234,7 +225,7 @@ def shown(model: type[models.Model]) -> tuple[str, ...]:
 
 def _forget_everything(*, setting: str, **_: Any) -> None:
     if setting in ("SVC_INFRA", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "AUTH_USER_MODEL", "CACHES"):
-        _near.clear()
+        nearby.clear()
         shown.cache_clear()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from ipaddress import ip_address
-from time import monotonic
 
 from asgiref.sync import sync_to_async
 from django.utils import timezone
@@ -15,33 +14,37 @@ from ...errors import RateLimitedError
 from ...observability.metrics import metrics
 from ..conf import environments
 from ..errors import AddressNotAllowed, InvalidKey
-from ..hashing import LONGEST_KEY, digest, parse_key, peppers
+from ..hashing import LAST_SHOWN, LONGEST_KEY, digest, parse_key, peppers
 from ..models import ApiKey
 from ..recorder import recorder
 from .limiting import spend
 from .reading import read_key
-from .remembering import KnownKey, name_of, nearby, remember, shared
+from .remembering import KnownKey, begin_to_read, is_in_transaction, name_of, nearby, remember, shared
 
 
-@sensitive_variables("text")
+@sensitive_variables()
 def verify_key(text: str, *, address: str = "", now: datetime | None = None) -> ApiKey:
     """The usable key that `text` is, with its owner; this counts as one use of it.
 
     `address` is the caller's, asked for only by keys that have `allowed_networks`. Raises InvalidKey
     whatever is wrong with the key itself, AddressNotAllowed, RateExceeded and QuotaExceeded.
     """
-    return recognise(text, address=lambda: address, now=now).key()
+    if is_in_transaction():
+        # It sees its own changes, of which nobody else knows yet.
+        nearby.forget(text[-LAST_SHOWN:])
+    return recognise(text, address=lambda: address, now=now or timezone.now()).key()
 
 
 averify_key = sync_to_async(verify_key)
 
 
-@sensitive_variables("text")
-def recognise(text: str, *, address: Callable[[], str], now: datetime | None = None) -> KnownKey:
+def recognise(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
     """As `verify_key`, without building the row. `address` is called for keys that ask for it."""
-    now = now or timezone.now()
+    if len(text) > LONGEST_KEY:
+        raise InvalidKey()
+    name = name_of(text)
+    known = nearby.recall(name) or _looked_up(text, name, address=address, now=now)
     at = now.timestamp()
-    known = _known(text, address=address, now=now)
     if known.ends_at is not None and known.ends_at <= now:
         recorder.note_refusal(known.id_text, at, reason="expired", address=address())
         raise InvalidKey()
@@ -57,22 +60,16 @@ def recognise(text: str, *, address: Callable[[], str], now: datetime | None = N
     return known
 
 
-@sensitive_variables("text", "digests")
-def _known(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
-    if len(text) > LONGEST_KEY:
-        raise InvalidKey()
-    name = name_of(text)
-    if (known := nearby(name)) is not None:
-        return known
+def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datetime) -> KnownKey:
     parts = parse_key(text)
     if parts is None or parts.environment not in environments():
         metrics.increment("apikeys.refused", reason="malformed" if parts is None else "other_environment")
         raise InvalidKey()
     digests = {pepper_id: digest(text, pepper=pepper) for pepper_id, pepper in peppers().items()}
     present = next(iter(digests))
-    if (known := shared(name, digests[present])) is not None:
+    ticket = begin_to_read(text)
+    if (known := shared(name, digests[present], ticket=ticket)) is not None:
         return known
-    read_at = monotonic()
     key = read_key(digests.values(), environment=parts.environment)
     if key is None:
         metrics.increment("apikeys.refused", reason="unknown")
@@ -86,7 +83,7 @@ def _known(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
             digest=digests[present], pepper_id=present
         )
         key.pepper_id = present
-    return remember(name, digests[present], key, read_at=read_at)
+    return remember(name, digests[present], key, ticket=ticket)
 
 
 def _check_address(known: KnownKey, address: str, *, at: float) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import timedelta
 from time import sleep
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -11,17 +10,15 @@ from django.db import OperationalError, transaction
 from django.test import Client
 from django.utils import timezone
 
+from svc_infra_django import memory as memory_module
 from svc_infra_django.accounts.errors import InvalidAccessToken, SessionsUnreadable
+from svc_infra_django.accounts.jwt import derived_ring, digest_of
 from svc_infra_django.accounts.models import AuthSession
-from svc_infra_django.accounts.services import checking_tokens, remembering_sessions
+from svc_infra_django.accounts.services import checking_tokens
 from svc_infra_django.accounts.services.checking_tokens import check_access_token
 from svc_infra_django.accounts.services.ending_sessions import end_session
 from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_tokens, refresh_tokens
-from svc_infra_django.accounts.services.remembering_sessions import (
-    Memory,
-    SessionState,
-    memory,
-)
+from svc_infra_django.accounts.services.remembering_sessions import memory
 from svc_infra_django.accounts.services.sharing_sessions import forget_sessions
 
 pytestmark = pytest.mark.django_db
@@ -40,11 +37,6 @@ def revoked_elsewhere(tokens: Tokens) -> None:
     """As another process does it: nothing tells this one."""
     rows = AuthSession.objects.filter(pk=tokens.session.pk)
     assert rows.revoke(now=timezone.now(), reason=AuthSession.Reason.LOGOUT) == 1
-
-
-def state_of(user: Any, **changes: Any) -> SessionState:
-    now = timezone.now()
-    return SessionState(user.pk, "", ("pwd",), now, now + timedelta(days=1))
 
 
 def test_the_first_check_is_one_query_and_the_next_none(
@@ -122,7 +114,7 @@ def test_being_asked_often_does_not_make_a_memory_last(
     tokens: Tokens, svc_settings: Any, monkeypatch: Any
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(remembering_sessions, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(memory_module, "monotonic", lambda: clock[0])
     svc_settings(accounts={"revocation_seconds": 2})
     checked(tokens)
     revoked_elsewhere(tokens)
@@ -230,52 +222,26 @@ def test_rule_27_without_a_database_nothing_is_taken_for_good(
     assert answer.json()["code"] == "accounts.sessions_unreadable"
 
 
-def test_a_slow_reader_does_not_bring_back_what_was_forgotten(user: Any) -> None:
-    slow, session_id = Memory(), uuid4()
-    ticket = slow.ticket("7")
-    slow.drop("7")
-    slow.keep("7", session_id, state_of(user), ticket)
-    assert slow.recall("7", session_id) is None
-
-    slow.keep("7", session_id, state_of(user), slow.ticket("7"))
-    assert slow.recall("7", session_id) is not None
-    assert slow.recall("8", session_id) is None
-
-
-def test_a_slow_read_is_as_old_as_its_beginning(user: Any, svc_settings: Any) -> None:
-    svc_settings(accounts={"revocation_seconds": 0.1})
-    slow, session_id = Memory(), uuid4()
-    ticket = slow.ticket("7")
-    sleep(0.1)
-    slow.keep("7", session_id, state_of(user), ticket)
-
-    assert slow.recall("7", session_id) is None
-
-
 @pytest.mark.django_db(transaction=True)
 def test_what_is_read_before_the_commit_is_forgotten_with_it(make_user: Any) -> None:
     user = make_user("grace")
     tokens = issue_tokens(user, amr=("pwd",))
-    state = state_of(user)
+    name = digest_of(tokens.access_token)
     with transaction.atomic():
         forget_sessions(user.pk)
         # What another thread reads now is the state before the change.
-        memory.keep(str(user.pk), tokens.session.pk, state, memory.ticket(str(user.pk)))
-        assert memory.recall(str(user.pk), tokens.session.pk) == state
+        checked(tokens)
+        assert memory.recall(name) is not None
 
-    assert memory.recall(str(user.pk), tokens.session.pk) is None
+    assert memory.recall(name) is None
 
 
-def test_the_memory_is_bounded(user: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(remembering_sessions, "LIMIT", 20)
-    small = Memory()
-    ids = [uuid4() for _ in range(100)]
-    for number, session_id in enumerate(ids):
-        small.keep(str(number), session_id, state_of(user), small.ticket(str(number)))
+def test_a_key_that_leaves_the_ring_takes_its_tokens_along_at_once(tokens: Tokens, monkeypatch: Any) -> None:
+    checked(tokens)
+    monkeypatch.setattr(derived_ring(), "keys", {})
 
-    known = [number for number, each in enumerate(ids) if small.recall(str(number), each)]
-    assert 10 <= len(known) <= 20
-    assert known == list(range(100 - len(known), 100))
+    with pytest.raises(InvalidAccessToken):
+        checked(tokens)
 
 
 def test_a_token_of_a_later_proof_than_what_is_remembered_is_looked_up(user: Any, tokens: Tokens) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from svc_infra_django import memory
 from svc_infra_django.apikeys import change_key, issue_key, revoke_key, rotate_key, verify_key
 from svc_infra_django.apikeys.errors import AddressNotAllowed, InvalidKey
 from svc_infra_django.apikeys.models import ApiKey
@@ -34,7 +35,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
     def wait(seconds: float) -> None:
         now = monotonic() + seconds
-        monkeypatch.setattr(remembering, "monotonic", lambda: now)
+        monkeypatch.setattr(memory, "monotonic", lambda: now)
 
     return wait
 
@@ -45,7 +46,7 @@ def place(key: ApiKey) -> str:
 
 def another_process() -> None:
     """What this process knows is forgotten, what all know together is not."""
-    remembering._near.clear()
+    remembering.nearby.clear()
 
 
 def test_a_key_that_was_read_a_moment_ago_costs_no_query(
@@ -112,26 +113,28 @@ def test_who_read_before_a_change_cannot_put_it_back(issued: Any, django_assert_
     key, secret = issued
     name, digest = remembering.name_of(secret), bytes(key.digest)
     before = ApiKey.objects.select_related("owner").get(pk=key.pk)
-    read_at = monotonic()
+    ticket = remembering.begin_to_read(secret)
     revoke_key(key)
 
-    remembering.remember(name, digest, before, read_at=read_at)
+    remembering.remember(name, digest, before, ticket=ticket)
 
+    assert remembering.nearby.recall(name) is None
     another_process()
     with django_assert_num_queries(1), pytest.raises(InvalidKey):
         verify_key(secret)
 
 
-def test_who_was_slow_to_read_tells_nobody(issued: Any) -> None:
+def test_who_was_slow_to_read_tells_nobody(issued: Any, later: Callable[[float], None]) -> None:
     key, secret = issued
     before = ApiKey.objects.select_related("owner").get(pk=key.pk)
 
-    remembering.remember(
-        remembering.name_of(secret), bytes(key.digest), before, read_at=monotonic() - BOUND / 2
-    )
+    ticket = remembering.begin_to_read(secret)
+    later(BOUND / 2)
+
+    remembering.remember(remembering.name_of(secret), bytes(key.digest), before, ticket=ticket)
 
     assert cache.get(place(key)) is None
-    assert remembering.nearby(remembering.name_of(secret)) is None
+    assert remembering.nearby.recall(remembering.name_of(secret)) is None
 
 
 def test_a_transaction_that_never_commits_leaves_nothing_behind(user: Any) -> None:
@@ -201,10 +204,9 @@ def test_an_entry_that_outlived_its_time_is_not_believed(
         verify_key(issued[1])
 
 
-def test_memory_is_bounded(issued: Any, monkeypatch: pytest.MonkeyPatch, user: Any) -> None:
-    monkeypatch.setattr(remembering, "MOST", 3)
-    for number in range(5):
-        verify_key(issue_key(owner=user, name=str(number))[1])
+def test_memory_holds_no_key(issued: Any) -> None:
+    verify_key(issued[1])
 
-    assert len(remembering._near) <= 3
-    assert not any(secret.encode() in name for secret in (issued[1],) for name in remembering._near)
+    kept = remembering.nearby._young
+    assert kept
+    assert issued[1] not in repr(kept)
