@@ -99,6 +99,8 @@ class IssueForm(ChangeForm):
                     scopes=cleaned["scopes"],
                     tenant=cleaned["tenant"],
                     expires_at=cleaned["expires_at"],
+                    rate=cleaned["rate"],
+                    quota=cleaned["quota"],
                     actor=self.actor,
                 )
             except SvcInfraError as error:

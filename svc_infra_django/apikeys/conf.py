@@ -58,6 +58,9 @@ class ApikeysSettings(Section):
     default_quota: Annotated[str, AfterValidator(_quota)] = ""
     """The quota of keys that have none of their own, such as `10000/month`; empty for no limit."""
 
+    max_keys_per_owner: Annotated[int, Field(ge=1)] = 100
+    """How many usable keys somebody may make for one owner in a tenant, without the right to change all."""
+
     usage_flush_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """How often each process writes down when and how often keys were used and refused."""
 

@@ -39,6 +39,18 @@ class ForeignTenant(PermissionDeniedError):
     code = "apikeys.foreign_tenant"
 
 
+class LimitLoosened(PermissionDeniedError):
+    """You may tighten the rate and the quota of a key, not loosen them."""
+
+    code = "apikeys.limit_loosened"
+
+
+class TooManyKeys(ConflictError):
+    """You have as many keys as you may; revoke one first."""
+
+    code = "apikeys.too_many_keys"
+
+
 class OwnerDisabled(ConflictError):
     """The owner is disabled, so no key can act for them."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 RATE = re.compile(r"(?P<count>[1-9][0-9]{0,5})/(?P<period>second|minute|hour|day)")
 QUOTA = re.compile(r"(?P<count>[1-9][0-9]{0,11})/(?P<period>hour|day|month)")
 
+HOURS = {"hour": 1, "day": 24, "month": 24 * 31}
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 MICROSECONDS = 1_000_000
 
@@ -30,6 +31,13 @@ class Rate:
         """How far ahead of the clock, in microseconds, the allowance may have been spent."""
         return self.interval * (self.count - 1)
 
+    def is_within(self, bound: Rate) -> bool:
+        """Whether it never lets through what `bound` would not."""
+        return self.count <= bound.count and self.interval >= bound.interval
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.period}"
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -37,6 +45,13 @@ class Quota:
 
     count: int
     period: str
+
+    def is_within(self, bound: Quota) -> bool:
+        """Whether it never lets through what `bound` would not, in a month of any length."""
+        return self.count * max(1, HOURS[bound.period] // HOURS[self.period]) <= bound.count
+
+    def __str__(self) -> str:
+        return f"{self.count}/{self.period}"
 
     def begins(self, now: datetime) -> datetime:
         """When the period that `now` belongs to began."""

@@ -303,15 +303,18 @@ def test_networks_and_limits_are_given_changed_and_shown(client: Client, user: A
     assert {name: created[name] for name in limits} == limits
 
     url = f"{URL}/{created['id']}"
-    changed = client.patch(url, {"name": "android", "rate": ""}, content_type="application/json")
+    changed = client.patch(url, {"name": "android", "rate": "1/minute"}, content_type="application/json")
 
     assert changed.status_code == 200
     assert client.get(url).json() == changed.json()
     assert {name: changed.json()[name] for name in ("name", "rate", "quota")} == {
         "name": "android",
-        "rate": "",
+        "rate": "1/minute",
         "quota": "90/day",
     }
+    looser = client.patch(url, {"rate": "", "quota": "91/day"}, content_type="application/json")
+    assert (looser.status_code, looser.json()["code"]) == (403, "apikeys.limit_loosened")
+    assert [problem["pointer"] for problem in looser.json()["errors"]] == ["/body/rate", "/body/quota"]
     assert client.patch(url, {}, content_type="application/json").json() == changed.json()
 
 

@@ -21,16 +21,20 @@ from ..errors import (
     KeyAlreadyRevoked,
     KeyNotUsable,
     KeysCannotManageKeys,
+    LimitLoosened,
     OwnerDisabled,
     ScopeNotHeld,
+    TooManyKeys,
 )
 from ..events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED, KeyIssued, KeyRevoked, KeyRotated
 from ..hashing import digest, new_key, peppers
-from ..limits import parsed_quota, parsed_rate
-from ..models import MAX_NETWORKS, NAME_LENGTH, ApiKey, AuditEntry, network_texts
+from ..limits import Quota, Rate, parsed_quota, parsed_rate
+from ..models import MAX_NETWORKS, NAME_LENGTH, Allowance, ApiKey, AuditEntry, network_texts
 from .remembering import forget
 
 MAX_SCOPES = 100
+
+CHANGE_ANY = "svc_apikeys.change_apikey"
 
 # An end beyond this is a slip of the pen, and near the year 9999 dates cannot be reckoned with.
 A_LONG_LIFE = timedelta(days=36_525)
@@ -61,7 +65,8 @@ def issue_key(
     Principal who makes it; None is the project itself.
 
     Raises ScopeNotHeld if the owner, or an actor who makes it for somebody else, lacks a scope;
-    ForeignTenant; OwnerDisabled; KeysCannotManageKeys; ValidationError.
+    LimitLoosened and TooManyKeys for actors who may not change any key; ForeignTenant; OwnerDisabled;
+    KeysCannotManageKeys; ValidationError.
     """
     now = now or timezone.now()
     _check_text("name", name, shortest=1, longest=NAME_LENGTH)
@@ -71,6 +76,8 @@ def issue_key(
         scopes=scopes,
         tenant=tenant,
         expires_at=expires_at,
+        rate=rate,
+        quota=quota,
         environment=environment,
         actor=actor,
         now=now,
@@ -82,8 +89,8 @@ def issue_key(
         tenant=tenant,
         expires_at=expires_at,
         allowed_networks=checked_networks(allowed_networks),
-        rate=checked_rate(rate),
-        quota=checked_quota(quota),
+        rate=rate,
+        quota=quota,
         environment=environment or environments()[0],
         now=now,
     )
@@ -121,8 +128,9 @@ def rotate_key(
     """Make a successor with the same name, scopes and length of life; the old key works for `grace` more.
 
     The grace is cut down to `max_rotation_grace`, and never moves an earlier end; the successor lives no
-    longer than `max_lifetime`. Raises KeyNotUsable if the key is revoked, expired or rotated already, and
-    otherwise as `issue_key`: a scope that the owner has lost is refused to the successor too.
+    longer than `max_lifetime` and has spent what the old key had spent. Raises KeyNotUsable if the key is
+    revoked, expired or rotated already, and otherwise as `issue_key`: a scope that the owner has lost is
+    refused to the successor too. Without a grace it is never one key too many.
     """
     now = now or timezone.now()
     grace = settings.rotation_grace if grace is None else grace
@@ -135,6 +143,8 @@ def rotate_key(
     if not key.owner.is_active:
         raise OwnerDisabled()
     _check_held(Principal(key.owner, "system", tenant=key.acting_tenant), key.scopes)
+    if grace:
+        _check_room(actor, owner=key.owner, tenant=key.tenant, now=now)
 
     lifetime = None if key.expires_at is None else key.expires_at - key.created_at
     longest = min(filter(None, (lifetime, settings.max_lifetime)), default=None)
@@ -150,6 +160,9 @@ def rotate_key(
         environment=key.environment,
         now=now,
     )
+    for spent in Allowance.objects.filter(key=key):
+        spent.key = successor
+        spent.save(force_insert=True)
     key.successor = successor
     key.expires_at = min(filter(None, (key.expires_at, now + grace)))
     key.save(update_fields=["successor", "expires_at"])
@@ -190,7 +203,8 @@ def change_key(
 ) -> ApiKey:
     """Change what is given, and not what the key may do: for that, make another.
 
-    Raises KeyNotUsable if the key is revoked or expired, KeysCannotManageKeys, ValidationError.
+    Raises KeyNotUsable if the key is revoked or expired, LimitLoosened if the actor may not change any key
+    and this one would let more through than before, KeysCannotManageKeys, ValidationError.
     """
     _refuse_keys(actor)
     now = now or timezone.now()
@@ -204,9 +218,11 @@ def change_key(
     if allowed_networks is not None:
         wanted["allowed_networks"] = checked_networks(allowed_networks)
     if rate is not None:
-        wanted["rate"] = checked_rate(rate)
+        wanted["rate"] = rate
     if quota is not None:
-        wanted["quota"] = checked_quota(quota)
+        wanted["quota"] = quota
+    limits = wanted.get("rate", key.rate), wanted.get("quota", key.quota)
+    _check_limits(actor, *limits, before=(key.rate_in_force, key.quota_in_force), tenant=key.tenant)
     changed = {field: value for field, value in wanted.items() if getattr(key, field) != value}
     if changed:
         before = {field: getattr(key, field) for field in changed}
@@ -263,6 +279,8 @@ def check_new_key(
     scopes: Sequence[str] | None,
     tenant: str,
     expires_at: datetime | None,
+    rate: str = "",
+    quota: str = "",
     environment: str = "",
     actor: Any,
     now: datetime | None = None,
@@ -292,6 +310,9 @@ def check_new_key(
         )
     acting = ApiKey(tenant=tenant, environment=environment or environments()[0]).acting_tenant
     _check_held(Principal(owner, "system", tenant=acting), scopes)
+    usual = parsed_rate(settings.default_rate), parsed_quota(settings.default_quota)
+    _check_limits(actor, rate, quota, before=usual, tenant=tenant)
+    _check_room(actor, owner=owner, tenant=tenant, now=now)
     return _end(expires_at, now=now)
 
 
@@ -311,7 +332,7 @@ def check_actor(actor: Any, *, owner: Any, scopes: Sequence[str] | None, tenant:
         return
     if scopes is None:
         raise ScopeNotHeld("To make a key for somebody else, name its scopes.", permission="*")
-    _check_held(actor if isinstance(actor, Principal) else Principal(actor, "session", tenant=tenant), scopes)
+    _check_held(_principal(actor, tenant), scopes)
 
 
 def _check_held(principal: Principal, scopes: Sequence[str] | None) -> None:
@@ -324,6 +345,42 @@ def _check_held(principal: Principal, scopes: Sequence[str] | None) -> None:
                 for place in lacking
             ],
         )
+
+
+def _check_limits(
+    actor: Any, rate: str, quota: str, *, before: tuple[Rate | None, Quota | None], tenant: str
+) -> None:
+    """Raise unless the limits can be read and, for who may not change any key, are within those before."""
+    bounds = {"rate": before[0], "quota": before[1]}
+    limits = {
+        "rate": parsed_rate(checked_rate(rate) or settings.default_rate),
+        "quota": parsed_quota(checked_quota(quota) or settings.default_quota),
+    }
+    loosened = [
+        FieldProblem(f"/body/{field}", "loosened", f"At most {bound}.")
+        for field, bound in bounds.items()
+        if bound is not None and not _is_within(limits[field], bound)
+    ]
+    if loosened and not _may_change_any(actor, tenant):
+        raise LimitLoosened(errors=loosened)
+
+
+def _is_within(limit: Any, bound: Any) -> bool:
+    return limit is not None and limit.is_within(bound)
+
+
+def _check_room(actor: Any, *, owner: Any, tenant: str, now: datetime) -> None:
+    usable = ApiKey.objects.usable(now=now).filter(owner=owner, tenant=tenant)
+    if usable.count() >= settings.max_keys_per_owner and not _may_change_any(actor, tenant):
+        raise TooManyKeys()
+
+
+def _may_change_any(actor: Any, tenant: str) -> bool:
+    return actor is None or _principal(actor, tenant).can(CHANGE_ANY)
+
+
+def _principal(actor: Any, tenant: str) -> Principal:
+    return actor if isinstance(actor, Principal) else Principal(actor, "session", tenant=tenant)
 
 
 def _refuse_keys(actor: Any) -> None:

@@ -49,10 +49,10 @@ def _terms(rate: Rate | None, quota: Quota | None, *, now: datetime) -> tuple[Q,
 def _refuse(allowance: Allowance, rate: Rate | None, quota: Quota | None, *, now: datetime) -> NoReturn:
     if rate is not None and (quota is None or allowance.quota_used < quota.count):
         wait = math.ceil((allowance.spent_until - rate.burst - _clock(now)) / MICROSECONDS)
-        raise RateExceeded(retry_after=max(1, wait), limit=f"{rate.count}/{rate.period}")
+        raise RateExceeded(retry_after=max(1, wait), limit=str(rate))
     spent = cast(Quota, quota)  # one of the two refused
     wait = math.ceil((spent.ends(max(now, allowance.quota_since)) - now).total_seconds())
-    raise QuotaExceeded(retry_after=max(1, wait), limit=f"{spent.count}/{spent.period}")
+    raise QuotaExceeded(retry_after=max(1, wait), limit=str(spent))
 
 
 def _clock(now: datetime) -> int:

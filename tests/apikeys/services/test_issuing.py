@@ -9,15 +9,18 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from svc_infra_django.apikeys import issue_key, revoke_key, rotate_key, verify_key
+from svc_infra_django.apikeys import change_key, issue_key, revoke_key, rotate_key, verify_key
 from svc_infra_django.apikeys.errors import (
     ForeignTenant,
     InvalidKey,
     KeyAlreadyRevoked,
     KeyNotUsable,
     KeysCannotManageKeys,
+    LimitLoosened,
     OwnerDisabled,
+    QuotaExceeded,
     ScopeNotHeld,
+    TooManyKeys,
 )
 from svc_infra_django.apikeys.events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED
 from svc_infra_django.apikeys.models import ApiKey
@@ -322,3 +325,73 @@ def together(times: int, act: Callable[[], Any]) -> tuple[list[Any], list[Except
     for thread in threads:
         thread.join(30)
     return won, lost
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [
+        ({"rate": "60/minute"}, []),
+        ({"rate": "1/second", "quota": "40/day"}, []),
+        ({"quota": "30/month"}, []),
+        ({"rate": "61/minute"}, ["rate"]),
+        ({"rate": "2/second"}, ["rate"]),
+        ({"quota": "1/hour"}, []),
+        ({"quota": "2/hour"}, ["quota"]),
+        ({"rate": "1000/minute", "quota": "1000/month"}, ["rate", "quota"]),
+    ],
+)
+def test_owners_tighten_the_usual_limits_and_do_not_loosen_them(
+    user: Any, permit: Any, svc_settings: Any, limits: dict[str, str], refused: list[str]
+) -> None:
+    svc_settings(apikeys={"default_rate": "60/minute", "default_quota": "40/day"})
+
+    if refused:
+        with pytest.raises(LimitLoosened) as found:
+            issue_key(owner=user, name="robot", actor=user, **limits)  # type: ignore[arg-type]
+        assert [each.pointer for each in found.value.errors] == [f"/body/{field}" for field in refused]
+        issue_key(owner=user, name="robot", **limits)  # type: ignore[arg-type]
+        user = permit(user, "change_apikey")
+    issue_key(owner=user, name="robot", actor=user, **limits)  # type: ignore[arg-type]
+
+
+def test_an_owner_does_not_lift_the_limit_that_an_operator_set(user: Any, stranger: Any, permit: Any) -> None:
+    key, _ = issue_key(owner=user, name="robot", rate="60/minute", quota="100/day")
+
+    for wish in ({"rate": ""}, {"rate": "100/minute"}, {"quota": ""}, {"quota": "101/month"}):
+        with pytest.raises(LimitLoosened):
+            change_key(key, actor=Principal(user, "session"), **wish)
+
+    assert change_key(key, rate="30/minute", name="new", actor=Principal(user, "session")).rate == "30/minute"
+    operator = Principal(permit(stranger, "change_apikey"), "session")
+    assert change_key(key, rate="", actor=operator).rate == ""
+
+
+def test_a_successor_has_spent_what_the_key_had_spent(user: Any) -> None:
+    key, secret = issue_key(owner=user, name="robot", quota="3/month")
+    verify_key(secret)
+    verify_key(secret)
+
+    _, successor = rotate_key(key, actor=user)
+
+    verify_key(successor)
+    with pytest.raises(QuotaExceeded):
+        verify_key(successor)
+
+
+def test_an_owner_has_so_many_usable_keys_and_no_more(user: Any, permit: Any, svc_settings: Any) -> None:
+    svc_settings(apikeys={"max_keys_per_owner": 2})
+    first, _ = issue_key(owner=user, name="robot", actor=user)
+    issue_key(owner=user, name="robot", expires_at=NOW + timedelta(days=1), actor=user)
+
+    with pytest.raises(TooManyKeys):
+        issue_key(owner=user, name="robot", actor=user)
+    with pytest.raises(TooManyKeys):
+        rotate_key(first, actor=user)
+
+    issue_key(owner=user, name="robot", tenant="acme", actor=user)
+    successor, _ = rotate_key(first, grace=timedelta(0), actor=user)
+    revoke_key(successor, actor=user)
+    issue_key(owner=user, name="robot", actor=user)
+    issue_key(owner=user, name="the project's own")
+    user = permit(user, "change_apikey")
+    issue_key(owner=user, name="by an operator", actor=user)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from svc_infra_django.apikeys import change_key, issue_key, verify_key
@@ -174,6 +174,35 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 def test_what_is_no_quota_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="10000/month"):
         parsed_quota(text)
+
+
+RATES = st.builds(Rate, st.integers(1, 200), st.sampled_from(["second", "minute"]))
+QUOTAS = st.builds(Quota, st.integers(1, 2000), st.sampled_from(["hour", "day", "month"]))
+
+
+@given(RATES, RATES, st.lists(st.integers(0, 2_000_000), max_size=300))
+def test_what_a_rate_within_another_lets_through_the_other_does_too(
+    rate: Rate, bound: Rate, pauses: list[int]
+) -> None:
+    assume(rate.is_within(bound))
+    now, spent, bound_spent = 0, 0, 0
+    for pause in pauses:
+        now += pause
+        if spent <= now + rate.burst:
+            spent = max(spent, now) + rate.interval
+            assert bound_spent <= now + bound.burst
+            bound_spent = max(bound_spent, now) + bound.interval
+
+
+@given(QUOTAS, QUOTAS, st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))
+def test_a_quota_within_another_never_sums_up_to_more(quota: Quota, bound: Quota, now: datetime) -> None:
+    assume(quota.is_within(bound))
+    begins, ends = bound.begins(now), bound.ends(now)
+    uses, moment = 0, quota.begins(begins)
+    while moment < ends:
+        uses, moment = uses + quota.count, quota.ends(moment)
+
+    assert uses <= bound.count
 
 
 def test_no_text_is_no_limit() -> None:
