@@ -93,5 +93,7 @@ BILLING = {"preset": "stripe", "secrets": [Secret("env:STRIPE_WEBHOOK_SECRET")]}
 
 SVC_INFRA: dict[str, dict[str, object]] = {
     "accounts": {"staff_second_factor": False},
+    # What the thread wrote down in a test would outlive it.
+    "apikeys": {"usage_flush_seconds": 3600},
     "inbound": {"sources": {"billing": BILLING}},
 }

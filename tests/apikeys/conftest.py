@@ -28,9 +28,8 @@ def issued(user: Any) -> tuple[ApiKey, str]:
 
 
 @pytest.fixture(autouse=True)
-def own_notes(svc_settings: Callable[..., None]) -> Iterator[None]:
-    """Each test counts for itself, and nothing is written before it says so."""
+def own_notes() -> Iterator[None]:
+    """Each test counts for itself."""
     recorder.stop()
-    svc_settings(apikeys={"usage_flush_seconds": 3600})
     yield
     recorder.stop()

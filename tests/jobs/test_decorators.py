@@ -39,7 +39,6 @@ NAN, INF = float("nan"), float("inf")
         *({"rate": value} for value in (5, "often", "0/m", "1/0s", Limit(2), Rate(5))),  # type: ignore[arg-type]
         *({"rate": Rate("1/m", **odd)} for odd in ({"burst": 0}, {"burst": "x"}, {"key": "\ud800"})),  # type: ignore[arg-type]
     ],
-    ids=ascii,
 )  # fmt: skip
 def test_what_would_fail_in_the_worker_or_the_database_is_refused_where_it_is_declared(
     options: dict[str, Any],
@@ -57,7 +56,6 @@ def test_what_would_fail_in_the_worker_or_the_database_is_refused_where_it_is_de
         *({"priority": value} for value in ("5", NAN, 2**40)),
         {"owner": User()},
     ],
-    ids=ascii,
 )  # fmt: skip
 def test_a_change_that_could_not_be_kept_is_refused_where_it_is_made(changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidTask):
