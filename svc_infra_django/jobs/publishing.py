@@ -83,7 +83,7 @@ def republish() -> int:
     for position, (queue, pk, _) in enumerate(found):
         # One by one: what was handed back because it shared a message with a longer job must not do so again.
         if not _publish(engine_of(queue), queue, [pk]):
-            _put_off([pk for _, pk, _ in found[position + 1 :]])
+            put_off([pk for _, pk, _ in found[position + 1 :]])
             return position
         metrics.increment("jobs.swept", queue=queue)
     return len(found)
@@ -115,12 +115,12 @@ def _publish(engine: str, queue: str, ids: Sequence[UUID]) -> bool:
     except Exception as error:  # frontier: the work is committed, and a broker's trouble is not the caller's
         logger.warning("jobs could not be published", queue=queue, count=len(ids), error=repr(error))
         metrics.increment("jobs.publish_errors", queue=queue)
-    _put_off(ids)
+    put_off(ids)
     return False
 
 
-def _put_off(ids: Sequence[UUID]) -> None:
-    """Have the next sweep publish them."""
+def put_off(ids: Sequence[UUID]) -> None:
+    """Have the next sweep publish these jobs."""
     try:
         Job.objects.using(database()).ready().filter(pk__in=list(ids)).update(publish_at=Now())
     except Exception as error:  # frontier: they are swept up a grace later

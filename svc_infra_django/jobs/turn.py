@@ -67,6 +67,22 @@ class Outcome:
     ended_at: datetime = field(default_factory=timezone.now)
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The jobs that a worker would have: up to `room` of `queues`, in this order, or those of `ids`."""
+
+    worker: UUID
+    queues: Sequence[str] = ()
+    room: int = 0
+    excluding: Sequence[str] = ()
+    """Tasks to leave alone."""
+
+    ids: Sequence[UUID] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ids or (self.queues and self.room > 0))
+
+
 def commits() -> int:
     """A number that changes with every commit of another connection. SQLite only."""
     with connections[database()].cursor() as cursor:
@@ -135,14 +151,22 @@ def take_turn(
     are left. One transaction: either all of it happens or nothing. Writing the same outcomes again is
     harmless.
     """
-    claimed = _turn(outcomes, worker=worker, queues=queues, room=room, excluding=excluding)
+    wish = Wish(worker, queues=queues, room=room, excluding=excluding)
+    return _take_turn(outcomes, wish, now=now)
+
+
+def claim_these(ids: Sequence[UUID], *, worker: UUID, outcomes: Sequence[Outcome] = ()) -> list[Job]:
+    """The same for jobs that are known: claim those of `ids` that are ready, and write `outcomes`."""
+    return _take_turn(outcomes, Wish(worker, ids=ids))
+
+
+def _take_turn(outcomes: Sequence[Outcome], wish: Wish, *, now: datetime | None = None) -> list[Job]:
+    claimed = _turn(outcomes, wish)
     promote(outcome.job.concurrency_key for outcome in outcomes if outcome.job.concurrency_key)
     return admit(claimed, now=now)
 
 
-def _turn(
-    outcomes: Sequence[Outcome], *, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
-) -> list[Job]:
+def _turn(outcomes: Sequence[Outcome], wish: Wish) -> list[Job]:
     alias = database()
     wins = [
         outcome for outcome in outcomes if outcome.state == Job.State.SUCCEEDED and not outcome.is_settled
@@ -151,17 +175,17 @@ def _turn(
     if connections[alias].vendor == "postgresql":
         if not rest:
             # The common turn: one statement, so one commit.
-            return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
+            return _acknowledge_and_claim(alias, wins, wish)
         with immediate(alias):
             settle(rest)
-            return _acknowledge_and_claim(alias, wins, worker, queues, room, excluding)
-    if not outcomes and not (room and Job.objects.using(alias).ready().exists()):
+            return _acknowledge_and_claim(alias, wins, wish)
+    if not outcomes and not (wish and (wish.ids or Job.objects.using(alias).ready().exists())):
         # An idle worker does not take the lock that all writers share.
         return []
     with immediate(alias):
         settle(rest)
         _acknowledge(alias, wins)
-        return _claim(alias, worker=worker, queues=queues, room=room, excluding=excluding)
+        return _claim(alias, wish)
 
 
 def settle_one(outcome: Outcome) -> bool:
@@ -326,7 +350,8 @@ _CLAIMED_FIELDS: list[Any] = [field for field in Job._meta.concrete_fields if fi
 _CLAIMED_NAMES = [field.attname for field in _CLAIMED_FIELDS]
 
 # The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
-# index.
+# index. Where the keys are known it must not: it would rather read all of an index that held nothing when it
+# was last analyzed, however long it is by now. So there it says `state + 0`.
 _CLAIM_SET = """
 state = 1, epoch = {table}.epoch + 1, attempt = {table}.attempt + 1, attempted_at = {now},
 started_at = COALESCE({table}.started_at, {now}), worker_id = %s,
@@ -334,42 +359,49 @@ unique_key = CASE WHEN {table}.unique_until = 1 THEN NULL ELSE {table}.unique_ke
 """
 
 
-def _claim(
-    alias: str, *, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
-) -> list[Job]:
+def _claim(alias: str, wish: Wish) -> list[Job]:
+    """On SQLite, inside a transaction that may write."""
     connection = connections[alias]
     names = _names(connection)
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    worker_id = Job._meta.get_field("worker_id").get_db_prep_value(worker, connection)
-    claimed: list[Job] = []
-    for queue in queues:
-        if room <= len(claimed):
-            break
-        # `now` is bound and not the database's own: for SQLite this process is the database.
-        known = f"AND task NOT IN ({', '.join(['%s'] * len(excluding))})" if excluding else ""
-        sql = f"""
-            UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
-            WHERE id IN (SELECT id FROM {names["table"]} WHERE state = 0 AND queue = %s {known}
-                         AND NOT EXISTS (SELECT 1 FROM {names["queues"]} q
-                                         WHERE q.name = %s AND q.paused_at IS NOT NULL)
-                         ORDER BY priority DESC, id LIMIT %s)
-            RETURNING {", ".join(CLAIMED)}
+    if wish.ids:
+        chosen = f"""
+            SELECT id FROM {names["table"]} WHERE state = 0 AND id IN ({", ".join(["%s"] * len(wish.ids))})
+            AND queue NOT IN (SELECT name FROM {names["queues"]} WHERE paused_at IS NOT NULL)
         """  # noqa: S608 - table names only
-        params = [now, now, worker_id, queue, *excluding, queue, room - len(claimed)]
-        claimed += _in_order(alias, _rows(alias, sql, params))
+        return _claim_chosen(alias, wish.worker, chosen, [_key(connection, pk) for pk in wish.ids])
+    known = f"AND task NOT IN ({', '.join(['%s'] * len(wish.excluding))})" if wish.excluding else ""
+    chosen = f"""
+        SELECT id FROM {names["table"]} WHERE state = 0 AND queue = %s {known}
+        AND NOT EXISTS (SELECT 1 FROM {names["queues"]} q WHERE q.name = %s AND q.paused_at IS NOT NULL)
+        ORDER BY priority DESC, id LIMIT %s
+    """  # noqa: S608 - table names only
+    claimed: list[Job] = []
+    for queue in wish.queues:
+        if (left := wish.room - len(claimed)) <= 0:
+            break
+        claimed += _claim_chosen(alias, wish.worker, chosen, [queue, *wish.excluding, queue, left])
     return claimed
 
 
-def _acknowledge_and_claim(
-    alias: str,
-    wins: Sequence[Outcome],
-    worker: UUID,
-    queues: Sequence[str],
-    room: int,
-    excluding: Sequence[str],
-) -> list[Job]:
+def _claim_chosen(alias: str, worker: UUID, chosen: str, params: Sequence[Any]) -> list[Job]:
+    connection = connections[alias]
+    names = _names(connection)
+    # `now` is bound and not the database's own: for SQLite this process is the database.
+    now = connection.ops.adapt_datetimefield_value(timezone.now())
+    sql = f"""
+        UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
+        WHERE id IN ({chosen}) RETURNING {", ".join(CLAIMED)}
+    """  # noqa: S608 - made of constants
+    return _in_order(alias, _rows(alias, sql, [now, now, _key(connection, worker), *params]))
+
+
+def _key(connection: Any, value: UUID) -> Any:
+    return Job._meta.pk.get_db_prep_value(value, connection)
+
+
+def _acknowledge_and_claim(alias: str, wins: Sequence[Outcome], wish: Wish) -> list[Job]:
     acknowledge, acknowledged = _acknowledging(alias, wins) if wins else ("", [])
-    claim, claimed = _claiming(alias, worker, queues, room, excluding) if queues and room else ("", [])
+    claim, claimed = _claiming(alias, wish) if wish else ("", [])
     if acknowledge and claim:
         sql = f"""
             WITH done AS ({acknowledge}), {claim}
@@ -394,12 +426,10 @@ def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]
                state = 2, finished_at = clock_timestamp(), result = {result}, error = '', traceback = '',
                unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
         FROM unnest(%s::uuid[], %s::int[]{results}) AS d(id, epoch{name})
-        WHERE j.id = d.id AND j.state = 1 AND j.epoch = d.epoch
+        WHERE j.id = d.id AND j.state + 0 = 1 AND j.epoch = d.epoch
         RETURNING j.id
     """
-    # A list as one text: psycopg would put it together element by element.
-    ids = f"{{{','.join([win.job.pk.hex for win in wins])}}}"
-    epochs = f"{{{','.join([str(win.job.epoch) for win in wins])}}}"
+    ids, epochs = _listed(win.job.pk.hex for win in wins), _listed(win.job.epoch for win in wins)
     names = _names(connections[alias])
     if all(win.result is None for win in wins):
         return sql.format(**names, result="NULL", results="", name=""), [ids, epochs]
@@ -408,24 +438,10 @@ def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]
     return sql, [ids, epochs, results]
 
 
-def _claiming(
-    alias: str, worker: UUID, queues: Sequence[str], room: int, excluding: Sequence[str]
-) -> tuple[str, list[Any]]:
+def _claiming(alias: str, wish: Wish) -> tuple[str, list[Any]]:
     # MATERIALIZED: otherwise the planner may run the choice again and take more than there is room for.
-    # Queue by queue, as far as there is room: over several queues at once no index gives the order.
     sql = """
-        pick AS MATERIALIZED (
-            SELECT p.id
-            FROM (SELECT u.name FROM unnest(%s::text[]) WITH ORDINALITY AS u(name, n)
-                  WHERE NOT EXISTS (SELECT 1 FROM {queues} q
-                                    WHERE q.name = u.name AND q.paused_at IS NOT NULL)
-                  ORDER BY u.n) AS open
-            CROSS JOIN LATERAL (
-                SELECT id FROM {table} WHERE state = 0 AND queue = open.name {known}
-                ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
-            ) AS p
-            LIMIT %s
-        ), took AS (
+        pick AS MATERIALIZED ({chosen}), took AS (
             UPDATE {table} SET {changes} FROM pick WHERE {table}.id = pick.id
             RETURNING {columns}
         )
@@ -433,9 +449,41 @@ def _claiming(
     names = _names(connections[alias])
     columns = ", ".join(f"{names['table']}.{column}" for column in CLAIMED)
     changes = _CLAIM_SET.format(**names, now="clock_timestamp()")
-    known = "AND task <> ALL(%s::text[])" if excluding else ""
-    params = [list(queues), *([list(excluding)] if excluding else []), room, room, worker]
-    return sql.format(**names, columns=columns, changes=changes, known=known), params
+    chosen, params = (_choosing_these if wish.ids else _choosing)(names, wish)
+    return sql.format(**names, chosen=chosen, columns=columns, changes=changes), [*params, wish.worker]
+
+
+def _choosing(names: dict[str, str], wish: Wish) -> tuple[str, list[Any]]:
+    # Queue by queue, as far as there is room: over several queues at once no index gives the order.
+    sql = """
+        SELECT p.id
+        FROM (SELECT u.name FROM unnest(%s::text[]) WITH ORDINALITY AS u(name, n)
+              WHERE NOT EXISTS (SELECT 1 FROM {queues} q WHERE q.name = u.name AND q.paused_at IS NOT NULL)
+              ORDER BY u.n) AS open
+        CROSS JOIN LATERAL (
+            SELECT id FROM {table} WHERE state = 0 AND queue = open.name {known}
+            ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+        ) AS p
+        LIMIT %s
+    """
+    known = "AND task <> ALL(%s::text[])" if wish.excluding else ""
+    params = [list(wish.queues), *([list(wish.excluding)] if wish.excluding else []), wish.room, wish.room]
+    return sql.format(**names, known=known), params
+
+
+def _choosing_these(names: dict[str, str], wish: Wish) -> tuple[str, list[Any]]:
+    # One that somebody has locked is being claimed, or is published anew.
+    sql = """
+        SELECT id FROM {table} WHERE state + 0 = 0 AND id = ANY(%s::uuid[])
+        AND queue NOT IN (SELECT name FROM {queues} WHERE paused_at IS NOT NULL)
+        FOR UPDATE SKIP LOCKED
+    """
+    return sql.format(**names), [_listed(pk.hex for pk in wish.ids)]
+
+
+def _listed(values: Iterable[object]) -> str:
+    """A list as one text: psycopg would put it together element by element."""
+    return f"{{{','.join(map(str, values))}}}"
 
 
 def _rows(alias: str, sql: str, params: Sequence[Any]) -> list[Any]:
@@ -474,30 +522,6 @@ def _in_order(alias: str, rows: Iterable[Sequence[Any]]) -> list[Job]:
         jobs.append(job)
     jobs.sort(key=lambda job: (-job.priority, job.pk.int))
     return jobs
-
-
-def claim_these(ids: Sequence[UUID], *, worker: UUID) -> list[Job]:
-    """Claim those of the jobs `ids` that are ready, of no paused queue, and let start by their rate."""
-    alias = database()
-    connection = connections[alias]
-    names = _names(connection)
-    is_postgresql = connection.vendor == "postgresql"
-    now = "clock_timestamp()" if is_postgresql else "%s"
-    chosen = "= ANY(%s::uuid[])" if is_postgresql else f"IN ({', '.join(['%s'] * len(ids))})"
-    sql = f"""
-        UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now=now)}
-        WHERE state = 0 AND id {chosen}
-        AND queue NOT IN (SELECT name FROM {names["queues"]} WHERE paused_at IS NOT NULL)
-        RETURNING {", ".join(CLAIMED)}
-    """  # noqa: S608 - table names only
-    if not is_postgresql:
-        key: Any = Job._meta.get_field("worker_id")
-        moment = connection.ops.adapt_datetimefield_value(timezone.now())
-        me, *keys = [key.get_db_prep_value(each, connection) for each in (worker, *ids)]
-        with immediate(alias):
-            claimed = _in_order(alias, _rows(alias, sql, [moment, moment, me, *keys]))
-        return admit(claimed)
-    return admit(_in_order(alias, _rows(alias, sql, [worker, list(ids)])))
 
 
 def _names(connection: Any) -> dict[str, str]:

@@ -144,7 +144,7 @@ class JobWorker:
         self._backlog: deque[tuple[Running, AnyTask]] = deque()
         self._free = self.concurrency
         self._lock = Lock()
-        self._mean_seconds = settings.prefetch_seconds
+        self._prefetch = Prefetch()
         self._careful_until = float("-inf")
         self._commits = 0
         self._unknown = UnknownTasks()
@@ -214,7 +214,7 @@ class JobWorker:
                 failures = 0
             except (DataError, IntegrityError) as error:
                 logger.error("an outcome cannot be written", exc_info=error)
-                self._write_apart()
+                write_apart(self._unwritten, worker=self.id)
                 continue
             except DatabaseFailure as error:
                 failures += 1
@@ -256,24 +256,17 @@ class JobWorker:
         )
         del self._unwritten[: len(outcomes)]
         for outcome in outcomes:
-            _count(outcome)
+            count(outcome)
         self._launch(claimed)
         return bool(claimed or outcomes)
 
     def _ahead(self) -> int:
-        """How many jobs to hold beyond the free slots: what runs in `prefetch_seconds`, by what jobs took.
-
-        So jobs of microseconds share a commit, and a job of a second is left for a worker with a free slot.
-        """
-        seconds = self._mean_seconds
-        if seconds >= settings.prefetch_seconds or monotonic() < self._careful_until:
-            return 0
-        return min(MOST_AHEAD, int(self.concurrency * settings.prefetch_seconds / max(seconds, 1e-6)))
+        return 0 if monotonic() < self._careful_until else self._prefetch.size(slots=self.concurrency)
 
     def _give_back_what_waits(self) -> None:
         """Let others have the jobs that wait here behind slower ones than we reckoned with."""
         if self._backlog and monotonic() - self._backlog[0][0].since > HELD_SECONDS:
-            self._mean_seconds = max(self._mean_seconds, settings.prefetch_seconds)
+            self._prefetch.was_wrong()
             self._give_back(lambda running: True)
 
     def _give_back(self, which: Callable[[Running], bool]) -> None:
@@ -287,30 +280,13 @@ class JobWorker:
             self._running.pop(running.key, None)
             self._unwritten.append(Outcome(running.job, Job.State.READY))
 
-    def _write_apart(self) -> None:
-        """Write each outcome by itself, and fail the job of the one that the database refuses.
-
-        Together with it none could be written, and every job of this process would run for ever.
-        """
-        while self._unwritten:
-            outcome = self._unwritten[0]
-            try:
-                turn.take_turn([outcome], worker=self.id, queues=(), room=0)
-            except (DataError, IntegrityError) as error:
-                self._unwritten[0] = outcome = broken(outcome.job, error)
-                turn.take_turn([outcome], worker=self.id, queues=(), room=0)
-            except DatabaseFailure:
-                return
-            del self._unwritten[0]
-            _count(outcome)
-
     def _collect(self) -> None:
         """Take what has ended off the list of what runs: its slot is free for this same turn."""
         while self._finished:
             running, outcome = self._finished.popleft()
             is_ours = self._running.pop(running.key, None) is not None and not running.is_lost
             if outcome is not None and is_ours:
-                self._mean_seconds += (outcome.seconds - self._mean_seconds) * MEAN_WEIGHT
+                self._prefetch.took(outcome.seconds)
                 self._unwritten.append(outcome)
 
     def _is_closed(self) -> bool:
@@ -749,6 +725,28 @@ class Running:
             self.loop.call_soon_threadsafe(self.task.cancel)
 
 
+class Prefetch:
+    """How many jobs to hold beyond the free slots: what runs in `prefetch_seconds`, by what jobs took.
+
+    So jobs of microseconds share a commit, and a job of a second is left for a worker with a free slot.
+    """
+
+    def __init__(self) -> None:
+        self._mean_seconds = settings.prefetch_seconds
+
+    def size(self, *, slots: int = 1) -> int:
+        if self._mean_seconds >= settings.prefetch_seconds:
+            return 0
+        return min(MOST_AHEAD, int(slots * settings.prefetch_seconds / max(self._mean_seconds, 1e-6)))
+
+    def took(self, seconds: float) -> None:
+        self._mean_seconds += (seconds - self._mean_seconds) * MEAN_WEIGHT
+
+    def was_wrong(self) -> None:
+        """Jobs wait behind slower ones than that: hold none for a while."""
+        self._mean_seconds = max(self._mean_seconds, settings.prefetch_seconds)
+
+
 class UnknownTasks:
     """Tasks that this process cannot import, and since when. Another release may know them."""
 
@@ -814,7 +812,27 @@ def _result(job: Job, done: asyncio.Task[Outcome]) -> Outcome | None:
     return done.result() if error is None else broken(job, error)
 
 
-def _count(outcome: Outcome) -> None:
+def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
+    """Write each outcome by itself, and fail the job of the one that the database refuses.
+
+    Together with it none could be written, and every job of this process would run for ever. What is written
+    is taken off the list.
+    """
+    while outcomes:
+        outcome = outcomes[0]
+        try:
+            turn.take_turn([outcome], worker=worker, queues=(), room=0)
+        except (DataError, IntegrityError) as error:
+            outcomes[0] = outcome = broken(outcome.job, error)
+            turn.take_turn([outcome], worker=worker, queues=(), room=0)
+        except DatabaseFailure:
+            return
+        del outcomes[0]
+        count(outcome)
+
+
+def count(outcome: Outcome) -> None:
+    """Tell the metrics and the chart how an attempt ended."""
     job = outcome.job
     if outcome.state == Job.State.READY:
         return

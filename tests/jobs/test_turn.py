@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -316,6 +317,25 @@ def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
         assert plan.count("Sort Key:") == plan.count("Sort Key: u.n")
     else:
         assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.postgresql
+def test_jobs_whose_keys_are_known_are_found_by_them() -> None:
+    """An index that was empty when it was last analyzed looks cheap to read from end to end."""
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE svc_jobs_job")
+    ids = [UUID(pk) for pk in enqueue_many(work.add, [[number] for number in range(5000)])]
+    running = turn.claim_these(ids[:100], worker=uuid7())
+
+    plan = plan_of(
+        lambda: turn.claim_these(ids[100:104], worker=uuid7(), outcomes=[succeed(running[0])]),
+        containing="UPDATE",
+    )
+
+    assert "svc_jobs_job_pkey" in plan
+    assert not {"svc_jobs_job_ready", "svc_jobs_job_running", "Seq Scan on svc_jobs_job"} & set(
+        re.findall(r"svc_jobs_job_\w+|Seq Scan on svc_jobs_job", plan)
+    )
 
 
 @pytest.mark.postgresql

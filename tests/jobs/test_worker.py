@@ -14,7 +14,7 @@ from django.utils import timezone
 from svc_infra_django.jobs import enqueue_many, turn
 from svc_infra_django.jobs.models import Job, JobAttempt
 from svc_infra_django.jobs.turn import Outcome
-from svc_infra_django.jobs.worker import MOST_AHEAD, JobWorker, ThreadPool, drain
+from svc_infra_django.jobs.worker import MOST_AHEAD, JobWorker, ThreadPool, drain, write_apart
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -55,7 +55,7 @@ def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others() -> N
         Outcome(third, Job.State.SUCCEEDED),
     ]
 
-    worker._write_apart()
+    write_apart(worker._unwritten, worker=worker.id)
 
     states = [Job.objects.get(pk=job.pk).state for job in (first, second, third)]
     assert states == [Job.State.SUCCEEDED, Job.State.FAILED, Job.State.SUCCEEDED]
@@ -68,15 +68,15 @@ def test_jobs_are_held_ahead_as_far_as_they_are_short(svc_settings: Any) -> None
     worker = JobWorker()
     assert worker._ahead() == 0, "nothing is known yet"
 
-    worker._mean_seconds = 0.001
+    worker._prefetch._mean_seconds = 0.001
     assert worker._ahead() == 40
-    worker._mean_seconds = 1e-9
+    worker._prefetch._mean_seconds = 1e-9
     assert worker._ahead() == MOST_AHEAD
-    worker._mean_seconds = 1.0
+    worker._prefetch._mean_seconds = 1.0
     assert worker._ahead() == 0
 
     svc_settings(jobs={"prefetch_seconds": 0})
-    worker._mean_seconds = 1e-9
+    worker._prefetch._mean_seconds = 1e-9
     assert worker._ahead() == 0
 
 
@@ -85,12 +85,12 @@ def test_jobs_whose_worker_died_once_are_not_held_ahead() -> None:
     Job.objects.update(crashes=1)
     worker = JobWorker(concurrency=1)
     worker._free = 0
-    worker._mean_seconds = 1e-9
+    worker._prefetch._mean_seconds = 1e-9
 
     assert worker._turn()
 
     assert not worker._backlog and worker._ahead() == 0
-    worker._write_apart()
+    write_apart(worker._unwritten, worker=worker.id)
     assert {(job.state, job.attempt) for job in Job.objects.all()} == {(Job.State.READY, 0)}
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from threading import Event, Lock, Thread, Timer
+from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import UUID
 
+from django.db import DataError, IntegrityError, connections
 from django.db import Error as DatabaseFailure
-from django.db import connections
 from django.db.models.functions import Now
 
 from ...identifiers import uuid7
@@ -25,28 +23,25 @@ from ...jobs.decorators import discover, task_at
 from ...jobs.errors import UnknownTask
 from ...jobs.models import Job, Worker
 from ...jobs.runner import run
+from ...jobs.throughput import tally
 from ...jobs.turn import Outcome
-from ...jobs.worker import HELD_SECONDS, Running, ThreadPool, UnknownTasks
+from ...jobs.worker import HELD_SECONDS, Running, UnknownTasks, count, write_apart
 from ...observability.logging import get_logger
 from .duties import of_main_process
+from .lanes import Lane
 
 logger = get_logger("svc_infra_django.jobs")
 
-WRITE_SECONDS = 0.02
-MOST_THREADS = 1000
-
 
 class Hands:
-    """The jobs in the hands of this process, and the row that says it lives.
-
-    They run in threads of our own: Celery closes the database connections of its own before and after each
-    message, and to open one takes longer than a short job.
-    """
+    """The jobs in the hands of this process, and the row that says it lives."""
 
     def __init__(self) -> None:
         self.id, self.pid = uuid7(), os.getpid()
         self.name = f"{of_main_process(os.getppid())}{self.pid}"
-        self._threads = ThreadPool(MOST_THREADS)
+        # One for each message that is at hand at the same time: in a process of Celery's own, one.
+        self._lanes: list[Lane] = []
+        self._free: list[Lane] = []
         self._running: dict[tuple[UUID, int], Running] = {}
         self._unknown = UnknownTasks()
         self._claiming = Lock()
@@ -55,87 +50,71 @@ class Hands:
         discover()
         self._register()
         Thread(target=self._beat, name="svc-jobs heartbeat", daemon=True).start()
+        Thread(target=self._relieve, name="svc-jobs relief", daemon=True).start()
 
     def run(self, ids: Sequence[UUID]) -> None:
-        """Claim those of the jobs that are still to be run, and run them one after another."""
-        done: Future[None] = Future()
-        self._threads.submit(partial(self._work, ids, done))
-        done.result()
-
-    def _work(self, ids: Sequence[UUID], done: Future[None]) -> None:
+        """Run those of the jobs that are still to be run. Returns when others should follow."""
+        lane = self._lane()
         try:
-            self._run(self._claim(ids))
-        except BaseException as error:  # frontier: Celery tells of it, the jobs are rescued or swept up
-            done.set_exception(error)
-        else:
-            done.set_result(None)
+            lane.take(ids)
+        finally:
+            self._free.append(lane)
 
-    def _claim(self, ids: Sequence[UUID]) -> list[Running]:
-        # The lock: what is claimed and not noted yet would look like a claim whose answer was lost.
-        with self._claiming:
+    def _lane(self) -> Lane:
+        with suppress(IndexError):
+            return self._free.pop()
+        self._lanes.append(lane := Lane(self._take_turn, self._run))
+        return lane
+
+    def _take_turn(self, outcomes: Sequence[Outcome], ids: Sequence[UUID]) -> list[Running]:
+        """Write how jobs ended, however long the database is away: nobody else can. Claim those of `ids`."""
+        unwritten, failures = list(outcomes), 0
+        taken: list[Running] = []
+        while unwritten or ids:
             try:
-                claimed = turn.claim_these(ids, worker=self.id)
+                # The lock: what is claimed and not noted yet would look like a claim whose answer was lost.
+                with self._claiming:
+                    claimed = turn.claim_these(ids, worker=self.id, outcomes=unwritten)
+                    taken = [Running(job) for job in claimed]
+                    self._running.update((running.key, running) for running in taken)
+            except (DataError, IntegrityError) as error:
+                logger.error("an outcome cannot be written", exc_info=error)
+                write_apart(unwritten, worker=self.id)
             except DatabaseFailure as error:
-                logger.warning("published jobs could not be claimed", count=len(ids), error=repr(error))
+                failures += 1
+                logger.warning("jobs could not be claimed or written", failures=failures, error=repr(error))
                 connections[turn.database()].close()
-                self._has_strays = True
-                return []
-            taken = [Running(job) for job in claimed]
-            self._running.update((running.key, running) for running in taken)
+                # They are published again, and what was claimed without our knowing is handed back.
+                self._has_strays, ids = self._has_strays or bool(ids), ()
+                if unwritten:
+                    self._ended.wait(min(5.0, 0.1 * 2 ** min(failures, 6)))
+            else:
+                for outcome in unwritten:
+                    count(outcome)
+                break
+        for outcome in outcomes:
+            self._running.pop((outcome.job.pk, outcome.job.epoch), None)
         return taken
 
-    def _run(self, taken: Sequence[Running]) -> None:
-        waiting = deque(taken)
-        alarm = None
-        if len(waiting) > 1:
-            # Short jobs share a message; behind a longer one the rest is for whoever is free.
-            alarm = Timer(HELD_SECONDS, self._give_back, [waiting])
-            alarm.start()
-        written = monotonic()
-        outcomes: list[Outcome] = []
-        while (running := _next(waiting)) is not None:
-            outcomes += self._run_one(running)
-            if monotonic() - written > WRITE_SECONDS or not waiting:
-                self._write(outcomes)
-                outcomes, written = [], monotonic()
-        self._write(outcomes)
-        if alarm is not None:
-            alarm.cancel()
-        for running in taken:
-            self._running.pop(running.key, None)
-
-    def _run_one(self, running: Running) -> list[Outcome]:
+    def _run(self, running: Running) -> Outcome | None:
+        """Nothing comes of a job that was taken away meanwhile."""
         try:
             task = task_at(running.job.task)
         except UnknownTask as error:
             outcome = self._unknown.met(running.job, error)
-            return [replace(outcome, delay=settings.unknown_task_pause_seconds)]
+            return replace(outcome, delay=settings.unknown_task_pause_seconds)
         outcome = run(running.job, task, is_lost=partial(_is_lost, running))
         _tidy_connections()
-        return [] if running.is_lost else [outcome]
+        if running.is_lost:
+            self._running.pop(running.key, None)
+            return None
+        return outcome
 
-    def _give_back(self, waiting: deque[Running]) -> None:
-        """Let others have the jobs of a message that wait behind a longer one."""
-        given = []
-        while (running := _next(waiting)) is not None:
-            given.append(Outcome(running.job, Job.State.READY))
-        try:
-            self._write(given)
-        finally:
+    def _relieve(self) -> None:
+        while not self._ended.wait(HELD_SECONDS):
+            for lane in tuple(self._lanes):
+                lane.relieve()
             connections.close_all()
-
-    def _write(self, outcomes: Sequence[Outcome]) -> None:
-        """Write them down, however long the database is away: nobody else can."""
-        failures = 0
-        while outcomes:
-            try:
-                turn.take_turn(outcomes, worker=self.id, queues=(), room=0)
-                return
-            except DatabaseFailure as error:
-                failures += 1
-                logger.warning("outcomes could not be written", failures=failures, error=repr(error))
-                connections[turn.database()].close()
-                self._ended.wait(min(5.0, 0.1 * 2 ** min(failures, 6)))
 
     def _register(self) -> None:
         Worker.objects.using(turn.database()).update_or_create(
@@ -162,6 +141,7 @@ class Hands:
                 for each in running:
                     if each.job.pk not in mine:
                         each.lose()
+                tally.write()
                 if self._has_strays:
                     with self._claiming:
                         turn.hand_back_strays(worker=self.id, known=[pk for pk, _ in self._running])
@@ -172,9 +152,18 @@ class Hands:
         connections.close_all()
 
     def sign_off(self) -> None:
-        """The process ends: what it still runs is for others at once."""
+        """The process ends: what it still runs after the time of grace is for others at once."""
+        deadline = monotonic() + settings.grace_seconds
+        for lane in self._lanes:
+            lane.end(seconds=max(0.0, deadline - monotonic()))
         self._ended.set()
+        left = [running for running in self._running.values() if not running.is_lost]
+        for running in left:
+            running.lose()
         with suppress(DatabaseFailure):
+            back = [Outcome(running.job, Job.State.READY) for running in left]
+            turn.take_turn(back, worker=self.id, queues=(), room=0)
+            tally.write()
             Worker.objects.using(turn.database()).filter(pk=self.id).delete()
 
 
@@ -194,14 +183,6 @@ def here() -> Hands:
 def sign_off() -> None:
     if _here and _here[0].pid == os.getpid():
         _here[0].sign_off()
-
-
-def _next(waiting: deque[Running]) -> Running | None:
-    # One step, so that of two threads only one has it.
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
 
 
 def _is_lost(running: Running) -> bool:

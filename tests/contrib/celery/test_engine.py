@@ -21,11 +21,12 @@ import kombu.pools
 import pytest
 import redis
 from django.db import connection
+from django.db.models import Sum
 from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.engines import publishers
-from svc_infra_django.jobs.models import Job, Worker
+from svc_infra_django.jobs.models import Job, Throughput, Worker
 from svc_infra_django.jobs.services.operating import pause, resume
 from svc_infra_django.webhooks import Publication, publish_many
 from svc_infra_django.webhooks.models import Delivery
@@ -202,6 +203,9 @@ def test_jobs_of_the_queue_run_in_celery_and_keep_their_results(ledger: str) -> 
     assert [result.return_value for result in results] == [5, 3]
     failing.refresh()
     assert failing.errors[0].exception_class is RuntimeError
+    wait_until(
+        lambda: Throughput.objects.aggregate(n=Sum("succeeded"), f=Sum("failed")) == {"n": 122, "f": 1}
+    )
 
 
 def test_what_the_broker_forgot_is_published_again(broker: Broker, celery: CeleryWorker, ledger: str) -> None:
