@@ -30,11 +30,11 @@ class Tally:
         self._lock = Lock()
         self._counts: Counter[tuple[datetime, str, str]] = Counter()
 
-    def add(self, queue: str, state: Job.State, *, at: datetime) -> None:
-        """An attempt ended in `state` at `at`; one that was handed back counts for nothing."""
+    def add(self, queue: str, state: Job.State, *, at: datetime, count: int = 1) -> None:
+        """So many attempts ended in `state` at `at`; one that was handed back counts for nothing."""
         if state in FIELDS:
             with self._lock:
-                self._counts[at.replace(second=0, microsecond=0), queue, FIELDS[state]] += 1
+                self._counts[minute_of(at), queue, FIELDS[state]] += count
 
     def write(self) -> None:
         """Add what was counted to the table. Kept for the next time if the database does not take it."""
@@ -46,6 +46,10 @@ class Tally:
             with self._lock:
                 self._counts.update(counts)
             raise
+
+
+def minute_of(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
 
 
 def _add(counts: Counter[tuple[datetime, str, str]]) -> None:
@@ -64,7 +68,7 @@ def _add(counts: Counter[tuple[datetime, str, str]]) -> None:
 
 def per_minute(*, now: datetime, minutes: int = 60, queue: str = "") -> list[dict[str, Any]]:
     """What ended in each of the last minutes, the empty ones too, the oldest first."""
-    last = now.replace(second=0, microsecond=0)
+    last = minute_of(now)
     first = last - timedelta(minutes=minutes - 1)
     rows = Throughput.objects.using(database()).filter(minute__gte=first, minute__lte=last)
     if queue:

@@ -405,19 +405,18 @@ def _acknowledge_and_claim(alias: str, wins: Sequence[Outcome], wish: Wish) -> l
     if acknowledge and claim:
         sql = f"""
             WITH done AS ({acknowledge}), {claim}
-            SELECT took.*, done.id FROM took FULL JOIN done ON took.id = done.id
+            SELECT written.count, took.* FROM (SELECT count(*) FROM done) AS written LEFT JOIN took ON true
         """  # noqa: S608 - made of constants
     elif acknowledge:
-        sql = f"WITH done AS ({acknowledge}) SELECT {', '.join(['NULL'] * len(CLAIMED))}, done.id FROM done"  # noqa: S608
+        sql = f"WITH done AS ({acknowledge}) SELECT count(*) FROM done"  # noqa: S608
     elif claim:
-        sql = f"WITH {claim} SELECT took.*, NULL FROM took"  # noqa: S608
+        sql = f"WITH {claim} SELECT 0, took.* FROM took"  # noqa: S608
     else:
         return []
     rows = _rows(alias, sql, [*acknowledged, *claimed])
-    done = {row[-1] for row in rows}
-    if len(wins) > len(done - {None}):
-        _report_lost([win for win in wins if win.job.pk not in done])
-    return _in_order(alias, (row[:-1] for row in rows if row[0] is not None))
+    if wins and rows[0][0] < len(wins):
+        _report_lost(wins)
+    return _in_order(alias, (row[1:] for row in rows if row[1:] and row[1] is not None))
 
 
 def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]:

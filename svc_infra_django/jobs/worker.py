@@ -42,7 +42,7 @@ from .publishing import PUBLISHED_AT_ONCE, engine_of, republish
 from .rescue import RESCUED_AT_ONCE, rescue
 from .runner import arun, broken, run, timed_out
 from .scheduler import fire_due, keep_schedules, sync_schedules
-from .throughput import tally
+from .throughput import minute_of, tally
 from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
@@ -144,6 +144,8 @@ class JobWorker:
         self._backlog: deque[tuple[Running, AnyTask]] = deque()
         self._free = self.concurrency
         self._lock = Lock()
+        self._head: tuple[Running, AnyTask] | None = None
+        self._head_at = float("-inf")
         self._prefetch = Prefetch()
         self._careful_until = float("-inf")
         self._commits = 0
@@ -221,7 +223,7 @@ class JobWorker:
                 self._wait_out(error, failures)
                 continue
             pause = BUSY_POLL_SECONDS if is_active else min(pause * 2, settings.idle_poll_seconds)
-            if not self._finished and self._wait(min(pause, HELD_SECONDS) if self._backlog else pause):
+            if not self._finished and self._wait(BUSY_POLL_SECONDS if self._backlog else pause):
                 # What is committed right after the first of many woke us tells nobody.
                 pause = BUSY_POLL_SECONDS
 
@@ -242,6 +244,7 @@ class JobWorker:
     def _turn(self) -> bool:
         """Write what finished, start what is ready; whether there was anything to do."""
         self._collect()
+        self._begin_what_is_stuck()
         self._give_back_what_waits()
         room = 0 if self._is_closed() else self.concurrency + self._ahead() - len(self._running)
         if not self._unwritten and room <= 0:
@@ -255,8 +258,7 @@ class JobWorker:
             excluding=self._unknown.excluded(),
         )
         del self._unwritten[: len(outcomes)]
-        for outcome in outcomes:
-            count(outcome)
+        count(outcomes)
         self._launch(claimed)
         return bool(claimed or outcomes)
 
@@ -265,7 +267,8 @@ class JobWorker:
 
     def _give_back_what_waits(self) -> None:
         """Let others have the jobs that wait here behind slower ones than we reckoned with."""
-        if self._backlog and monotonic() - self._backlog[0][0].since > HELD_SECONDS:
+        head = self._next_waiting()
+        if head is not None and monotonic() - head[0].since > HELD_SECONDS:
             self._prefetch.was_wrong()
             self._give_back(lambda running: True)
 
@@ -305,6 +308,8 @@ class JobWorker:
     # Slots: whoever holds one runs a job and takes the next out of the backlog itself.
 
     def _launch(self, jobs: Iterable[Job]) -> None:
+        # Who runs the jobs of a backlog goes on with these.
+        at_hand = self.concurrency - self._free if self._next_waiting() else 0
         for job in jobs:
             running = Running(job)
             self._running[running.key] = running
@@ -314,12 +319,29 @@ class JobWorker:
                 self._end(running, self._unknown.met(job, error))
             else:
                 self._backlog.append((running, task))
-        while pair := self._take_slot():
-            self._begin(*pair)
+        self._begin_waiting(at_most=self._prefetch.threads(len(self._backlog)) - at_hand)
         if any(running.job.crashes for running, _ in list(self._backlog)):
             # One of them may kill this process: those that wait here would count as its victims.
             self._careful_until = monotonic() + CAREFUL_SECONDS
             self._give_back(lambda running: running.job.crashes > 0)
+
+    def _begin_waiting(self, *, at_most: int) -> None:
+        for _ in range(at_most):
+            if (pair := self._take_slot()) is None:
+                return
+            self._begin(*pair)
+
+    def _begin_what_is_stuck(self) -> None:
+        """Use all slots, now that the next job waits behind one that is not as short as we reckoned."""
+        head = self._next_waiting()
+        if head is not self._head:
+            self._head, self._head_at = head, monotonic()
+        elif head is not None and monotonic() - self._head_at >= BUSY_POLL_SECONDS:
+            self._begin_waiting(at_most=self.concurrency)
+
+    def _next_waiting(self) -> tuple[Running, AnyTask] | None:
+        with self._lock:
+            return self._backlog[0] if self._backlog else None
 
     def _take_slot(self) -> tuple[Running, AnyTask] | None:
         """The next job, for a slot that is free."""
@@ -739,6 +761,13 @@ class Prefetch:
             return 0
         return min(MOST_AHEAD, int(slots * settings.prefetch_seconds / max(self._mean_seconds, 1e-6)))
 
+    def threads(self, count: int) -> int:
+        """In how many threads to run `count` jobs, for all to have begun soon.
+
+        Threads that run jobs of microseconds only wait for each other, and the claimer for all of them.
+        """
+        return 1 + int(count * self._mean_seconds / BUSY_POLL_SECONDS)
+
     def took(self, seconds: float) -> None:
         self._mean_seconds += (seconds - self._mean_seconds) * MEAN_WEIGHT
 
@@ -828,18 +857,23 @@ def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
         except DatabaseFailure:
             return
         del outcomes[0]
-        count(outcome)
+        count([outcome])
 
 
-def count(outcome: Outcome) -> None:
-    """Tell the metrics and the chart how an attempt ended."""
-    job = outcome.job
-    if outcome.state == Job.State.READY:
-        return
-    name = "retried" if outcome.state == Job.State.SCHEDULED else outcome.state.label
-    metrics.increment("jobs.finished", queue=job.queue, task=job.task, outcome=name)
-    metrics.observe("jobs.run", outcome.seconds, queue=job.queue, task=job.task)
-    tally.add(job.queue, outcome.state, at=outcome.ended_at)
+def count(outcomes: Iterable[Outcome]) -> None:
+    """Tell the metrics and the chart how attempts ended."""
+    ended: dict[tuple[str, str, Job.State, datetime], list[float]] = {}
+    for outcome in outcomes:
+        if outcome.state != Job.State.READY:
+            key = outcome.job.queue, outcome.job.task, outcome.state, minute_of(outcome.ended_at)
+            ended.setdefault(key, []).append(outcome.seconds)
+    for (queue, task, state, minute), times in ended.items():
+        name = "retried" if state == Job.State.SCHEDULED else state.label
+        metrics.increment("jobs.finished", len(times), queue=queue, task=task, outcome=name)
+        tally.add(queue, state, at=minute, count=len(times))
+        timer = metrics.series("timer", "jobs.run", queue=queue, task=task)
+        for seconds in times:
+            timer.observe(seconds)
 
 
 def _measure_depth() -> None:

@@ -89,8 +89,7 @@ class Hands:
                 if unwritten:
                     self._ended.wait(min(5.0, 0.1 * 2 ** min(failures, 6)))
             else:
-                for outcome in unwritten:
-                    count(outcome)
+                count(unwritten)
                 break
         for outcome in outcomes:
             self._running.pop((outcome.job.pk, outcome.job.epoch), None)
