@@ -15,6 +15,9 @@ from django.utils import timezone
 from django.utils.translation import ngettext
 
 from ..admin import ChainedRowAdmin, MachineRowAdmin
+from ..events import catalog
+from ..principals import covered
+from .conf import settings
 from .models import AuditEvent, AuthSession, EmailDevice, SigningKey, Throttle, TOTPDevice
 from .services.ending_sessions import end_all_sessions, end_session
 from .services.enrolling_mfa import remove_device_of_user, remove_factors
@@ -145,10 +148,23 @@ class TOTPDeviceAdmin(_OfDevice):
     fields = ["user", "name", "confirmed", "created_at", "last_used_at", "throttling_failure_count"]
 
 
+class _NameFilter(admin.SimpleListFilter):
+    """Which kind of event: from the catalogue, since the names in the table would be a look at every row."""
+
+    title = "name"
+    parameter_name = "name"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in sorted(catalog) if covered(name, settings.audited)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(name=self.value()) if self.value() else queryset
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(ChainedRowAdmin):
     list_display = ["created_at", "name", "subject", "actor", "client_address", "request_id", "is_chained"]
-    list_filter = ["name", "created_at"]
+    list_filter = [_NameFilter, "created_at"]
     list_per_page = 50
     ordering = ["-created_at", "-id"]
     search_fields = ["subject__exact"]

@@ -21,7 +21,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from ..admin import MachineRowAdmin, ReadableColumns, UserPicker, secret_shown_once
+from ..admin import MachineRowAdmin, ReadableColumns, UserPicker, secret_shown_once, shown_moment
 from ..errors import SvcInfraError
 from .models import Attempt, Delivery, Endpoint, EventType, Message, Replay, SigningKey
 from .pictures import Dot, Lane, outcome, sparkline, success_rate, timeline
@@ -379,8 +379,13 @@ class DeliveryInline(NothingToAdd, TabularInline):
 class AttemptInline(NothingToAdd, TabularInline):
     model = Attempt
     show_change_link = False
-    fields = ["n", "at", "trigger", "status_code", "error", "duration_ms", "response_head"]
+    fields = ["n", "moment", "trigger", "status_code", "error", "duration_ms", "response_head"]
+    readonly_fields = ["moment"]
     ordering = ["n"]
+
+    @admin.display(description="at")
+    def moment(self, attempt: Attempt) -> str:
+        return shown_moment(attempt.at)
 
 
 @admin.register(Message)

@@ -247,13 +247,19 @@ class AttemptOut(Schema):
     trigger: Literal["publish", "retry", "replay", "test"]
     status_code: int | None
     error: str
-    duration_ms: int
+    duration_ms: Annotated[int | None, Field(description="Null where it would tell of a private network.")]
     response_head: Annotated[str, Field(description="The beginning of the answer's body.")]
     response_headers: dict[str, str]
 
     @staticmethod
     def resolve_error(attempt: Any) -> str:
         return told(attempt.error)
+
+    @staticmethod
+    def resolve_duration_ms(attempt: Any) -> Any:
+        # A port that is closed answers sooner than one that is filtered.
+        is_hidden = settings.allowed_networks and attempt.error in ADDRESS_ERRORS | NETWORK_ERRORS
+        return None if is_hidden else attempt.duration_ms
 
     @staticmethod
     def resolve_response_head(attempt: Any) -> str:

@@ -94,7 +94,8 @@ def test_an_endpoint_is_changed_in_part_and_deleted(
     endpoint.refresh_from_db()
     assert endpoint.headers == {"X-Key": "hush"}
     assert "hush" not in answer.content.decode()
-    assert post(client, f"/endpoints/{endpoint.pk}", {"url": None}, "patch").status_code == 422
+    for bad in ({"url": None}, {"url": "http://169.254.169.254/"}, {"headers": {"Webhook-Id": "x"}}):
+        assert post(client, f"/endpoints/{endpoint.pk}", bad, "patch").status_code == 422
     assert client.delete(f"{URL}/endpoints/{endpoint.pk}").status_code == 204
     assert not Endpoint.objects.exists()
 
@@ -233,11 +234,15 @@ def test_what_an_owner_is_told_makes_no_map_of_our_networks(
     (listed,) = client.get(f"{URL}/deliveries").json()["items"]
     (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
 
-    assert (listed["last_error"], attempt["error"], attempt["response_head"]) == (
+    assert (listed["last_error"], attempt["error"], attempt["response_head"], attempt["duration_ms"]) == (
         "unreachable",
         "unreachable",
         "",
+        None,
     )
+    svc_settings(webhooks={"allowed_networks": ()})
+    (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
+    assert attempt["duration_ms"] >= 0
     Delivery.objects.update(last_error="blocked")
     assert client.get(f"{URL}/deliveries").json()["items"][0]["last_error"] == "address"
     Delivery.objects.update(last_error="dns")

@@ -114,6 +114,21 @@ def test_failures_are_retried_later_and_later_with_the_same_bytes(
     ]
 
 
+def test_an_address_is_judged_again_at_each_retry(
+    endpoint: Endpoint, receiver: Receiver, svc_settings: Any
+) -> None:
+    receiver.answers(500)
+    publish("order.placed", {})
+    deliver_due()
+    asked = receiver.connections
+    svc_settings(webhooks={"allowed_networks": ()})
+
+    assert deliver_due(now=timezone.now() + timedelta(days=1)) == 1
+
+    assert Delivery.objects.get().last_error == "blocked"
+    assert (receiver.connections, len(receiver.requests)) == (asked, 1)
+
+
 def test_a_dead_delivery_is_told_to_its_owner_and_can_be_replayed(
     user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver, heard: list[Any]
 ) -> None:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -124,10 +125,24 @@ def test_the_operator_allows_networks_and_only_those() -> None:
         "https://0177.0.0.1/",
         "https://127.1/",
         "https://0x7f.1/",
+        "https://0X7F.0.0.1/",
+        "https://017700000001/",
+        "https://0x7f000001./",
+        "https://example.0x7f/",
+        "https://0/",
+        "https://127%2e0%2e0%2e1/",
+        "https://127.0.0.1%00.example.com/",
+        "https://127\u30020\u30020\u30021/",
         "https://127.0.0.1/",
         "https://127.0.0.1./",
         "https://[::1]/",
         "https://[::ffff:127.0.0.1]/",
+        "https://[0:0:0:0:0:0:0:1]/",
+        "https://[::ffff:a9fe:a9fe]/",
+        "https://[64:ff9b::169.254.169.254]/",
+        "https://[1.1.1.1]/",
+        "https://[v1.fe]/",
+        "https://[2606:4700::1111%25eth0]/",
         "https://[fe80::1%25eth0]/",
         "https://[fe80::1%eth0]/",
         "https://[::ffff:7f00:1]/",
@@ -138,12 +153,21 @@ def test_the_operator_allows_networks_and_only_those() -> None:
         "https://a.localhost/",
         "https://intranet/",
         "https://db.internal/",
+        "https://metadata.google.internal/",
+        "https://localhost.localdomain/",
         "https://printer.local/",
         "https://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460/",
         "https://\uff11\uff12\uff17.0.0.1/",
         "https://example.com\\@127.0.0.1/",
         "https://user:pw@example.com/",
         "https://example.com@127.0.0.1/",
+        "https://example.com;@127.0.0.1/",
+        "https://1.1.1.1:443@127.0.0.1/",
+        "https:example.com/",
+        "https:////127.0.0.1/",
+        "https://example.com:+443/",
+        "https://example.com:4_4/",
+        "https://example.com\t.evil/",
         "http://example.com/",
         "ftp://example.com/",
         "file:///etc/passwd",
@@ -208,6 +232,22 @@ def test_ports_can_be_limited(svc_settings: Callable[..., None]) -> None:
 def test_headers_that_may_not_be_kept(headers: dict[str, str]) -> None:
     with pytest.raises(BadEndpoint):
         checked_headers(headers)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Host", "Content-Length", "Content-Type", "Content-Encoding", "Transfer-Encoding", "Connection"),
+        *("TE", "Trailer", "Upgrade", "Expect", "Keep-Alive", "User-Agent", "Accept-Encoding"),
+        *("Proxy-Authorization", "Proxy-Connection", "traceparent", "tracestate"),
+        *("webhook-id", "webhook-timestamp", "webhook-signature", "webhook-anything"),
+    ],
+)
+def test_a_header_that_frames_signs_or_routes_is_the_senders_alone(name: str) -> None:
+    for spelled in (name.lower(), name.upper()):
+        with pytest.raises(BadEndpoint) as refusal:
+            checked_headers({"X-Fine": "y", spelled: "x"})
+        assert refusal.value.errors[0].pointer == "/body/headers"
 
 
 def looked_up_in(answers: dict[str, list[str]]) -> Callable[[str], list[str]]:
@@ -517,8 +557,8 @@ def test_a_name_that_does_not_exist_is_a_dns_error(send: Callable[..., Outcome])
 
 
 @pytest.fixture
-def tls_port(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """A TLS server for `hooks.example`, whose certificate signs itself."""
+def tls_port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A TLS server for `hooks.example` with a certificate of its own; the parameter is its newest version."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hooks.example")])
     now = datetime.now(UTC)
@@ -539,6 +579,12 @@ def tls_port(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
+    if hasattr(request, "param"):
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = request.param
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0.1)
     stop = threading.Event()
@@ -573,3 +619,22 @@ def test_tls_is_verified_against_the_authorities_and_the_name(
 
     assert send(f"https://hooks.example:{port}/", answers=answers).status == 204
     assert send(f"https://other.example:{port}/", answers=answers).error == "tls"
+
+
+@pytest.mark.parametrize(
+    ("tls_port", "told"),
+    [(ssl.TLSVersion.TLSv1_2, (204, "")), (ssl.TLSVersion.TLSv1_1, (None, "tls"))],
+    indirect=["tls_port"],
+)
+def test_nothing_older_than_tls_1_2_is_spoken(
+    tls_port: tuple[int, Path],
+    told: tuple[int | None, str],
+    send: Callable[..., Outcome],
+    svc_settings: Callable[..., None],
+) -> None:
+    port, pem = tls_port
+    svc_settings(webhooks={"ca_bundle": str(pem)})
+
+    outcome = send(f"https://hooks.example:{port}/", timeout=20, answers={"hooks.example": ["127.0.0.1"]})
+
+    assert (outcome.status, outcome.error) == told
