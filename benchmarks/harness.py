@@ -67,25 +67,27 @@ def compare(
     ours: Callable[[], float],
     peer: Callable[[], float],
     higher_is_better: bool,
+    rounds: int = ROUNDS,
 ) -> Case:
-    """Measure both in turn, ROUNDS times after a round that does not count; a single round does.
+    """Measure both in turn, `rounds` times after a round that does not count; a single round does.
 
     The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
     `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
     """
-    if ROUNDS > 1:
+    rounds = min(rounds, ROUNDS)
+    if rounds > 1:
         ours(), peer()
     pairs = []
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, rounds + 1):
         pairs.append((ours(), peer()))
         print(
-            f"  {case}: round {number} of {ROUNDS}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f} {unit}",
+            f"  {case}: round {number} of {rounds}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f} {unit}",
             flush=True,
         )
     ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
     ratio = statistics.median(ratios)
     # A single round, made to see that a benchmark works, has no spread.
-    lower, _, upper = statistics.quantiles(ratios if ROUNDS > 1 else ratios * 2, n=4, method="inclusive")
+    lower, _, upper = statistics.quantiles(ratios if rounds > 1 else ratios * 2, n=4, method="inclusive")
     return Case(
         case=case,
         ours=round(statistics.median(mine for mine, _ in pairs), 2),

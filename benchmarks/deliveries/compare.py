@@ -7,14 +7,19 @@ database (and the peer's broker) before the worker starts, and the first tenth i
 
 The peers: one Celery task for each delivery, which signs, posts with `requests` and writes three rows, as
 such code does; and django-outbound-webhooks, the best of the senders on PyPI. The bare client signs and
-posts like ours and touches no database: what is between it and ours is what recording costs. The last two
-rows are CPU: what a delivery costs our worker beside what the receiver needs to answer it, and what it
-costs the database beside what we allow ourselves.
+posts like ours and touches no database: what is between it and ours is what recording costs. The fair claim
+goes round the endpoints; beside it stands one that takes what is due longest. The last rows are CPU: what a
+delivery costs our worker beside what the receiver needs to answer it, what it costs the database beside what
+we allow ourselves, and what it costs both where much has happened before.
+
+BENCH_CASE chooses the cases with these words in their name: `BENCH_CASE=claim make bench NAME=deliveries`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from benchmarks.harness import Case, Contender
 from benchmarks.harness import compare as measured
@@ -35,81 +40,134 @@ RELAYS = "django-outbound-webhooks"
 DATABASE_MICROSECONDS = 60.0
 
 HANGING = Contender("hanging", "benchmarks.deliveries.hanging")
+CLAIMS = Contender("claims", "benchmarks.deliveries.claims")
+GROWTH = Contender("growth", "benchmarks.deliveries.growth")
 
 AT_ONCE = {"BENCH_DELAY": "0", "BENCH_ENDPOINTS": "10"}
 SLOWLY = {"BENCH_DELAY": "0.05", "BENCH_ENDPOINTS": "200"}
 
-# what is measured, how the receiver is, the peer, its processes, deliveries a round of ours and of the
-# peer, the ratio to reach
-CASES = (
-    ("while published, answered at once", "publishing", AT_ONCE, PER_TASK, CELERY, "4", 2000, 1000, 2.0),
-    ("while published, 50 ms, 200 endpoints", "publishing", SLOWLY, PER_TASK, CELERY, "16", 2000, 1000, 2.0),
-    ("a backlog, answered at once", "backlog", AT_ONCE, PER_TASK, CELERY, "4", 10_000, 1000, 60.0),
-    ("a backlog, 50 ms, 200 endpoints", "backlog", SLOWLY, PER_TASK, CELERY, "16", 10_000, 1000, 60.0),
-    ("a backlog, answered at once", "backlog", AT_ONCE, OUTBOUND, RELAYS, "2", 10_000, 400, 30.0),
-    ("a backlog, 50 ms, 200 endpoints", "backlog", SLOWLY, OUTBOUND, RELAYS, "16", 10_000, 400, 30.0),
-)  # fmt: skip
+WHERE = (("answered at once", AT_ONCE), ("50 ms, 200 endpoints", SLOWLY))
+ROUNDS = 3
+WANTED = os.environ.get("BENCH_CASE", "")
+
+# the peer, its name, its processes at once and slowly, deliveries a round, the ratio to reach
+PEERS = (
+    (PER_TASK, CELERY, ("4", "16"), 500, 60.0),
+    (OUTBOUND, RELAYS, ("2", "16"), 400, 30.0),
+)
 
 
 def compare() -> Iterator[Case]:
-    for what, mode, receiver, peer, peer_name, workers, count, peer_count, bar in CASES:
-        yield measured(
-            what,
-            unit="deliveries per second",
-            bar=bar,
-            peer_name=peer_name,
-            ours=_measuring(OURS, mode, count, **receiver),
-            peer=_measuring(peer, mode, peer_count, **receiver, BENCH_WORKERS=workers),
-            higher_is_better=True,
-        )
-    for what, receiver in (("answered at once", AT_ONCE), ("50 ms, 200 endpoints", SLOWLY)):
-        yield measured(
+    """All cases, or those whose name has BENCH_CASE in it."""
+    for case in _cases():
+        if WANTED in case.args[0]:
+            yield case()
+
+
+def _cases() -> Iterator[partial[Case]]:
+    more, less = {"higher_is_better": True}, {"higher_is_better": False}
+    for peer, name, workers, count, bar in PEERS:
+        for (what, receiver), processes in zip(WHERE, workers, strict=True):
+            yield partial(
+                measured,
+                f"a backlog, {what}",
+                unit="deliveries per second",
+                bar=bar,
+                peer_name=name,
+                ours=_measuring(OURS, "backlog", 10_000, **receiver),
+                peer=_measuring(peer, "backlog", count, **receiver, BENCH_WORKERS=processes),
+                rounds=ROUNDS,
+                **more,
+            )
+    for what, receiver in WHERE:
+        yield partial(
+            measured,
             f"a backlog, {what}",
             unit="deliveries per second",
             bar=0.25,
             peer_name="the bare client: pycurl, no database",
             ours=_measuring(OURS, "backlog", 10_000, **receiver),
-            peer=lambda receiver=receiver: RAW.measure("10000", **receiver),  # type: ignore[misc]
-            higher_is_better=True,
+            peer=partial(RAW.measure, "10000", **receiver),
+            rounds=ROUNDS,
+            **more,
         )
-    yield measured(
+    yield partial(
+        measured,
+        "while published, answered at once",
+        unit="deliveries per second",
+        bar=2.0,
+        peer_name=CELERY,
+        ours=_measuring(OURS, "publishing", 1000, **AT_ONCE),
+        peer=_measuring(PER_TASK, "publishing", 500, **AT_ONCE, BENCH_WORKERS="4"),
+        rounds=1,
+        **more,
+    )
+    yield partial(
+        measured,
         "50 quick endpoints beside one that hangs, p99",
         unit="milliseconds",
         bar=round(1 / 1.5, 2),
         peer_name="the same without the one that hangs",
-        ours=lambda: HANGING.measure("beside"),
-        peer=lambda: HANGING.measure("alone"),
-        higher_is_better=False,
+        ours=partial(HANGING.measure, "beside"),
+        peer=partial(HANGING.measure, "alone"),
+        rounds=1,
+        **less,
     )
     for what in ("sign", "verify"):
-        yield measured(
+        yield partial(
+            measured,
             f"{what} 1 KiB",
             unit="microseconds",
             bar=round(1 / 1.2, 2),
             peer_name="HMAC-SHA256 and base64 alone",
-            ours=lambda what=what: SIGNATURES.measure(what),  # type: ignore[misc]
-            peer=lambda: SIGNATURES.measure("bare"),
-            higher_is_better=False,
+            ours=partial(SIGNATURES.measure, what),
+            peer=partial(SIGNATURES.measure, "bare"),
+            **less,
         )
-    yield measured(
+    yield partial(
+        measured,
+        "a fair claim, 50 endpoints",
+        unit="microseconds a delivery",
+        bar=round(1 / 1.6, 2),
+        peer_name="a claim of what is due longest",
+        ours=partial(CLAIMS.measure, "fair", BENCH_ENDPOINTS="50"),
+        peer=partial(CLAIMS.measure, "fifo", BENCH_ENDPOINTS="50"),
+        rounds=ROUNDS,
+        **less,
+    )
+    yield partial(
+        measured,
         "CPU of the worker",
         unit="microseconds a delivery",
         bar=0.0,
         peer_name="CPU of the receiver that answers it",
         ours=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="worker"),
         peer=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="receiver"),
-        higher_is_better=False,
+        rounds=1,
+        **less,
     )
-    yield measured(
+    yield partial(
+        measured,
         "CPU of PostgreSQL",
         unit="microseconds a delivery",
         bar=1.0,
         peer_name="what we allow ourselves",
         ours=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="database"),
         peer=lambda: DATABASE_MICROSECONDS,
-        higher_is_better=False,
+        **less,
+    )
+    yield partial(
+        measured,
+        "CPU of both, a million deliveries past, 10,000 endpoints",
+        unit="microseconds a delivery",
+        bar=0.8,
+        peer_name="the same in an empty database",
+        ours=partial(GROWTH.measure, "grown"),
+        peer=partial(GROWTH.measure, "fresh"),
+        rounds=1,
+        **less,
     )
 
 
 def _measuring(program: Contender, mode: str, count: int, **environment: str) -> Callable[[], float]:
-    return lambda: program.measure(mode, str(count), **environment)
+    return partial(program.measure, mode, str(count), **environment)

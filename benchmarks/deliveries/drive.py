@@ -62,13 +62,13 @@ def main(
     """
     mode, count = sys.argv[1], int(sys.argv[2])
     with ExitStack() as stack:
-        stack.enter_context(_fresh_database())
+        stack.enter_context(fresh_database())
         port, receiver_pid = stack.enter_context(receiver())
         for number in range(ENDPOINTS):
             subscribe(f"bench.event{number}", f"http://127.0.0.1:{port}/hook/{number}")
 
         if mode == "backlog":
-            _publish(count, publish, together=BATCH)
+            publish_all(count, publish, together=BATCH)
             already = count // 10
             begin_at, end_at = already, count
         else:
@@ -78,21 +78,21 @@ def main(
         costs = {
             "worker": lambda: _cpu_seconds(process.pid),
             "receiver": lambda: _cpu_seconds(receiver_pid),
-            "database": _database_cpu_seconds,
+            "database": database_cpu_seconds,
             "rate": time.perf_counter,
         }
         if mode == "publishing":
-            _publish(WARM_UP, publish, together=1)
+            publish_all(WARM_UP, publish, together=1)
         begun = _wait_for(begin_at, recorded)
         before = costs[MEASURE]()
         if mode == "publishing":
-            _publish(count, publish, together=1)
+            publish_all(count, publish, together=1)
         done = _wait_for(end_at, recorded)
         spent = costs[MEASURE]() - before
         print((done - begun) / spent if MEASURE == "rate" else spent / (done - begun) * 1e6)
 
 
-def _publish(count: int, publish: Callable[[Sequence[Publication]], None], *, together: int) -> None:
+def publish_all(count: int, publish: Callable[[Sequence[Publication]], None], *, together: int) -> None:
     for first in range(0, count, together):
         publish(
             [
@@ -128,7 +128,7 @@ def _cpu_seconds(pid: int) -> float:
     return sum(used.get(each, 0.0) for each in family)
 
 
-def _database_cpu_seconds() -> float:
+def database_cpu_seconds() -> float:
     """Of the whole server, if it runs on this machine."""
     from django.db import connection
 
@@ -139,7 +139,7 @@ def _database_cpu_seconds() -> float:
 
 
 @contextmanager
-def _fresh_database() -> Iterator[None]:
+def fresh_database() -> Iterator[None]:
     import psycopg
     from django.core.management import call_command
     from django.db import connections

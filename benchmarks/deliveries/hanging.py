@@ -27,7 +27,7 @@ HANGING = "bench.hanging"
 
 def main(how: str) -> None:
     with ExitStack() as stack:
-        stack.enter_context(drive._fresh_database())
+        stack.enter_context(drive.fresh_database())
         port, _ = stack.enter_context(drive.receiver())
         for number in range(QUICK):
             ours.subscribe(f"bench.event{number}", f"http://127.0.0.1:{port}/hook/{number}")

@@ -455,20 +455,20 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         now: datetime,
         lease_until: datetime,
     ) -> list[Claimed]:
-        """Claim the ids that `picked` selects with these values."""
+        """Claim the ids that `picked` selects with these values, and locks as pending."""
         connection = _connection(self.model)
         deliveries, _ = self._tables
         at = _moment(connection, now)
         facts_values = [_moment(connection, now - timedelta(seconds=HEALTHY_SECONDS)), at, at]
         values = [_moment(connection, lease_until), *values]
         become = "SET state = 'sending', lease_until = %s, epoch = epoch + 1"
-        take = f"UPDATE {deliveries} {become} WHERE state = 'pending'"
+        take = f"UPDATE {deliveries} {become} WHERE id"
         with connection.cursor() as cursor:
             if connection.vendor == "postgresql":
                 # By an array of ids, since a join may be planned as a walk through all that waits.
-                take += f" AND id = ANY(ARRAY(SELECT id FROM ({picked}) p)) RETURNING *"
+                take += f" = ANY(ARRAY({picked})) RETURNING *"
             else:
-                cursor.execute(f"{take} AND id IN ({picked}) RETURNING id", values)
+                cursor.execute(f"{take} IN ({picked}) RETURNING id", values)
                 values = [orjson.dumps([pk for (pk,) in cursor.fetchall()]).decode()]
                 take = f"SELECT * FROM {deliveries} WHERE id IN (SELECT value FROM json_each(%s))"
             steps = ", ".join([f"taken AS ({take})", *self._facts(connection)])
@@ -538,6 +538,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             f" OR EXISTS (SELECT 1 FROM {messages} m"
             " WHERE m.id = d.message_id AND m.expunged_at IS NOT NULL))"
         )
+        # `lease_until` says what `state` would, and tempts no planner to go through all that is being sent.
         update = f"""
             UPDATE {deliveries} AS d SET
                 state = CASE WHEN {is_over} THEN 'cancelled' ELSE r.state END,
@@ -546,7 +547,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
                 attempts = d.attempts + 1, lease_until = NULL,
                 lane = CASE WHEN r.state = 'pending' AND r.due_at > r.now THEN 2 ELSE 1 END,
                 trigger = CASE WHEN r.state = 'pending' THEN 'retry' ELSE d.trigger END
-            FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.state = 'sending'
+            FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.lease_until IS NOT NULL
         """
         insert = f"""
             INSERT INTO {attempts} (id, delivery_id, n, at, trigger, status_code, error, duration_ms,
