@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -15,9 +16,6 @@ from .principals import Principal
 RowT = TypeVar("RowT", bound=models.Model, covariant=True)
 
 TENANT_LENGTH = 128
-
-# The statement, the field of its one parameter, and how to read which columns of the answer.
-Compiled = tuple[str, "models.Field[Any, Any]", list[tuple[int, list[Any], Any]]]
 
 
 def id_field() -> models.UUIDField[Any, Any]:
@@ -53,45 +51,129 @@ class OwnedQuerySet(models.QuerySet[RowT]):
         return self.filter(owner_id=principal.user.pk, tenant=principal.tenant)
 
 
-class PreparedLookup:
-    """One row by its primary key, as a tuple, by SQL that Django builds once for each database.
+class Row:
+    """What was read of one object: its columns as attributes, and the object when one is asked for."""
 
-    Building a query costs more than a database needs to answer it. `build` makes the queryset, by
-    `values_list`; it is called when the first row is asked for, and again when settings change.
+    def __init__(self, columns: _Columns, values: Sequence[Any], connection: Any) -> None:
+        self._columns, self._values, self._connection = columns, values, connection
+
+    def __getattr__(self, name: str) -> Any:
+        place = self._columns.places.get(name)
+        if place is None:  # something of the project's own that is no column
+            return getattr(self.made(), name)
+        value = self.__dict__[name] = self._columns.read(place, self._values, self._connection)
+        return value
+
+    def made(self) -> Any:
+        """The object, as Django makes it."""
+        columns = self._columns
+        values = [columns.read(place, self._values, self._connection) for place in columns.made_of]
+        return columns.model.from_db(self._connection.alias, columns.names, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Which columns of an answer are of one model, and how each is read."""
+
+    model: type[models.Model]
+    names: list[str]
+    made_of: range
+    places: dict[str, int]
+    converters: dict[int, tuple[list[Any], Any]]
+
+    def read(self, place: int, values: Sequence[Any], connection: Any) -> Any:
+        value = values[place]
+        if place in self.converters:
+            calls, column = self.converters[place]
+            for convert in calls:
+                value = convert(value, column, connection)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """What Django composed: the text, its parameters, and whose the columns of the answer are."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    places: tuple[int, ...]
+    """Where among the parameters the keys belong."""
+
+    field: models.Field[Any, Any]
+    columns: tuple[_Columns, ...]
+
+
+class PreparedLookup:
+    """One row by a unique column, by SQL that Django composes once for each database.
+
+    To compose a query, and to make objects of the answer, costs more than a database needs to find it.
+    `build` makes the queryset, with `select_related` perhaps; it is called when the first row is asked
+    for, and again when settings change. `by` names the column.
     """
 
-    def __init__(self, build: Callable[[], models.QuerySet[Any, tuple[Any, ...]]]) -> None:
+    def __init__(self, build: Callable[[], models.QuerySet[Any, Any]], *, by: str = "pk") -> None:
         self._build = build
-        self._compiled: dict[str, Compiled] = {}
+        self._by = by
+        self._composed: dict[tuple[str, int], _Statement] = {}
         setting_changed.connect(self._forget)
 
-    def get(self, pk: Any, *, using: str) -> tuple[Any, ...] | None:
-        """The columns of the row with the key `pk` in the database `using`, or None."""
-        sql, key, conversions = self._compiled.get(using) or self._compile(pk, using)
+    def get(self, *keys: Any, using: str) -> tuple[Row, ...] | None:
+        """The row with one of `keys` in the database `using`, and those it was selected with; or None."""
+        statement = self._composed.get((using, len(keys))) or self._compose(keys, using)
         connection = connections[using]
+        parameters = list(statement.parameters)
+        for place, key in zip(statement.places, keys, strict=True):
+            parameters[place] = statement.field.get_db_prep_value(key, connection)
         with connection.cursor() as cursor:
-            cursor.execute(sql, (key.get_db_prep_value(pk, connection),))
+            cursor.execute(statement.sql, parameters)
             found = cursor.fetchone()
-        if found is None:
-            return None
-        row = list(found)
-        for place, converters, column in conversions:
-            for convert in converters:
-                row[place] = convert(row[place], column, connection)
-        return tuple(row)
+        return found and tuple(Row(columns, found, connection) for columns in statement.columns)
 
-    def _compile(self, pk: Any, using: str) -> Compiled:
-        rows = self._build().using(using)
-        key = rows.model._meta.pk
-        # A connection of its own: what is compiled is used by every thread, and outlives this one.
+    def _compose(self, keys: Sequence[Any], using: str) -> _Statement:
+        rows = self._build().using(using).filter(**{f"{self._by}__in": keys}).order_by()
+        # A connection of its own: what is composed is used by every thread, and outlives this one.
         connection = connections.create_connection(using)
-        compiler = rows.filter(pk=pk).order_by().query.get_compiler(connection=connection)
-        sql, _ = compiler.as_sql()
-        converters = compiler.get_converters([column for column, *_ in compiler.select])
+        compiler = rows.query.get_compiler(connection=connection)
+        sql, parameters = compiler.as_sql()
+        selected = [column for column, *_ in compiler.select]
+        converters = {
+            place: (list(calls), column)
+            for place, (calls, column) in compiler.get_converters(selected).items()
+        }
+        infos = [compiler.klass_info, *compiler.klass_info.get("related_klass_infos", ())]
+        field: Any = rows.model._meta.pk if self._by == "pk" else rows.model._meta.get_field(self._by)
+        written = [_inside(field.get_db_prep_value(key, connection)) for key in keys]
         connection.close()
-        conversions = [(place, list(calls), column) for place, (calls, column) in converters.items()]
-        self._compiled[using] = (sql, key, conversions)
-        return self._compiled[using]
+        inner = [_inside(parameter) for parameter in parameters]
+        statement = _Statement(
+            sql=sql,
+            parameters=tuple(parameters),
+            places=tuple(inner.index(key) for key in written),
+            field=field,
+            columns=tuple(_columns(info, selected, converters) for info in infos),
+        )
+        self._composed[using, len(keys)] = statement
+        return statement
 
     def _forget(self, **_: Any) -> None:
-        self._compiled.clear()
+        self._composed.clear()
+
+
+def _inside(parameter: Any) -> Any:
+    # Drivers wrap bytes: psycopg in an object of its own, sqlite3 in a memoryview. Both tell what is inside.
+    return getattr(parameter, "obj", parameter)
+
+
+def _columns(
+    info: dict[str, Any], selected: Sequence[Any], converters: dict[int, tuple[list[Any], Any]]
+) -> _Columns:
+    made_of = range(info["select_fields"][0], info["select_fields"][-1] + 1)
+    names = [selected[place].target.attname for place in made_of]
+    places = dict(zip(names, made_of, strict=True))
+    return _Columns(
+        model=info["model"],
+        names=names,
+        made_of=made_of,
+        places={"pk": places[info["model"]._meta.pk.attname], **places},
+        converters={place: converters[place] for place in made_of if place in converters},
+    )

@@ -91,25 +91,48 @@ def test_processes_that_fork_make_different_ids(processes: int) -> None:
 
 
 def test_a_prepared_lookup_gives_what_the_queryset_gives(user, django_assert_num_queries) -> None:
-    columns = [field.attname for field in User._meta.concrete_fields]
-    lookup = PreparedLookup(lambda: User.objects.values_list(*columns))
-    expected = User.objects.values_list(*columns).get(pk=user.pk)
+    lookup = PreparedLookup(User.objects.all)
 
     for _ in range(2):
         with django_assert_num_queries(1):
-            assert lookup.get(user.pk, using="default") == expected
+            (row,) = lookup.get(user.pk, using="default")
+            made = row.made()
+            assert (row.pk, row.username, row.is_active) == (user.pk, "ada", True)
+            assert row.get_full_name() == user.get_full_name()
+            assert made == user
+    for field in User._meta.concrete_fields:
+        assert getattr(row, field.attname) == getattr(made, field.attname) == getattr(user, field.attname)
+    assert (made._state.db, made._state.adding) == ("default", False)
     assert lookup.get(user.pk + 1, using="default") is None
+
+
+def test_a_prepared_lookup_finds_by_any_of_several_keys_and_reads_what_belongs_to_the_row(
+    user, django_assert_num_queries
+) -> None:
+    from svc_infra_django.apikeys import issue_key
+    from svc_infra_django.apikeys.models import ApiKey
+
+    key, _ = issue_key(owner=user, name="robot", scopes=[])
+    lookup = PreparedLookup(lambda: ApiKey.objects.select_related("owner"), by="digest")
+
+    for keys in ([bytes(32), bytes(key.digest)], [bytes(key.digest), b"1" * 32], [bytes(key.digest)]):
+        with django_assert_num_queries(1):
+            row, owner = lookup.get(*keys, using="default")
+            assert (row.pk, row.name, row.scopes, owner.email) == (key.pk, "robot", [], user.email)
+            assert (row.made(), owner.made()) == (key, user)
+    assert lookup.get(bytes(32), using="default") is None
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_prepared_lookup_serves_every_thread(make_user) -> None:
     user = make_user("ada")
-    lookup = PreparedLookup(lambda: User.objects.values_list("pk", "date_joined"))
-    expected = (user.pk, User.objects.get(pk=user.pk).date_joined)
+    lookup = PreparedLookup(User.objects.all)
+    expected = User.objects.get(pk=user.pk).date_joined
 
     def asked(_: int) -> object:
         try:
-            return lookup.get(user.pk, using="default")
+            (row,) = lookup.get(user.pk, using="default")
+            return row.date_joined
         finally:
             connection.close()
 

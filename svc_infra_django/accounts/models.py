@@ -38,6 +38,22 @@ def lacks_factor(user: Any, methods: Collection[str]) -> bool:
     return settings.staff_second_factor and is_staff and "mfa" not in methods
 
 
+def methods(amr: str) -> tuple[str, ...]:
+    """The authentication methods that a column names, with blanks between."""
+    return tuple(amr.split())
+
+
+def still_speaks(session: Any, owner: Any, *, now: datetime) -> bool:
+    """As `AuthSession.is_good`, of rows too of which no objects were made."""
+    return (
+        session.revoked_at is None
+        and session.idle_expires_at > now  # never later than the absolute end
+        and owner.is_active
+        and has_password_state(owner, session.password_state)
+        and not lacks_factor(owner, methods(session.amr))
+    )
+
+
 class AuthSession(models.Model):
     """One login on one device: the family of its refresh tokens and what its access tokens stand on, or a
     session of Django's in a browser, with its key sealed."""
@@ -120,7 +136,7 @@ class AuthSession(models.Model):
     @property
     def methods(self) -> tuple[str, ...]:
         """Authentication methods used at login (RFC 8176)."""
-        return tuple(self.amr.split())
+        return methods(self.amr)
 
     @property
     def acr(self) -> str:
@@ -129,14 +145,7 @@ class AuthSession(models.Model):
 
     def is_good(self, *, now: datetime) -> bool:
         """Whether the session still speaks for its user: alive, user active, password and factors right."""
-        return (
-            self.revoked_at is None
-            and self.expires_at > now
-            and self.idle_expires_at > now
-            and self.owner.is_active
-            and has_password_state(self.owner, self.password_state)
-            and not lacks_factor(self.owner, self.methods)
-        )
+        return still_speaks(self, self.owner, now=now)
 
 
 class RefreshToken(models.Model):
@@ -310,7 +319,7 @@ class MFAChallenge(models.Model):
     @property
     def methods(self) -> tuple[str, ...]:
         """Authentication methods used so far (RFC 8176)."""
-        return tuple(self.amr.split())
+        return methods(self.amr)
 
 
 class OAuthFlow(models.Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -11,19 +11,18 @@ from django.db import InterfaceError, OperationalError, models, router
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import LazyUser, Principal
-from ...rows import PreparedLookup
+from ...rows import PreparedLookup, Row
 from ..conf import settings
 from ..errors import InvalidAccessToken, SessionsUnreadable
 from ..jwt import Claims, InvalidJWT, digest_of, named_key, opened
-from ..models import AuthSession, lacks_factor
+from ..models import AuthSession, lacks_factor, methods, still_speaks
 from .keeping_keys import key_ring
 from .remembering_sessions import GoodToken, SessionState, memory, ticket
 from .sharing_sessions import shared_memory
 
 # What decides whether a session is good, and what a principal says of it; the rest is read when asked for.
 NEEDED = (
-    *("id", "owner_id", "tenant", "amr", "auth_time", "password_state"),
-    *("idle_expires_at", "expires_at", "revoked_at"),
+    *("id", "owner_id", "tenant", "amr", "auth_time", "password_state", "idle_expires_at", "revoked_at"),
 )
 
 
@@ -70,12 +69,12 @@ def _looked_up(token: str, name: bytes, *, now: datetime) -> tuple[GoodToken, An
     if shared is not None and _is_current(shared, claims, now=now):
         state, user = shared, LazyUser(shared.user_id, partial(_read_user, shared))
     else:
-        session = read_session(claims, now=now)
-        user = session.owner
+        session, owner = read_session(claims, now=now)
         # The idle end is never later than the absolute one.
         state = SessionState(
-            user.pk, session.tenant, session.methods, session.auth_time, session.idle_expires_at
+            owner.pk, session.tenant, methods(session.amr), session.auth_time, session.idle_expires_at
         )
+        user = LazyUser(state.user_id, owner.made)
         shared_memory.share(claims.subject, claims.session_id, state, generation)
     ends_at = min(state.ends_at.timestamp(), claims.expires_at + settings.token_leeway_seconds)
     known = GoodToken(state, str(claims.session_id), claims.kid, ends_at)
@@ -88,59 +87,39 @@ def _is_current(state: SessionState, claims: Claims, *, now: datetime) -> bool:
     return state.ends_at > now and int(state.auth_time.timestamp()) >= claims.auth_time
 
 
-def read_session(claims: Claims, *, now: datetime) -> AuthSession:
+def read_session(claims: Claims, *, now: datetime) -> tuple[Row, Row]:
     """The session and its owner in one query, whatever is remembered. Raises InvalidAccessToken.
 
     From the database that is written to: a copy may lag behind.
     """
-    row = _found(_sessions, claims.session_id, AuthSession)
-    session: AuthSession = AuthSession.from_db(_home(AuthSession), NEEDED, row[: len(NEEDED)])
-    session.owner = _made(get_user_model(), row[len(NEEDED) :])
-    if str(session.owner.pk) != claims.subject or not session.is_good(now=now):
+    session, owner = _found(_sessions, claims.session_id, AuthSession)
+    if str(owner.pk) != claims.subject or not still_speaks(session, owner, now=now):
         raise InvalidAccessToken()
-    return session
+    return session, owner
 
 
 def _read_user(state: SessionState) -> Any:
-    model = get_user_model()
-    user = _made(model, _found(_users, state.user_id, model))
+    (row,) = _found(_users, state.user_id, get_user_model())
+    user = row.made()
     if not user.is_active or lacks_factor(user, state.amr):
         raise InvalidAccessToken()
     return user
 
 
-def _found(lookup: PreparedLookup, key: Any, model: type[models.Model]) -> tuple[Any, ...]:
+def _found(lookup: PreparedLookup, key: Any, model: type[models.Model]) -> tuple[Row, ...]:
     try:
-        row = lookup.get(key, using=_home(model))
+        rows = lookup.get(key, using=router.db_for_write(model))
     except (OperationalError, InterfaceError) as error:
         raise SessionsUnreadable() from error
-    if row is None:
+    if rows is None:
         raise InvalidAccessToken()
-    return row
+    return rows
 
 
-def _made(model: type[models.Model], row: tuple[Any, ...]) -> Any:
-    return model.from_db(_home(model), _columns(model), row)
-
-
-def _home(model: type[models.Model]) -> str:
-    return router.db_for_write(model)
-
-
-@cache
-def _columns(model: type[models.Model]) -> list[str]:
-    return [field.attname for field in model._meta.concrete_fields]
-
-
-def _all_sessions() -> models.QuerySet[Any, tuple[Any, ...]]:
-    owners = (f"owner__{column}" for column in _columns(get_user_model()))
-    return AuthSession.objects.values_list(*NEEDED, *owners)
-
-
-def _all_users() -> models.QuerySet[Any, tuple[Any, ...]]:
-    model = get_user_model()
-    return model._base_manager.values_list(*_columns(model))
+def _all_sessions() -> models.QuerySet[Any, Any]:
+    owners = (f"owner__{field.attname}" for field in get_user_model()._meta.concrete_fields)
+    return AuthSession.objects.select_related("owner").only(*NEEDED, *owners)
 
 
 _sessions = PreparedLookup(_all_sessions)
-_users = PreparedLookup(_all_users)
+_users = PreparedLookup(lambda: get_user_model()._base_manager.all())

@@ -38,9 +38,11 @@ def introspect(token: str, *, now: datetime) -> Standing | None:
         return Standing(row.session, "refresh_token", begun_at, ends_at)
     try:
         claims = read_claims(token, now=now)
-        session = read_session(claims, now=now)
+        found, owner = read_session(claims, now=now)
     except InvalidAccessToken:
         return None
+    session: AuthSession = found.made()
+    session.owner = owner.made()
     return Standing(session, "access_token", claims.issued_at, claims.expires_at, claims.token_id)
 
 

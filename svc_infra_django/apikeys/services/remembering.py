@@ -31,6 +31,7 @@ from ...cache import cache
 from ...cache.errors import CacheUnavailable
 from ...memory import Memory, Ticket
 from ...observability.redaction import is_secret_name
+from ...rows import Row
 from ..conf import settings
 from ..hashing import LAST_SHOWN
 from ..limits import Quota, Rate
@@ -59,10 +60,11 @@ class KnownKey:
     quota: Quota | None
 
     @classmethod
-    def of(cls, key: ApiKey, *, is_kept: bool = True) -> KnownKey:
+    def of(cls, key: ApiKey, owner: Row | None = None) -> KnownKey:
+        """To be kept, with copies of the rows; or for this call alone, with what was read of the `owner`."""
         return cls(
-            row=_copied(key, shown(ApiKey)) if is_kept else key,
-            user=_copied(key.owner, shown(get_user_model())) if is_kept else key.owner,
+            row=key if owner else _copied(key, shown(ApiKey)),
+            user=owner or _copied(key.owner, shown(get_user_model())),
             user_id=key.owner_id,
             id=key.pk,
             id_text=str(key.pk),
@@ -76,7 +78,7 @@ class KnownKey:
 
     def owner(self) -> Any:
         """The owner as a row of this call's own. What looks like a secret is read when it is asked for."""
-        return _copied(self.user)
+        return self.user.made() if isinstance(self.user, Row) else _copied(self.user)
 
     def key(self) -> ApiKey:
         """The key with its owner, as rows of this call's own."""
@@ -129,16 +131,14 @@ def begin_to_read(text: str) -> Ticket:
 
 def remember(name: bytes, digest: bytes, key: ApiKey, *, ticket: Ticket) -> KnownKey:
     """Keep what was read from the database with the ticket."""
-    is_kept = may_remember()
-    known = KnownKey.of(key, is_kept=is_kept)
-    if is_kept:
-        nearby.keep(name, known, ticket)
-        # Who was slow may hold rows from before a change that the others have forgotten by now.
-        is_quick = ticket.seconds_left > settings.cache_seconds - 2 * SLACK
-        if is_quick and not cache.is_paused and (text := _written(key)):
-            with suppress(CacheUnavailable):  # logged there, and then the database is asked
-                # Never over what is there: that may be the mark of a change.
-                cache.add(_place(digest), text, settings.cache_seconds)
+    known = KnownKey.of(key)
+    nearby.keep(name, known, ticket)
+    # Who was slow may hold rows from before a change that the others have forgotten by now.
+    is_quick = ticket.seconds_left > settings.cache_seconds - 2 * SLACK
+    if is_quick and not cache.is_paused and (text := _written(key)):
+        with suppress(CacheUnavailable):  # logged there, and then the database is asked
+            # Never over what is there: that may be the mark of a change.
+            cache.add(_place(digest), text, settings.cache_seconds)
     return known
 
 

@@ -19,7 +19,16 @@ from ..models import ApiKey
 from ..recorder import recorder
 from .limiting import spend
 from .reading import read_key
-from .remembering import KnownKey, begin_to_read, is_in_transaction, name_of, nearby, remember, shared
+from .remembering import (
+    KnownKey,
+    begin_to_read,
+    is_in_transaction,
+    may_remember,
+    name_of,
+    nearby,
+    remember,
+    shared,
+)
 
 
 @sensitive_variables()
@@ -70,11 +79,12 @@ def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datet
     ticket = begin_to_read(text)
     if (known := shared(name, digests[present], ticket=ticket)) is not None:
         return known
-    key = read_key(digests.values(), environment=parts.environment)
-    if key is None:
+    found = read_key(digests.values())
+    if found is None or found[0].environment != parts.environment:
         metrics.increment("apikeys.refused", reason="unknown")
         raise InvalidKey()
-    state = key.state(now=now) if key.owner.is_active else "owner_disabled"
+    key, owner = found
+    state = key.state(now=now) if owner.is_active else "owner_disabled"
     if state not in ("active", "rotated"):
         recorder.note_refusal(str(key.pk), now.timestamp(), reason=state, address=address())
         raise InvalidKey()
@@ -83,6 +93,9 @@ def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datet
             digest=digests[present], pepper_id=present
         )
         key.pepper_id = present
+    if not may_remember():
+        return KnownKey.of(key, owner)
+    key.owner = owner.made()
     return remember(name, digests[present], key, ticket=ticket)
 
 
