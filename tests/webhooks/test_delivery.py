@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -147,7 +148,7 @@ def test_a_dead_delivery_is_told_to_its_owner_and_can_be_replayed(
     assert letter.to == [user.email]
     assert "could not be delivered" in letter.subject
     assert "hush" not in letter.body
-    assert "500" not in letter.body
+    assert not re.search(r"\b500\b", letter.body)
 
     receiver.answers(204)
     replay(delivery)
