@@ -29,6 +29,7 @@ VALIDATORS = [
 ]
 
 
+NAMES = ("first_name", "last_name")
 ASCII_LOWER = str.maketrans({letter: letter.lower() for letter in ascii_uppercase})
 
 
@@ -154,13 +155,22 @@ def new_federated_user(address: str, names: dict[str, str]) -> Any:
     user = adapter.new_user(None)
     user.set_unusable_password()
     user_email(user, address)
-    for name in ("first_name", "last_name"):
+    for name in NAMES:
         user_field(user, name, names.get(name, ""))
     adapter.populate_username(None, user)
     user.save()
     if address:
         EmailAddress.objects.create(user=user, email=address, primary=True, verified=True)
     return user
+
+
+def fill_names(user: Any, names: dict[str, str]) -> None:
+    """Give the user the names that they lack; what they are called already stays."""
+    missing = [name for name in NAMES if names.get(name) and getattr(user, name, None) == ""]
+    for name in missing:
+        user_field(user, name, names[name])
+    if missing:
+        user.save(update_fields=missing)
 
 
 def address_is_required() -> bool:

@@ -23,7 +23,8 @@ from django.test import Client
 from django.utils import timezone
 
 from svc_infra_django.accounts.models import AuthSession, OAuthFlow, OAuthHandoff
-from svc_infra_django.accounts.providers import forget_providers
+from svc_infra_django.accounts.providers import Identity, forget_providers
+from svc_infra_django.accounts.services.connecting_providers import user_behind
 from svc_infra_django.accounts.tasks import prune_accounts
 from svc_infra_django.jobs.worker import drain
 from tests.accounts.providers import CALLBACK, FOREIGN_KEY, KEY, FakeProvider, query_of, running
@@ -98,6 +99,20 @@ def me(answer: Any) -> Any:
 
 def proven(email: str) -> dict[str, Any]:
     return {"email": email, "email_verified": True}
+
+
+def test_names_are_taken_from_the_provider_until_people_have_their_own(db: None) -> None:
+    def arrive(**names: str) -> Any:
+        jane = Identity("corp", "7", (("jane@example.com", True),), names, {})
+        user = user_behind(jane, now=timezone.now())
+        user.refresh_from_db()
+        return user
+
+    assert arrive().first_name == ""
+    known = arrive(first_name="J" * 200, last_name="Doe", username="root", name="Jane Doe")
+    assert (known.first_name, known.last_name) == ("J" * 150, "Doe")
+    assert known.get_username() != "root"
+    assert arrive(first_name="Other", last_name="").first_name == "J" * 150
 
 
 def test_a_stranger_becomes_a_user_and_stays_the_same_one(browser: Browser, provider: FakeProvider) -> None:

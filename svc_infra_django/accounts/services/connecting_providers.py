@@ -14,6 +14,7 @@ from ..compat import (
     address_is_proven,
     address_is_required,
     check_address,
+    fill_names,
     folded,
     is_taken,
     new_federated_user,
@@ -55,7 +56,9 @@ def user_behind(identity: Identity, *, now: datetime) -> Any:
     """
     try:
         with transaction.atomic():
-            return _known(identity) or _welcomed(identity, now=now)
+            user = _known(identity) or _welcomed(identity, now=now)
+            fill_names(user, identity.names)
+            return user
     except IntegrityError:
         # The same person came twice at once, and the other one was faster.
         user = _known(identity)

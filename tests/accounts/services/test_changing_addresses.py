@@ -9,6 +9,7 @@ from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.core import mail
 from django.db import connections
+from django.test import Client
 from django.utils import timezone
 
 from svc_infra_django.accounts.models import AuditEvent, AuthSession, EmailDevice
@@ -174,6 +175,22 @@ def test_nobody_fills_mailboxes_by_it(ada: Any) -> None:
     codes = [ada.post("email/change", {"email": f"n{n}@example.com"}).status_code for n in range(7)]
 
     assert codes == [202] * 5 + [429] * 2
+
+
+def test_a_browser_changes_its_address_too_and_stays_signed_in(user: Any) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(user)
+    token = browser.get("/api/auth/csrf").json()["csrf_token"]
+
+    def post(path: str, body: Any, **headers: str) -> int:
+        answer = browser.post(f"/api/auth/{path}", body, content_type="application/json", headers=headers)
+        return answer.status_code
+
+    sent = {"email": NEXT, "password": PASSWORD}
+    assert post("email/change", sent) == 403
+    assert post("email/change", sent, **{"X-CSRFToken": token}) == 202
+    assert post("email/change/confirm", {"key": mailed_key()}, **{"X-CSRFToken": token}) == 204
+    assert browser.get("/api/auth/me").json()["email"] == NEXT
 
 
 def test_the_front_end_gets_the_key_in_a_link(ada: Any, svc_settings: Any) -> None:
