@@ -22,6 +22,7 @@ from .signing import CHANGE, RESET, VERIFY, address_state, make_key, reset_state
 NOTICES = (
     *("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced"),
     *("mfa_device_removed", "api_key_issued", "provider_connected", "provider_disconnected"),
+    "codes_stopped",
 )
 
 

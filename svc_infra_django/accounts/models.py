@@ -503,6 +503,7 @@ class Throttle(models.Model):
         CODE = "code", "codes mailed to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
         OAUTH = "oauth", "logins by providers from a client"
+        NOTICE = "notice", "mails about wrong codes"
 
     scope = models.CharField(max_length=16, choices=Scope)
     subject = models.CharField(max_length=64)

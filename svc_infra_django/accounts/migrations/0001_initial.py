@@ -503,6 +503,7 @@ class Migration(migrations.Migration):
                             ("code", "codes mailed to an address"),
                             ("signup", "sign-ups and resets from a client"),
                             ("oauth", "logins by providers from a client"),
+                            ("notice", "mails about wrong codes"),
                         ],
                         max_length=16,
                     ),

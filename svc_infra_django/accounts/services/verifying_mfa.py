@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,13 +13,14 @@ from django.views.decorators.debug import sensitive_variables
 from django_otp.models import Device, ThrottlingMixin
 
 from ..conf import settings
-from ..errors import InvalidMFAToken, NoSecondFactor, WrongCode
+from ..errors import InvalidMFAToken, NoSecondFactor, TooManyAttempts, WrongCode
 from ..events import PROOF_FAILED, RECOVERY_CODE_USED, ProofFailed, RecoveryCodeUsed
 from ..hashing import looks_like_recovery_code, plain_recovery_code, token_digest
 from ..models import MFAChallenge, RecoveryCode, Throttle
 from ..signing import has_password_state
+from ..tasks import send_notice
 from .issuing_tokens import Client, Tokens, issue_tokens
-from .throttling import forget, take_attempt
+from .throttling import forget, take_attempt, take_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +96,18 @@ def prove_factor(user: Any, code: str, *, now: datetime) -> Any:
 
 
 def take_code_slot(user: Any, *, now: datetime) -> None:
-    """Count one code of the user, before it is looked at. Raises TooManyAttempts."""
-    take_attempt(
-        Throttle.Scope.MFA,
-        str(user.pk),
-        limit=settings.mfa_attempts,
-        seconds=settings.mfa_window_seconds,
-        now=now,
-    )
+    """Count one code of the user, before it is looked at. Raises TooManyAttempts.
+
+    The user hears of that, once in a window: whoever sends codes knows the password.
+    """
+    subject, seconds = str(user.pk), settings.mfa_window_seconds
+    try:
+        take_attempt(Throttle.Scope.MFA, subject, limit=settings.mfa_attempts, seconds=seconds, now=now)
+    except TooManyAttempts:
+        with suppress(TooManyAttempts):
+            take_slot(Throttle.Scope.NOTICE, subject, limit=1, seconds=seconds, now=now)
+            send_notice.enqueue(subject, "codes_stopped")
+        raise
 
 
 def forget_codes(user: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core import mail
 from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -16,6 +17,7 @@ from svc_infra_django.accounts.tasks import chain_audit_events
 from svc_infra_django.api.events import ACCESS_REFUSED, AccessRefused
 from svc_infra_django.apikeys import issue_key, revoke_key
 from svc_infra_django.events import catalog
+from svc_infra_django.jobs.worker import drain
 from tests.accounts.services.test_mfa import enrol
 from tests.conftest import PASSWORD
 
@@ -199,6 +201,9 @@ def test_rule_63_a_wrong_code_after_the_right_password_is_a_row_and_so_is_its_st
     assert failed is not None
     assert (failed.subject, failed.data["method"]) == (str(user.pk), "otp")
     assert AuditEvent.objects.get(name="login.stopped").data["scope"] == "mfa"
+    drain()
+    subjects = [message.subject for message in mail.outbox if message.to == ["ada@example.com"]]
+    assert subjects.count("Wrong codes for your account") == 1
 
 
 def test_rule_63_a_wrong_present_password_is_a_row(ada: Any, user: Any) -> None:
