@@ -9,6 +9,8 @@ import pytest
 from django.contrib.auth import get_user_model
 from hypothesis import HealthCheck, settings
 
+from tests import servers
+
 pytest_plugins = ["svc_infra_django.testing.plugin"]
 
 # A busy machine makes an example slow; that says nothing about the code.
@@ -51,7 +53,9 @@ def database() -> str:
 
 def marks_for_elsewhere() -> set[str]:
     """Marks of tests that this run cannot make."""
-    elsewhere = {"sqlite"} if database() == "postgresql" else {"postgresql"}
+    elsewhere = {"sqlite"} if database() == "postgresql" else {"postgresql", "pgbouncer"}
+    if servers.pgbouncer() is None:
+        elsewhere.add("pgbouncer")
     return elsewhere if "REDIS_URL" in os.environ else {*elsewhere, "redis"}
 
 

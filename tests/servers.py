@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,6 +165,33 @@ def rabbitmq(port: int = 0) -> Iterator[str]:
             _serving(command, scratch, ready=lambda: _rabbitmq_answers(port), stop=signal.SIGTERM),
         ):
             yield f"amqp://guest:guest@127.0.0.1:{port}//"
+
+
+def pgbouncer() -> str | None:
+    """The pooler's program, if the machine has one."""
+    return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/opt/homebrew/bin")
+
+
+@contextmanager
+def pooler(database: Mapping[str, Any]) -> Iterator[int]:
+    """pgbouncer before a database of Django's settings, in transaction mode; yields its port.
+
+    Each transaction gets any of three connections, and nothing of a session stays together.
+    """
+    with _scratch("pgbouncer") as scratch:
+        port = free_port()
+        target = f"host={database['HOST']} port={database['PORT'] or 5432} user={database['USER']}"
+        if database["PASSWORD"]:
+            target += f" password={database['PASSWORD']}"
+        config = scratch / "pgbouncer.ini"
+        config.write_text(
+            f"[databases]\n* = {target}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n"
+            "max_client_conn = 500\nignore_startup_parameters = extra_float_digits,options\n"
+        )
+        command = [str(pgbouncer()), config]
+        with _serving(command, scratch, ready=lambda: _accepts(port), stop=signal.SIGINT):
+            yield port
 
 
 def free_port() -> int:

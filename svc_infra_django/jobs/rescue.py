@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Exists, F, OuterRef
+from django.db.models import Exists, F, OuterRef, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -32,7 +32,10 @@ def rescue(*, lease: timedelta, max_crashes: int) -> int:
     """Take the running jobs of dead workers away from them: ready again, or failed as poison."""
     alias = database()
     alive = Worker.objects.using(alias).alive(lease=lease).filter(pk=OuterRef("worker_id"))
-    taken = _take(Job.objects.using(alias).running().exclude(Exists(alive)), max_crashes=max_crashes)
+    orphans = Job.objects.using(alias).running().exclude(Exists(alive))
+    # When it died nobody saw, but it was alive when it was heard of last.
+    heard_of = Worker.objects.using(alias).filter(pk=OuterRef("worker_id")).values("heartbeat_at")
+    taken = _take(orphans.annotate(alive_until=Subquery(heard_of)), max_crashes=max_crashes)
     if taken < RESCUED_AT_ONCE:
         Worker.objects.using(alias).silent(lease=lease).delete()
     return taken
@@ -41,7 +44,7 @@ def rescue(*, lease: timedelta, max_crashes: int) -> int:
 def bury(worker: UUID, *, max_crashes: int) -> int:
     """Take its jobs from a worker that is known to be dead, without waiting for its lease to run out."""
     Worker.objects.using(database()).filter(pk=worker).delete()
-    orphans = Job.objects.using(database()).running().filter(worker_id=worker)
+    orphans = Job.objects.using(database()).running().filter(worker_id=worker).annotate(alive_until=Now())
     buried = 0
     while taken := _take(orphans, max_crashes=max_crashes):
         buried += taken
@@ -51,8 +54,7 @@ def bury(worker: UUID, *, max_crashes: int) -> int:
 def _take(orphans: Any, *, max_crashes: int) -> int:
     with immediate(database()):
         taken = list(orphans.order_by("worker_id").select_for_update(skip_locked=True)[:RESCUED_AT_ONCE])
-        now = database_now()
-        overrun = {job.pk: run for job in taken if (run := overrun_seconds(job, now=now))}
+        overrun = {job.pk: run for job in taken if (run := overrun_seconds(job, until=job.alive_until))}
         guilty = {job.worker_id for job in taken if job.pk in overrun}
         for job in taken:
             if job.pk in overrun:
@@ -65,15 +67,15 @@ def _take(orphans: Any, *, max_crashes: int) -> int:
     return len(taken)
 
 
-def overrun_seconds(job: Job, *, now: datetime) -> float:
-    """For how long a job has run that should have ended at its timeout long ago; 0 for any other."""
+def overrun_seconds(job: Job, *, until: datetime | None) -> float:
+    """For how long a job that should have ended at its timeout had run by then; 0 for any other."""
     try:
         timeout = getattr(task_at(job.task), "timeout", None)
     except UnknownTask:
         return 0.0
-    if timeout is None or job.attempted_at is None:
+    if timeout is None or job.attempted_at is None or until is None:
         return 0.0
-    run = (now - job.attempted_at).total_seconds()
+    run = (until - job.attempted_at).total_seconds()
     return run if run > timeout + settings.overrun_seconds else 0.0
 
 
@@ -82,7 +84,7 @@ def workers_overrun(workers: Iterable[UUID]) -> set[UUID]:
     running = Job.objects.using(database()).running().filter(worker_id__in=list(workers))
     jobs = list(running.only("worker_id", "task", "attempted_at"))
     now = database_now()
-    return {job.worker_id for job in jobs if job.worker_id and overrun_seconds(job, now=now)}
+    return {job.worker_id for job in jobs if job.worker_id and overrun_seconds(job, until=now)}
 
 
 def _take_from_dead_worker(job: Job, *, max_crashes: int) -> None:

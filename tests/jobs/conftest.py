@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -13,11 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.utils import timezone
 
-from svc_infra_django.jobs.models import Worker
-from tests.jobs import forked, work  # noqa: F401 - declares the tasks
+from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.models import Job, Worker
+from tests.jobs import forked, work
 
 FAST = {
     # No test waits for a lease: see `presume_dead`. Nor may one run out while a busy machine pauses.
@@ -60,6 +63,32 @@ def is_writable() -> bool:
     finally:
         other.close()
     return True
+
+
+def accepted(ledger: str) -> list[str]:
+    """Jobs of all kinds."""
+    return [
+        *enqueue_many(work.keep_books, [[ledger, "plain", 0.02]] * 60),
+        *enqueue_many(work.keep_books_atomically, [[ledger, number, 0.02] for number in range(30)]),
+        *enqueue_many(work.keep_books, [[ledger, "shaky", 0.0]] * 10),
+    ]
+
+
+def the_laws_hold(ids: list[str], ledger: str) -> None:
+    """For the jobs that were accepted, though somebody was killed in the middle of something."""
+    lines = [line.split() for line in work.read(ledger)]
+    starts = Counter(job for job, what, _ in lines if what == "start")
+    ends = Counter(job for job, what, _ in lines if what == "end")
+    jobs = {str(job.pk): job for job in Job.objects.all()}
+    assert set(jobs) == set(ids), "what was rolled back does not exist"
+    assert {job.state for job in jobs.values()} == {Job.State.SUCCEEDED}
+    assert Counter(Group.objects.values_list("name", flat=True)) == {f"book {n}": 1 for n in range(30)}
+    for pk, job in jobs.items():
+        assert 1 <= ends[pk] <= starts[pk] <= job.attempt <= job.max_attempts, job.args
+        # A crash between two attempts of a claim counts an attempt that nobody saw begin.
+        assert job.attempt - starts[pk] <= job.crashes
+        assert job.attempts.filter(outcome="crashed").count() == job.crashes
+    assert sum(job.crashes for job in jobs.values()) > 0
 
 
 # Workers are forked from a process that has imported everything already: a start costs milliseconds.
@@ -159,6 +188,47 @@ def worker(transactional_db: None, tmp_path: Path) -> Iterator[Callable[..., Pro
     yield start
     for process in started:
         process.end()
+
+
+REWRITTEN = {
+    "postgresql": """
+        CREATE TABLE rewritten (job_id uuid);
+        CREATE FUNCTION note_rewritten() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO rewritten VALUES (OLD.id); RETURN NULL; END';
+        CREATE TRIGGER rewritten AFTER UPDATE ON svc_jobs_job FOR EACH ROW
+            WHEN (OLD.state IN (2, 3, 4)) EXECUTE FUNCTION note_rewritten();
+    """,
+    "sqlite": """
+        CREATE TABLE rewritten (job_id text);
+        CREATE TRIGGER rewritten AFTER UPDATE ON svc_jobs_job WHEN OLD.state IN (2, 3, 4)
+            BEGIN INSERT INTO rewritten VALUES (OLD.id); END;
+    """,
+}
+UNDO_REWRITTEN = {
+    "postgresql": "DROP FUNCTION note_rewritten CASCADE; DROP TABLE rewritten;",
+    "sqlite": "DROP TRIGGER rewritten; DROP TABLE rewritten;",
+}
+
+
+@pytest.fixture
+def rewritten(transactional_db: None) -> Iterator[Callable[[], int]]:
+    """How often anybody wrote to a job that was finished already. The database itself keeps count."""
+
+    def run(script: Mapping[str, str]) -> None:
+        with connection.cursor() as cursor:
+            if connection.vendor == "sqlite":
+                cursor.connection.executescript(script["sqlite"])
+            else:
+                cursor.execute(script["postgresql"])
+
+    def count() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM rewritten")
+            return int(cursor.fetchone()[0])
+
+    run(REWRITTEN)
+    yield count
+    run(UNDO_REWRITTEN)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Schedule, Worker
+from svc_infra_django.jobs.services.operating import cancel
 from tests import servers
 from tests.jobs import work
 from tests.jobs.conftest import Process, wait_until
@@ -124,6 +125,57 @@ def test_a_database_that_crashes_again_and_again_costs_time_and_nothing_else(
         # A claim whose answer was lost with the connection is handed back, and nobody began it.
         assert 1 <= starts[str(job.pk)] <= job.attempt + job.crashes + 3
         assert job.crashes == 0, "nobody died but the database"
+
+
+@pytest.fixture
+def pooled(transactional_db: None) -> Iterator[None]:
+    """The test and its workers reach their database by a pooler that shares connections."""
+    usual = dict(connection.settings_dict)
+    with servers.pooler(usual) as port:
+        connection.close()
+        connection.settings_dict |= {"HOST": "127.0.0.1", "PORT": port}
+        yield
+        connection.close()
+        connection.settings_dict |= usual
+
+
+@pytest.mark.pgbouncer
+def test_behind_a_pooler_that_keeps_no_session_everything_goes_on(
+    pooled: None, worker: Start, ledger: str
+) -> None:
+    processes = [worker("--concurrency", "8", listen=False).ready() for _ in range(2)]
+    ids = enqueue_many(work.record_pid, [[ledger]] * 100)
+    enqueue_many(work.make_group, [[f"sync {number}"] for number in range(10)])
+    enqueue_many(work.amake_group, [[f"async {number}"] for number in range(10)])
+    enqueue_many(work.two_a_tenant, [["a"]] * 6)
+    enqueue_many(work.ten_a_second, [[]] * 3)
+    work.once_waiting.enqueue("k")
+    work.charge_once.enqueue(f"{ledger} once", "first", [], [1, 2])
+    work.add.using(run_after=timezone.now() + timedelta(seconds=0.2)).enqueue(1)
+    wait_until(lambda: states() == {"succeeded": 132})
+    ran = Counter(line.split()[0] for line in work.read(ledger))
+    assert ran == Counter(ids), "each once"
+    assert Group.objects.count() == 21
+    assert [line.split()[1] for line in work.read(f"{ledger} once")] == ["True", "False", "False"]
+
+    cancelled = work.alinger.enqueue(ledger, 600)
+    wait_until(lambda: "start" in work.read(ledger))
+    cancel(cancelled.id)
+    wait_until(lambda: "cancelled" in work.read(ledger))
+    lingering = work.linger.enqueue(ledger, 600)
+    began = wait_until(lambda: [line for line in work.read(ledger) if line.startswith("start ")])
+    Job.objects.filter(pk=lingering.id).update(args={"args": [ledger, 0.0], "kwargs": {}})
+    processes.sort(key=lambda process: began == [f"start {process.pid}"])
+    processes[1].kill()
+    wait_until(lambda: states() == {"succeeded": 133, "cancelled": 1})
+    processes[0].signal(SIGTERM)
+
+    assert processes[0].wait() == 0
+    told = "".join(process.output() for process in processes)
+    assert "prepared statement" not in told and "database unavailable" not in told
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
+        assert cursor.fetchone() == (0,), "no lock of a session was left to whoever has the connection next"
 
 
 def switch_read_only(value: str) -> None:

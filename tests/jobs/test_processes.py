@@ -373,6 +373,31 @@ def test_a_process_that_never_gives_the_interpreter_back_is_killed(worker: Start
     wait_until(lambda: not Worker.objects.filter(pid=first).exists())
 
 
+@pytest.mark.postgresql  # as above
+def test_a_process_that_never_gives_the_interpreter_back_ends_though_its_supervisor_was_killed(
+    worker: Start, ledger: str
+) -> None:
+    work.ignore_the_timeout.enqueue(ledger, "hold the interpreter")
+    supervisor = worker("--processes", "1", "--concurrency", "1", lease_seconds=4.0)
+    (line,) = wait_until(lambda: work.read(ledger))
+
+    supervisor.signal(signal.SIGKILL)
+
+    wait_until(lambda: has_ended(int(line.split()[1])), what="the end of the orphan")
+    assert "in ignore_the_timeout" in supervisor.output(), "where it stood is told"
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process that is no child of ours is gone, or waits for whoever adopted it to notice."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except ProcessLookupError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
 def test_where_nobody_would_replace_its_process_a_job_that_ignores_its_timeout_leaves_its_slot(
     worker: Start, ledger: str
 ) -> None:

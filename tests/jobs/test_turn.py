@@ -144,6 +144,27 @@ def test_of_a_dead_workers_jobs_the_one_that_overran_its_timeout_is_to_blame() -
     assert {outcome for outcome, _ in outcomes} == {"retried", "failed"}
 
 
+@pytest.mark.parametrize(("heard_of_after", "told"), [(3, "JobCrashed"), (6, "JobTimeout")])
+def test_a_dead_workers_job_is_timed_out_only_if_the_worker_lived_to_see_it(
+    heard_of_after: float, told: str
+) -> None:
+    """A lease may be longer than a timeout: when it is over, the clock alone says nothing of the job."""
+    began = timezone.now() - timedelta(minutes=5)
+    dead = Worker.objects.create(
+        name="dead", host="dead", pid=1, concurrency=1,
+        heartbeat_at=began + timedelta(seconds=heard_of_after),
+    )  # fmt: skip
+    work.ignore_the_timeout.enqueue("x", "y")
+    claim(dead.pk)
+    Job.objects.update(attempted_at=began)
+
+    assert rescue(lease=timedelta(seconds=30), max_crashes=3) == 1
+
+    (attempt,) = JobAttempt.objects.all()
+    assert attempt.error.rsplit(".", 1)[1] == told
+    assert Job.objects.get().crashes == (1 if told == "JobCrashed" else 0)
+
+
 def test_claims_whose_answer_was_lost_are_handed_back() -> None:
     worker = uuid7()
     enqueue_many(work.add, [[1], [2]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from time import sleep
 from typing import Protocol
 from uuid import UUID
 
+from ..conf import settings
 from ..worker import JobWorker
 
 
@@ -42,6 +44,8 @@ def serve(
     for number in stops:
         signal.signal(number, lambda number, frame: signals.put(number))
     Thread(target=_obey, args=(worker, signals), daemon=True).start()
+    if is_replaceable:
+        Thread(target=_end_if_held_up, args=(settings.lease_seconds,), daemon=True).start()
     if parent is not None:
         Thread(target=watch_parent, args=(worker, parent), daemon=True).start()
     worker.run()
@@ -59,6 +63,17 @@ def _say_ready() -> None:
 def _obey(worker: JobWorker, signals: SimpleQueue[int]) -> None:
     while signals.get():
         worker.stop()
+
+
+def _end_if_held_up(seconds: float) -> None:
+    """End the process once its interpreter has been held for so long by a call that never gives it back.
+
+    Others have its jobs by then, and a parent that was killed cannot end it. The watch that is wound up here
+    again and again runs without the interpreter; it says on stderr where each thread stood.
+    """
+    while True:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+        sleep(seconds / 10)
 
 
 def watch_parent(worker: Stoppable, parent: int) -> None:

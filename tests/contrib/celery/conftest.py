@@ -1,4 +1,4 @@
 from __future__ import annotations
 
-from tests.jobs.conftest import ledger  # noqa: F401 - a fixture
+from tests.jobs.conftest import ledger, rewritten  # noqa: F401 - fixtures
 from tests.webhooks.conftest import receiver  # noqa: F401 - a fixture

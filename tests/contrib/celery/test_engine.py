@@ -27,14 +27,16 @@ from django.utils import timezone
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.engines import publishers
 from svc_infra_django.jobs.models import Job, Throughput, Worker
+from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import pause, resume
+from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import Publication, publish_many
 from svc_infra_django.webhooks.models import Delivery
 from svc_infra_django.webhooks.services.replaying import start_replay
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
 from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import FAST, is_writable, wait_until
+from tests.jobs.conftest import FAST, accepted, is_writable, the_laws_hold, wait_until
 from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
@@ -103,6 +105,15 @@ class CeleryWorker:
     def signal(self, number: signal.Signals) -> None:
         """To the main process and all its children."""
         os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        """All its processes at once, and their leases are over."""
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        self.presume_dead()
+
+    def presume_dead(self) -> None:
+        Worker.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
 
     def freeze(self) -> None:
         """Stop all its processes in a moment in which none of them writes; SIGCONT lets them go on."""
@@ -333,6 +344,42 @@ def test_the_child_of_a_job_that_ignores_its_timeout_is_replaced(celery: CeleryW
     assert (job.crashes, {each.outcome for each in job.attempts.all()}) == (0, {"retried"})
     begun, ended = (line.split() for line in work.read(ledger))
     assert (begun[0], ended[0]) == ("start", "end") and begun[1] != ended[1]
+
+
+def test_the_ledger_is_right_though_all_of_celery_was_killed(
+    rewritten: Callable[[], int], celery: CeleryWorker, ledger: str
+) -> None:
+    ids = accepted(ledger)
+    wait_until(lambda: len(work.read(ledger)) > 10)
+
+    celery.kill()
+    celery.keep_alive()
+
+    wait_until(lambda: states() == {"succeeded": len(ids)})
+    the_laws_hold(ids, ledger)
+    assert rewritten() == 0
+
+
+def test_celery_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
+    rewritten: Callable[[], int], celery: CeleryWorker, ledger: str
+) -> None:
+    work.linger.enqueue(ledger, 0.5)
+    (line,) = wait_until(lambda: work.read(ledger))
+    celery.freeze()
+    celery.presume_dead()
+    assert rescue(lease=timedelta(seconds=60), max_crashes=3) == 1
+    assert drain() == 1
+    finished = Job.objects.values().get()
+
+    celery.signal(signal.SIGCONT)
+    wait_until(lambda: line.replace("start", "end") in work.read(ledger))
+    wait_until(lambda: "taken for dead" in celery.log.read_text())
+    after = work.record.enqueue(ledger, "after")
+    wait_until(lambda: "after" in work.read(ledger))
+
+    assert Job.objects.exclude(pk=after.id).values().get() == finished
+    assert (finished["attempt"], finished["crashes"]) == (2, 1)
+    assert rewritten() == 0
 
 
 def test_a_paused_queue_drops_its_messages_and_has_them_again_when_it_is_resumed(ledger: str) -> None:
