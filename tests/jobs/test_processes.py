@@ -24,7 +24,7 @@ from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
-from tests.jobs.conftest import FAST, Process, presume_dead, wait_until
+from tests.jobs.conftest import FAST, Process, is_writable, let_go, presume_dead, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,16 +83,17 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
 
 def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
     frozen = worker("--concurrency", "1").ready()
-    work.linger.enqueue(ledger, 0.3)
+    work.wait_for.enqueue(ledger, f"{ledger}.flag")
     wait_until(lambda: work.read(ledger))
     frozen.freeze()
     presume_dead(frozen.pid)
+    let_go(ledger)
     worker()
     wait_until(lambda: states()["succeeded"])
     finished = Job.objects.get()
 
     frozen.signal(signal.SIGCONT)
-    wait_until(lambda: f"end {frozen.pid}" in work.read(ledger))
+    wait_until(lambda: f"went on {frozen.pid}" in work.read(ledger))
     wait_until(lambda: Worker.objects.filter(pid=frozen.pid).exists(), what="the frozen worker's return")
 
     job = Job.objects.get()
@@ -106,13 +107,15 @@ def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker
 
 def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: str) -> None:
     frozen = worker("--concurrency", "1").ready()
-    work.make_group_slowly.enqueue(ledger, "ops", 0.5)
+    work.make_group_slowly.enqueue(ledger, "ops", 600)
     wait_until(lambda: work.read(ledger))
     if Job.objects.db == "default" and Group.objects.exists():
         raise AssertionError("the group is visible before its job has ended")
     frozen.signal(signal.SIGSTOP)
     # The frozen transaction may hold the write lock of SQLite for ever, so it is killed there.
     frozen.kill()
+    wait_until(is_writable)
+    Job.objects.update(args={"args": [ledger, "ops", 0.0], "kwargs": {}})
     worker()
 
     wait_until(lambda: states()["succeeded"])
@@ -300,13 +303,14 @@ def test_jobs_held_behind_a_slow_one_go_to_a_worker_with_a_free_slot(worker: Sta
     wait_until(lambda: states()["succeeded"] == 50)
 
     with transaction.atomic():
-        work.linger.enqueue(ledger, 2)
+        work.wait_for.enqueue(ledger, f"{ledger}.flag")
         enqueue_many(work.record, [[ledger, "behind"]] * 10)
-    wait_until(lambda: f"start {first.pid}" in work.read(ledger))
+    wait_until(lambda: f"waits {first.pid}" in work.read(ledger))
     worker().ready()
 
     wait_until(lambda: work.read(ledger).count("behind") == 10)
-    assert f"end {first.pid}" not in work.read(ledger)
+    assert f"went on {first.pid}" not in work.read(ledger)
+    let_go(ledger)
     wait_until(lambda: states()["succeeded"] == 61)
     assert {job.attempt for job in Job.objects.all()} == {1}
 

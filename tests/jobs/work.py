@@ -349,6 +349,10 @@ def tell(path: str) -> None:
 def keep_books(context: TaskContext, path: str, kind: str, seconds: float) -> None:
     note(path, f"{context.job_id} start {context.attempt}")
     time.sleep(seconds)
+    if kind == "held":
+        note(f"{path}.held", str(os.getpid()))
+        while not Path(f"{path}.flag").exists():
+            time.sleep(0.02)
     if kind == "shaky" and context.attempt == 1:
         raise Shaky
     note(path, f"{context.job_id} end {context.attempt}")

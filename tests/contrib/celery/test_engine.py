@@ -36,7 +36,7 @@ from svc_infra_django.webhooks.services.replaying import start_replay
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
 from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import FAST, accepted, is_writable, the_laws_hold, wait_until
+from tests.jobs.conftest import FAST, accepted, held_by, is_writable, let_go, the_laws_hold, wait_until
 from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
@@ -350,9 +350,11 @@ def test_the_ledger_is_right_though_all_of_celery_was_killed(
     rewritten: Callable[[], int], celery: CeleryWorker, ledger: str
 ) -> None:
     ids = accepted(ledger)
+    held_by(ledger)
     wait_until(lambda: len(work.read(ledger)) > 10)
 
     celery.kill()
+    let_go(ledger)
     celery.keep_alive()
 
     wait_until(lambda: states() == {"succeeded": len(ids)})
@@ -363,16 +365,17 @@ def test_the_ledger_is_right_though_all_of_celery_was_killed(
 def test_celery_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
     rewritten: Callable[[], int], celery: CeleryWorker, ledger: str
 ) -> None:
-    work.linger.enqueue(ledger, 0.5)
+    work.wait_for.enqueue(ledger, f"{ledger}.flag")
     (line,) = wait_until(lambda: work.read(ledger))
     celery.freeze()
     celery.presume_dead()
+    let_go(ledger)
     assert rescue(lease=timedelta(seconds=60), max_crashes=3) == 1
     assert drain() == 1
     finished = Job.objects.values().get()
 
     celery.signal(signal.SIGCONT)
-    wait_until(lambda: line.replace("start", "end") in work.read(ledger))
+    wait_until(lambda: line.replace("waits", "went on") in work.read(ledger))
     wait_until(lambda: "taken for dead" in celery.log.read_text())
     after = work.record.enqueue(ledger, "after")
     wait_until(lambda: "after" in work.read(ledger))
