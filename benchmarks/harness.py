@@ -58,6 +58,12 @@ class Case:
     met: bool
 
 
+chosen = ""
+"""Only cases with this in their title or in the peer's name are measured."""
+
+NOT_CHOSEN = Case("", 0, 0, "", "", 0, 0, 0, False)
+
+
 def compare(
     case: str,
     *,
@@ -71,17 +77,22 @@ def compare(
 ) -> Case:
     """Measure both in turn, `rounds` times after a round that does not count; a single round does.
 
+    Nothing, and NOT_CHOSEN, for a case that was not chosen.
+
     The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
     `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
     """
+    if chosen not in f"{case}, {peer_name}":
+        return NOT_CHOSEN
     rounds = min(rounds, ROUNDS)
     if rounds > 1:
         ours(), peer()
     pairs = []
     for number in range(1, rounds + 1):
         pairs.append((ours(), peer()))
+        mine, theirs = pairs[-1]
         print(
-            f"  {case}: round {number} of {rounds}: {pairs[-1][0]:.1f} and {pairs[-1][1]:.1f} {unit}",
+            f"  {case}, {peer_name}: round {number} of {rounds}: {mine:.1f} and {theirs:.1f} {unit}",
             flush=True,
         )
     ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
@@ -102,17 +113,19 @@ def compare(
 
 
 def report(name: str, cases: Iterable[Case], results: Path) -> None:
-    """Print the table and write the results."""
-    rows = [asdict(case) for case in cases]
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    """Print the table and write the results; those of chosen cases are only printed."""
+    rows = [asdict(case) for case in cases if case is not NOT_CHOSEN]
+    if not chosen:
+        results.parent.mkdir(exist_ok=True)
+        results.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
     print(f"\n{name} (Python {platform.python_version()}, {os.cpu_count()} cores, {ROUNDS} rounds)\n")
     columns = ("case", "ours", "peer", "peer_name", "unit", "ratio", "spread", "bar", "met")
     table = [columns, *[tuple(str(row[column]) for column in columns) for row in rows]]
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{results.relative_to(ROOT)}")
+    if not chosen:
+        print(f"\n{results.relative_to(ROOT)}")
 
 
 def _environment(name: str, packages: tuple[str, ...]) -> Path:

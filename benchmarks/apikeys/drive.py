@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-from benchmarks.requests.drive import SECRET_KEY, WAYS, database, made_database
+from benchmarks.requests.drive import SECRET_KEY, WAYS, database, made_database, share
 
 __all__ = ["SECRET_KEY", "database", "main"]
 
@@ -26,4 +26,4 @@ def main(module: str, make: Callable[[int], dict[str, str]]) -> None:
         with made_database(settings.DATABASES["default"], folder):
             call_command("migrate", verbosity=0)
             headers = make(int(keys))
-            print(WAYS[way](module, path, {} if path == "/api/open" else headers))
+            print(share(module, way, headers) if path == "share" else WAYS[way](module, path, headers))

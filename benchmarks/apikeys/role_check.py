@@ -21,7 +21,7 @@ APPS = ["django.contrib.auth", "django.contrib.contenttypes"]
 MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 OUR_APPS = ["svc_infra_django.config", "svc_infra_django.observability", "svc_infra_django.rbac"]
 
-SECONDS = 1.0
+SECONDS = 0.5
 """For about how long a check is repeated."""
 
 CASBIN_MODEL = """

@@ -59,4 +59,5 @@ def compare() -> Iterator[Case]:
             ours=lambda path=path, way=way: OURS.measure(path, way),  # type: ignore[misc]
             peer=lambda path=path, way=way, peer=peer: peer.measure(path, way),  # type: ignore[misc]
             higher_is_better=False,
+            rounds=3,
         )

@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+TURNS = 15
+TURN_REQUESTS = 100
 IN_PROCESS_REQUESTS = 1500
 SERVED_REQUESTS = 1500
 CONNECTIONS = 4
@@ -52,7 +55,7 @@ def database() -> dict[str, Any]:
 
 
 def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
-    """`python -m <module> path way`: way is `wsgi`, `wall` or `granian`.
+    """`python -m <module> path way`: way is `wsgi`, `wall` or `granian`; `share` for a path compares two.
 
     `wall` is `wsgi` by the clock on the wall, for a database that works in a process of its own.
 
@@ -66,9 +69,26 @@ def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
 
         with made_database(settings.DATABASES["default"], folder):
             call_command("migrate", verbosity=0)
-            made = token() if path.startswith("/api/mine") else {}
+            made = {} if path.startswith("/api/open") else token()
             headers = {"Authorization": made} if isinstance(made, str) else made
-            print(WAYS[way](module, path, headers))
+            print(share(module, way, headers) if path == "share" else WAYS[way](module, path, headers))
+
+
+def share(module: str, way: str, headers: dict[str, str]) -> float:
+    """Per cent of the open operation's speed that the one with a credential has."""
+    if way == "granian":
+        return 100 * over_granian(module, "/api/open", {}) / over_granian(module, "/api/mine", headers)
+    clock = time.perf_counter if way == "wall" else time.process_time
+    application = sys.modules["__main__"].application
+
+    def turn(path: str, headers: dict[str, str]) -> float:
+        started = clock()
+        for _ in range(TURN_REQUESTS):
+            _call(application, path, headers)
+        return clock() - started
+
+    ratios = [turn("/api/open", {}) / turn("/api/mine", headers) for _ in range(TURNS + 2)]
+    return 100 * statistics.median(ratios[2:])
 
 
 @contextmanager

@@ -25,6 +25,12 @@ def issued(user: Any) -> tuple[ApiKey, str]:
     return issue_key(owner=user, name="robot", now=NOW - MINUTE)
 
 
+@pytest.fixture(autouse=True)
+def nothing_written(db: None) -> None:
+    """What a thread of an earlier test wrote in its own transaction stays in the table."""
+    UsageHour.objects.all().delete()
+
+
 def numbers() -> list[tuple[datetime, int, int]]:
     return list(UsageHour.objects.order_by("hour").values_list("hour", "used", "refused"))
 
