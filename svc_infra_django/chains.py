@@ -198,10 +198,10 @@ def faults(head_model: type[ChainHead]) -> Iterator[str]:
 
 
 def exported_lines(rows: Iterable[ChainedRow]) -> Iterator[str]:
-    """The rows as JSON, one a line, with number and digests where they are chained."""
+    """The rows as JSON, one a line: log, columns, and number and digests where they are chained."""
     for row in rows:
         link = {} if row.number is None else {name: getattr(row, name) for name in LINK}
-        yield json.dumps(row.record | link) + "\n"
+        yield json.dumps({"log": row._meta.label} | row.record | link) + "\n"
 
 
 def _link_some(head_model: type[ChainHead]) -> int:

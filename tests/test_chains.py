@@ -327,6 +327,11 @@ def test_the_command_exports_what_is_asked_for(rows: Any, head: Any) -> None:
 
     assert [line.get("number") for line in lines] == [1, 2, 3, 4, 5, 6, None]
     assert lines[0]["digest"] == rows.get(number=1).digest
+    assert {line["log"] for line in lines} == {label}
+    columns = {field.attname for field in head.chain_of._meta.concrete_fields}
+    assert set(lines[0]) == {"log", *columns}
+    assert set(lines[-1]) == {"log", *columns} - {"number", "previous", "digest"}
+    assert [line["created_at"] for line in lines] == sorted(line["created_at"] for line in lines)
     assert len(exported("--since", "2020-01-01")) == sum(
         each.chain_of._default_manager.count() for each in heads()
     )
