@@ -36,7 +36,7 @@ def fifo(now: datetime) -> list[Claimed]:
         " ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED"
     )
     values: list[Any] = [now, TOGETHER]
-    return Delivery.objects._take(oldest, values, now=now, lease_until=now + LEASE)
+    return Delivery.objects.all()._take(oldest, values, now=now, lease_until=now + LEASE)
 
 
 def main(how: str) -> None:

@@ -11,13 +11,10 @@ posts like ours and touches no database: what is between it and ours is what rec
 goes round the endpoints; beside it stands one that takes what is due longest. The last rows are CPU: what a
 delivery costs our worker beside what the receiver needs to answer it, what it costs the database beside what
 we allow ourselves, and what it costs both where much has happened before.
-
-BENCH_CASE chooses the cases with these words in their name: `BENCH_CASE=claim make bench NAME=deliveries`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -48,7 +45,6 @@ SLOWLY = {"BENCH_DELAY": "0.05", "BENCH_ENDPOINTS": "200"}
 
 WHERE = (("answered at once", AT_ONCE), ("50 ms, 200 endpoints", SLOWLY))
 ROUNDS = 3
-WANTED = os.environ.get("BENCH_CASE", "")
 
 # the peer, its name, its processes at once and slowly, deliveries a round, the ratio to reach
 PEERS = (
@@ -58,18 +54,9 @@ PEERS = (
 
 
 def compare() -> Iterator[Case]:
-    """All cases, or those whose name has BENCH_CASE in it."""
-    for case in _cases():
-        if WANTED in case.args[0]:
-            yield case()
-
-
-def _cases() -> Iterator[partial[Case]]:
-    more, less = {"higher_is_better": True}, {"higher_is_better": False}
     for peer, name, workers, count, bar in PEERS:
         for (what, receiver), processes in zip(WHERE, workers, strict=True):
-            yield partial(
-                measured,
+            yield measured(
                 f"a backlog, {what}",
                 unit="deliveries per second",
                 bar=bar,
@@ -77,11 +64,10 @@ def _cases() -> Iterator[partial[Case]]:
                 ours=_measuring(OURS, "backlog", 10_000, **receiver),
                 peer=_measuring(peer, "backlog", count, **receiver, BENCH_WORKERS=processes),
                 rounds=ROUNDS,
-                **more,
+                higher_is_better=True,
             )
     for what, receiver in WHERE:
-        yield partial(
-            measured,
+        yield measured(
             f"a backlog, {what}",
             unit="deliveries per second",
             bar=0.25,
@@ -89,10 +75,9 @@ def _cases() -> Iterator[partial[Case]]:
             ours=_measuring(OURS, "backlog", 10_000, **receiver),
             peer=partial(RAW.measure, "10000", **receiver),
             rounds=ROUNDS,
-            **more,
+            higher_is_better=True,
         )
-    yield partial(
-        measured,
+    yield measured(
         "while published, answered at once",
         unit="deliveries per second",
         bar=2.0,
@@ -100,10 +85,9 @@ def _cases() -> Iterator[partial[Case]]:
         ours=_measuring(OURS, "publishing", 1000, **AT_ONCE),
         peer=_measuring(PER_TASK, "publishing", 500, **AT_ONCE, BENCH_WORKERS="4"),
         rounds=1,
-        **more,
+        higher_is_better=True,
     )
-    yield partial(
-        measured,
+    yield measured(
         "50 quick endpoints beside one that hangs, p99",
         unit="milliseconds",
         bar=round(1 / 1.5, 2),
@@ -111,21 +95,19 @@ def _cases() -> Iterator[partial[Case]]:
         ours=partial(HANGING.measure, "beside"),
         peer=partial(HANGING.measure, "alone"),
         rounds=1,
-        **less,
+        higher_is_better=False,
     )
     for what in ("sign", "verify"):
-        yield partial(
-            measured,
-            f"{what} 1 KiB",
-            unit="microseconds",
+        yield measured(
+            f"{what} 1 KiB: the speed that is left",
+            unit="%",
             bar=round(1 / 1.2, 2),
             peer_name="HMAC-SHA256 and base64 alone",
             ours=partial(SIGNATURES.measure, what),
-            peer=partial(SIGNATURES.measure, "bare"),
-            **less,
+            peer=lambda: 100.0,
+            higher_is_better=True,
         )
-    yield partial(
-        measured,
+    yield measured(
         "a fair claim, 50 endpoints",
         unit="microseconds a delivery",
         bar=round(1 / 1.6, 2),
@@ -133,10 +115,9 @@ def _cases() -> Iterator[partial[Case]]:
         ours=partial(CLAIMS.measure, "fair", BENCH_ENDPOINTS="50"),
         peer=partial(CLAIMS.measure, "fifo", BENCH_ENDPOINTS="50"),
         rounds=ROUNDS,
-        **less,
+        higher_is_better=False,
     )
-    yield partial(
-        measured,
+    yield measured(
         "CPU of the worker",
         unit="microseconds a delivery",
         bar=0.0,
@@ -144,20 +125,19 @@ def _cases() -> Iterator[partial[Case]]:
         ours=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="worker"),
         peer=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="receiver"),
         rounds=1,
-        **less,
+        higher_is_better=False,
     )
-    yield partial(
-        measured,
+    yield measured(
         "CPU of PostgreSQL",
         unit="microseconds a delivery",
         bar=1.0,
         peer_name="what we allow ourselves",
         ours=_measuring(OURS, "backlog", 10_000, **AT_ONCE, BENCH_MEASURE="database"),
         peer=lambda: DATABASE_MICROSECONDS,
-        **less,
+        rounds=ROUNDS,
+        higher_is_better=False,
     )
-    yield partial(
-        measured,
+    yield measured(
         "CPU of both, a million deliveries past, 10,000 endpoints",
         unit="microseconds a delivery",
         bar=0.8,
@@ -165,7 +145,7 @@ def _cases() -> Iterator[partial[Case]]:
         ours=partial(GROWTH.measure, "grown"),
         peer=partial(GROWTH.measure, "fresh"),
         rounds=1,
-        **less,
+        higher_is_better=False,
     )
 
 

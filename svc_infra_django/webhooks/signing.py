@@ -10,7 +10,6 @@ anybody.
 
 from __future__ import annotations
 
-import hmac
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -21,6 +20,7 @@ from hashlib import sha256
 from hmac import compare_digest, digest
 from secrets import token_bytes
 from time import time
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -35,13 +35,14 @@ TOLERANCE_SECONDS = 300
 MAX_SIGNATURES = 16
 MAX_HEADER_LENGTH = 4096
 KNOWN_KEYS = 4096
+BLOCK_SIZE = 64
 
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
 SIGNATURE_HEADER = "webhook-signature"
 
 # An id without a dot and a timestamp of digits, as they are signed: so there is one way to read them.
-SIGNED_HEAD = re.compile(r"[!-\-/-~]{1,256}\.[0-9]{1,12}\.")
+is_signed_head = re.compile(r"[!-\-/-~]{1,256}\.[0-9]{1,12}\.").fullmatch
 HEX_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 Key = bytes | Ed25519PrivateKey
@@ -155,7 +156,7 @@ def _verified(
         message_id, timestamp, offered = named[ID_HEADER], named[TIMESTAMP_HEADER], named[SIGNATURE_HEADER]
 
     head = f"{message_id}.{timestamp}."
-    if not SIGNED_HEAD.fullmatch(head) or len(offered) > MAX_HEADER_LENGTH:
+    if not is_signed_head(head) or len(offered) > MAX_HEADER_LENGTH:
         raise VerificationError()
     if abs(now - int(timestamp)) > tolerance:
         raise VerificationError()
@@ -170,9 +171,11 @@ def _verified(
 
 def _item(key: Key, content: bytes) -> str:
     if isinstance(key, bytes):
-        state = _keyed(key).copy()
-        state.update(content)
-        return "v1," + b2a_base64(state.digest(), newline=False).decode()
+        inner, outer = _keyed(key)
+        inner, outer = inner.copy(), outer.copy()
+        inner.update(content)
+        outer.update(inner.digest())
+        return "v1," + b2a_base64(outer.digest(), newline=False).decode()
     return "v1a," + b2a_base64(key.sign(content), newline=False).decode()
 
 
@@ -196,9 +199,14 @@ def _is_signed_by(key: Ed25519PublicKey, item: str, content: bytes) -> bool:
 
 
 @lru_cache(maxsize=KNOWN_KEYS)
-def _keyed(key: bytes) -> hmac.HMAC:
-    # Copying a keyed state is quicker than keying one for each message.
-    return hmac.new(key, digestmod="sha256")
+def _keyed(key: bytes) -> tuple[Any, Any]:
+    """The inner and the outer hash of HMAC, begun with the key (RFC 2104).
+
+    Every message under the key goes on from a copy. That costs half of what `hmac.digest` does, which
+    begins both anew, and less than a copy of an `hmac.HMAC`, which goes through layers of Python.
+    """
+    block = (sha256(key).digest() if len(key) > BLOCK_SIZE else key).ljust(BLOCK_SIZE, b"\0")
+    return sha256(bytes(byte ^ 0x36 for byte in block)), sha256(bytes(byte ^ 0x5C for byte in block))
 
 
 @lru_cache(maxsize=KNOWN_KEYS)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from svc_infra_django.webhooks import sign, verify, verify_webhook_signature
@@ -157,6 +157,17 @@ def test_what_is_signed_verifies_and_one_changed_byte_does_not(body: bytes, stam
         changed = bytearray(body)
         changed[flip % len(body)] ^= 1
         assert not verify_webhook_signature(bytes(changed), secret=secret, headers=headers, now=stamp)
+
+
+@given(key=st.binary(min_size=1, max_size=200), body=st.binary(max_size=300))
+@example(key=b"k" * 64, body=b"")
+@example(key=b"k" * 65, body=b"")
+def test_v1_is_the_hmac_of_the_standard_library_whatever_the_length_of_the_key(
+    key: bytes, body: bytes
+) -> None:
+    expected = hmac.digest(key, b"msg_1.7." + body, sha256)
+
+    assert sign(body, message_id="msg_1", timestamp=7, keys=[key]) == f"v1,{b64encode(expected).decode()}"
 
 
 def test_the_simple_form_is_over_the_very_bytes() -> None:

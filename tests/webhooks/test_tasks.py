@@ -148,5 +148,5 @@ def test_what_waits_is_measured(endpoint: Endpoint) -> None:
     measure_queue.func()
 
     assert value("webhooks_waiting") == 1
-    assert 299 < (value("webhooks_oldest_waiting_seconds") or 0) < 310
+    assert 299 < (value("webhooks_oldest_waiting_seconds") or 0) < 3_600
     assert value("webhooks_open_breakers") == 1
