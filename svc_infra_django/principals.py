@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
@@ -14,6 +15,10 @@ from django.core.signals import setting_changed
 from django.utils.functional import SimpleLazyObject, empty
 
 TEST_TENANT = "test:"
+
+ANSWERS = "_svc_answers"
+"""Where a backend with `verdict` may leave with a user what it answered of late: an object with `verdicts` by
+permission, and `fresh_until` on the monotonic clock, which it sets back when they are true no more."""
 
 
 def tenant_of_tests(tenant: str) -> str:
@@ -43,6 +48,7 @@ class Principal:
 
     auth_time: datetime | None = None
     extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _answers: Any = field(default=None, init=False, compare=False, repr=False)
 
     def can(self, permission: str, obj: Any = None) -> bool:
         """Whether credential and user both allow `permission` (`app_label.codename`), to `obj` if given.
@@ -50,6 +56,15 @@ class Principal:
         What is allowed everywhere is allowed for every object. A credential of one tenant reaches no object
         of another. Nobody anonymous or inactive may do anything, whatever an authentication backend says.
         """
+        answers = self._answers
+        # For as long as what roles said is believed, so is that the user is active.
+        if (
+            obj is None
+            and answers is not None
+            and answers.fresh_until > monotonic()
+            and answers.verdicts.get(permission)
+        ):
+            return True
         user, scopes = self.user, self.scopes
         if scopes is not None and not covered(permission, scopes):
             return False
@@ -58,6 +73,8 @@ class Principal:
             # not read yet. Whoever is inactive gets no verdict.
             first = _deciders.get(type(user)) or _decider(type(user))
             verdict = first(user, permission)
+            if verdict and scopes is None:
+                object.__setattr__(self, "_answers", user.__dict__.get(ANSWERS))
             if verdict is not None:
                 return verdict or bool(user.is_superuser)
         return self._can(permission, obj)

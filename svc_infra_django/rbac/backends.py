@@ -9,8 +9,9 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
 
+from ..principals import ANSWERS
 from .services.deciding import EVERYWHERE, Rights, scope_of
-from .services.remembering import CACHE_NAME, Known, rights_of
+from .services.remembering import Known, rights_of
 
 
 class RoleBackend:
@@ -44,7 +45,7 @@ class RoleBackend:
         `Principal.can` asks this first where the backend is the project's first.
         """
         if obj is None:
-            known: Known | None = user_obj.__dict__.get(CACHE_NAME)
+            known: Known | None = user_obj.__dict__.get(ANSWERS)
             if known is not None and known.fresh_until > monotonic() and user_obj.is_active:
                 try:
                     return known.verdicts[perm]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, Permission
 from django.utils import timezone
@@ -33,6 +35,41 @@ def test_withdrawing_is_seen_by_the_same_user_object_and_by_the_next(
 
     assert not user.has_perm("orders.add_order")
     assert not fresh(user).has_perm("orders.add_order")
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_a_principal_that_was_told_yes_is_told_no_as_soon_as_its_user_is(
+    user: Any, make_role: Any, fresh: Any, svc_settings: Any, denied: bool
+) -> None:
+    svc_settings(rbac={"recheck_seconds": 60})
+    barred = make_role("barred", denies=["orders.add_order"])
+    Assignment.objects.create(user=user, role=make_role("clerk", "orders.add_order"))
+    asked = Principal(user, "jwt")
+    assert asked.can("orders.add_order")
+    assert asked.can("orders.add_order")
+    assert not replace(asked, scopes=frozenset({"orders.view_order"})).can("orders.add_order")
+
+    if denied:
+        grant(user, barred)
+    else:
+        withdraw(user, "clerk")
+
+    assert not asked.can("orders.add_order")
+    assert not Principal(fresh(user), "jwt").can("orders.add_order")
+
+
+def test_a_principal_that_was_told_yes_asks_again_when_that_is_too_old(
+    user: Any, make_role: Any, svc_settings: Any
+) -> None:
+    svc_settings(rbac={"recheck_seconds": 0})
+    Assignment.objects.create(user=user, role=make_role("clerk", "orders.add_order"))
+    asked = Principal(user, "jwt")
+    assert asked.can("orders.add_order")
+
+    Assignment.objects.all().delete()
+    user.is_active = False
+
+    assert not asked.can("orders.add_order")
 
 
 def test_the_lazy_user_of_a_request_is_the_same_user(user: Any, make_role: Any, fresh: Any) -> None:

@@ -17,11 +17,10 @@ from django.utils import timezone
 
 from ...identifiers import uuid7_at
 from ...observability.metrics import metrics
+from ...principals import ANSWERS
 from ..conf import settings
 from ..models import Assignment, Role, RoleChange, RolePermission
 from .deciding import NOTHING, Held, Rights, Scope
-
-CACHE_NAME = "_svc_rbac_rights"
 
 LONGEST_MEMORY = 60.0
 """Seconds after which rights are read again in any case, and how far back changes are looked for."""
@@ -52,7 +51,7 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     if not user.is_active:
         return NOTHING
     # In the object itself: a user who is not read yet need not be read for this.
-    known: Known | None = user.__dict__.get(CACHE_NAME)
+    known: Known | None = user.__dict__.get(ANSWERS)
     if known is not None and known.fresh_until > monotonic() and now is None:
         return known.rights
     if user.is_anonymous or user.pk is None:
@@ -63,7 +62,7 @@ def rights_of(user: Any, *, now: datetime | None = None) -> Rights:
     rights, seconds = _memory.rights(user, now)
     if rights.good_until is not None:
         seconds = min(seconds, (rights.good_until - now).total_seconds())
-    user.__dict__[CACHE_NAME] = Known(rights, monotonic() + seconds, rights.verdicts)
+    user.__dict__[ANSWERS] = Known(rights, monotonic() + seconds, rights.verdicts)
     return rights
 
 
@@ -74,7 +73,7 @@ def _rights_meanwhile(
     if known is not None and known.changing == changing and now is None:
         return known.rights
     rights = Rights(held_by(user, now=now or timezone.now()))
-    user.__dict__[CACHE_NAME] = Known(rights, float("-inf"), {}, changing)
+    user.__dict__[ANSWERS] = Known(rights, float("-inf"), {}, changing)
     return rights
 
 
@@ -90,7 +89,9 @@ def forget(user: Any, change: RoleChange) -> None:
     """
     keys = None if user is None else (str(user.pk),)
     for each in () if user is None else (user, user.__dict__.get("_wrapped")):
-        getattr(each, "__dict__", {}).pop(CACHE_NAME, None)
+        known = getattr(each, "__dict__", {}).pop(ANSWERS, None)
+        if known is not None:
+            known.fresh_until = float("-inf")  # a Principal may have it too
     transaction.on_commit(_Drop(keys, change.pk), using=router.db_for_write(RoleChange))
 
 
