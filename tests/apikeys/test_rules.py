@@ -185,25 +185,22 @@ def test_rule_61_keys_of_others_and_of_other_tenants_are_not_there(user: Any, st
 
 
 @pytest.mark.parametrize(
-    ("header", "offered", "is_kept"),
+    ("offered", "is_kept"),
     [
-        ("X-Request-ID", "request-1234", True),
-        ("X-Request-ID", "short", False),
-        ("X-Request-ID", "a" * 129, False),
-        ("X-Request-ID", "a b c d e f g", False),
-        ("X-Request-ID", "line\r\nbreak: 1", False),
-        ("X-Request-ID", "null\x00byte", False),
-        ("X_Request_ID", "request-1234", False),
+        ("request-1234", True),
+        ("short", False),
+        ("a" * 129, False),
+        ("a b c d e f g", False),
+        ("line\r\nbreak: 1", False),
+        ("null\x00byte", False),
     ],
 )
 def test_rule_64_only_a_harmless_request_id_gets_into_the_audit_log(
-    user: Any, header: str, offered: str, is_kept: bool
+    user: Any, offered: str, is_kept: bool
 ) -> None:
     client = Client()
     client.force_login(user)
-    # Servers hand on a header with underscores under the name that it has: only dashes become underscores.
-    name = "HTTP_X_REQUEST_ID" if header == "X-Request-ID" else header
-    client.post(URL, {"name": "robot"}, content_type="application/json", **{name: offered})
+    client.post(URL, {"name": "robot"}, content_type="application/json", HTTP_X_REQUEST_ID=offered)
 
     assert (AuditEntry.objects.get().request_id == offered) is is_kept
     assert AuditEntry.objects.get().request_id

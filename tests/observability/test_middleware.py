@@ -76,7 +76,7 @@ def test_an_id_with_a_line_break_is_replaced() -> None:
     assert "Set-Cookie" not in request_id
 
 
-def test_underscores_do_not_pass_for_hyphens_under_asgi() -> None:
+def test_rule_64_underscores_do_not_pass_for_hyphens_under_asgi() -> None:
     async def exchange() -> dict[bytes, bytes]:
         sent = []
         incoming = [{"type": "http.request", "body": b""}]
