@@ -216,10 +216,11 @@ def refresh(request: HttpRequest, response: HttpResponse, body: RefreshIn) -> An
 @router.post("introspect", response=StandingOut, exclude_none=True)
 @requires("svc_accounts.introspect_token")
 def introspect_token(request: ApiRequest, response: HttpResponse, body: Form[TokenIn]) -> Any:
-    """What one of our tokens is worth now (RFC 7662). Nothing but `active: false` is said of a bad one."""
+    """What one of our tokens is worth now (RFC 7662). Nothing but `active: false` is said of a bad one, nor
+    to a credential of a tenant of one from elsewhere."""
     _not_stored(response)
     standing = introspect(body.token, now=timezone.now())
-    if standing is None:
+    if standing is None or request.principal.tenant not in ("", standing.session.tenant):
         return StandingOut(active=False)
     session = standing.session
     return StandingOut(
@@ -283,12 +284,12 @@ def edit_me(request: ApiRequest, body: ProfileIn) -> Any:
 @router.get("audit", response=Page[AuditEventOut])
 @requires("svc_accounts.view_auditevent")
 def list_audit_events(request: ApiRequest, page: Query[PageQuery], wanted: Query[AuditFilter]) -> Any:
-    """What happened that matters to security, the newest first; by `name` or `subject` if you like."""
-    rows = AuditEvent.objects.all()
-    if wanted.name:
-        rows = rows.filter(name=wanted.name)
-    if wanted.subject:
-        rows = rows.filter(subject=wanted.subject)
+    """What happened that matters to security, the newest first; by `name` or `subject` if you like.
+
+    A credential of a tenant sees what happened in it.
+    """
+    asked = {"name": wanted.name, "subject": wanted.subject, "tenant": request.principal.tenant}
+    rows = AuditEvent.objects.filter(**{column: text for column, text in asked.items() if text})
     return paginated(rows, page)
 
 

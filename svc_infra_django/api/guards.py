@@ -27,22 +27,34 @@ class DelegationRefused(PermissionDeniedError):
     code = "delegation_refused"
 
 
-def requires(permission: str, *, delegated: bool = True) -> Callable[[ViewT], ViewT]:
+class TenantRefused(PermissionDeniedError):
+    """This concerns every tenant, and your credential is bound to one."""
+
+    code = "tenant_refused"
+
+
+def requires(
+    permission: str, *, delegated: bool = True, everywhere: bool = False
+) -> Callable[[ViewT], ViewT]:
     """Let only principals with `permission` (`app_label.codename`) call the operation.
 
-    With `delegated=False`, API keys are refused whatever they may. Raises PermissionDeniedError that
-    names the permission. Write it below the router's decorator.
+    With `delegated=False`, API keys are refused whatever they may. With `everywhere=True`, for what all
+    tenants share, so are credentials of a tenant: what they may, they may there. Raises
+    PermissionDeniedError that names the permission, DelegationRefused or TenantRefused. Write it below the
+    router's decorator.
     """
 
     def check(principal: Principal) -> None:
         if not delegated:
             _refuse_delegated(principal)
+        if everywhere and principal.tenant:
+            raise TenantRefused()
         if not principal.can(permission):
             raise PermissionDeniedError(_refusal(principal, permission), permission=permission)
 
-    return _guard(
-        check, f"Needs the permission `{permission}`." + ("" if delegated else " Not with an API key.")
-    )
+    note = f"Needs the permission `{permission}`."
+    note += " Not with a credential of a tenant." if everywhere else ""
+    return _guard(check, note + ("" if delegated else " Not with an API key."))
 
 
 def not_delegated(view: ViewT) -> ViewT:

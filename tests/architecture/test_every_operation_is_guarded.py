@@ -12,6 +12,7 @@ from django.conf import settings
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from svc_infra_django.accounts import issue_tokens
 from svc_infra_django.apikeys import issue_key
 from tests.urls import api
 
@@ -101,6 +102,9 @@ OF_ONES_OWN = {
     ("POST", "/api/webhooks/replays/{replay_id}/cancel"),
 }
 """Every user may, without any permission, and reaches nothing but what is theirs."""
+
+OF_ALL_TENANTS = ("/api/jobs", "/api/inbound")
+"""Of these there is one for all tenants, so no credential of a tenant may see or change them."""
 
 OF_A_KEY = {
     ("GET", "/api/auth/me"),
@@ -209,6 +213,18 @@ def test_rule_59_a_key_without_scopes_reaches_nothing(call, operation, make_user
     assert status < 500
     if operation not in PUBLIC:
         assert (status == 403) is (operation not in OF_A_KEY), f"a key: {status}"
+
+
+def test_rule_61_what_all_tenants_share_is_not_reached_from_one(call, make_user) -> None:
+    root = make_user("root", is_superuser=True, is_staff=True)
+    token = issue_tokens(root, amr=("pwd", "otp", "mfa"), tenant="acme").access_token
+    behind_a_permission = [each for each in OPERATIONS if each not in PUBLIC | OF_ONES_OWN]
+
+    statuses = {each: call(each, Client(), Authorization=f"Bearer {token}") for each in behind_a_permission}
+
+    refused = {each for each, status in statuses.items() if status == 403}
+    assert refused == {each for each in behind_a_permission if each[1].startswith(OF_ALL_TENANTS)}
+    assert refused
 
 
 def patterns(resolver: URLResolver) -> Iterator[URLPattern]:

@@ -17,7 +17,7 @@ router = Router(tags=["Inbound webhooks"])
 
 
 @router.get("/messages", response=Page[InboxMessageOut], summary="What came in, newest first")
-@requires("svc_inbound.view_inboxmessage")
+@requires("svc_inbound.view_inboxmessage", everywhere=True)
 def list_messages(
     request: Any, page: Query[PageQuery], source: str | None = None, state: State | None = None
 ) -> Any:
@@ -29,13 +29,13 @@ def list_messages(
 
 
 @router.get("/messages/{uuid:message_id}", response=InboxMessageDetail, summary="One of them, with its body")
-@requires("svc_inbound.view_inboxmessage")
+@requires("svc_inbound.view_inboxmessage", everywhere=True)
 def get_message(request: Any, message_id: UUID) -> Any:
     return _message(message_id)
 
 
 @router.post("/messages/{uuid:message_id}/replay", response=InboxMessageOut, summary="Have it handled again")
-@requires("svc_inbound.change_inboxmessage")
+@requires("svc_inbound.change_inboxmessage", everywhere=True)
 def replay(request: Any, message_id: UUID) -> Any:
     return replaying.replay(_message(message_id))
 

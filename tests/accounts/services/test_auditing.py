@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from svc_infra_django.accounts import issue_tokens
 from svc_infra_django.accounts.models import AuditEvent, RepeatedEvent
 from svc_infra_django.accounts.tasks import chain_audit_events
 from svc_infra_django.api.events import ACCESS_REFUSED, AccessRefused
@@ -289,6 +290,21 @@ def test_the_list_is_for_those_who_may_look(user: Any, visitor: Any) -> None:
     mine = visitor.get(f"audit?subject={user.pk}").json()["items"]
     assert [row["name"] for row in mine] == ["access.refused", "user.logged_in"]
     assert visitor.get("audit?name=%00").status_code == 422
+
+
+def test_rule_61_a_credential_of_a_tenant_sees_what_happened_in_it(stranger: Any, client: Any) -> None:
+    stranger.user_permissions.add(Permission.objects.get(codename="view_auditevent"))
+    tokens = {
+        tenant: issue_tokens(stranger, amr=("pwd",), tenant=tenant).access_token
+        for tenant in ("", "acme", "other")
+    }
+
+    def seen(tenant: str) -> list[str]:
+        headers = {"Authorization": f"Bearer {tokens[tenant]}"}
+        return [row["tenant"] for row in client.get("/api/auth/audit", headers=headers).json()["items"]]
+
+    assert seen("acme") == ["acme"]
+    assert sorted(seen("")) == ["", "acme", "other"]
 
 
 def results(page: Any) -> str:

@@ -53,6 +53,20 @@ def test_a_good_access_token_is_described(ask: Any, tokens: Tokens, user: Any) -
     }
 
 
+def test_rule_61_a_credential_of_a_tenant_learns_nothing_of_tokens_of_another(
+    client: Any, stranger: Any, tokens: Tokens
+) -> None:
+    stranger.user_permissions.add(Permission.objects.get(codename="introspect_token"))
+
+    def told(tenant: str) -> Any:
+        token = issue_tokens(stranger, amr=("pwd",), tenant=tenant).access_token
+        headers = {"Authorization": f"Bearer {token}"}
+        return client.post("/api/auth/introspect", {"token": tokens.access_token}, headers=headers).json()
+
+    assert told("acme")["active"] is True
+    assert told("other") == {"active": False}
+
+
 def test_a_good_refresh_token_is_described(ask: Any, tokens: Tokens) -> None:
     told = ask(tokens.refresh_token).json()
 
