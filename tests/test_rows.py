@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import connection, models
+from django.utils import timezone
 
 from svc_infra_django import rows
 from svc_infra_django.identifiers import uuid7
@@ -121,6 +122,39 @@ def test_a_prepared_lookup_finds_by_any_of_several_keys_and_reads_what_belongs_t
             assert (row.pk, row.name, row.scopes, owner.email) == (key.pk, "robot", [], user.email)
             assert (row.made(), owner.made()) == (key, user)
     assert lookup.get(bytes(32), using="default") is None
+
+
+def test_a_fingerprint_is_the_same_until_a_column_changes_of_the_row_or_of_what_belongs_to_it(user) -> None:
+    from svc_infra_django.apikeys import issue_key
+    from svc_infra_django.apikeys.models import ApiKey
+
+    key, _ = issue_key(owner=user, name="robot", scopes=[])
+    lookup = PreparedLookup(lambda: ApiKey.objects.select_related("owner"))
+
+    def fingerprint() -> bytes:
+        return lookup.get(key.pk, using="default")[0].fingerprint
+
+    found = [fingerprint()]
+    for manager, change in (
+        (User.objects, {"is_active": False}),
+        (User.objects, {"is_active": True, "last_name": ""}),
+        (ApiKey.objects, {"revoked_at": timezone.now()}),
+        (ApiKey.objects, {"revoked_at": None, "scopes": None}),
+        (ApiKey.objects, {"digest": bytes(32)}),
+    ):
+        manager.update(**change)
+        found.append(fingerprint())
+        assert found[-1] == fingerprint()
+    assert found[2] == found[0]
+    assert len(set(found)) == len(found) - 1
+
+
+def test_what_cannot_be_written_down_is_never_taken_for_the_same(user) -> None:
+    lookup = PreparedLookup(User.objects.all)
+    (row,) = lookup.get(user.pk, using="default")
+    row._values = (*row._values, object())
+
+    assert row.fingerprint != row.fingerprint
 
 
 @pytest.mark.django_db(transaction=True)

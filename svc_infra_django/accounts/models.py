@@ -43,15 +43,14 @@ def methods(amr: str) -> tuple[str, ...]:
     return tuple(amr.split())
 
 
-def still_speaks(session: Any, owner: Any, *, now: datetime) -> bool:
-    """As `AuthSession.is_good`, of rows too of which no objects were made."""
-    return (
-        session.revoked_at is None
-        and session.idle_expires_at > now  # never later than the absolute end
-        and owner.is_active
-        and has_password_state(owner, session.password_state)
-        and not lacks_factor(owner, methods(session.amr))
-    )
+def stands(session: Any, owner: Any) -> bool:
+    """Whether the columns of a session and its owner, objects or rows, let it stand: a part of `is_good`."""
+    return session.revoked_at is None and has_password_state(owner, session.password_state)
+
+
+def may_speak(owner: Any, methods: Collection[str], *, until: datetime, now: datetime) -> bool:
+    """Whether a session that stands `until` then speaks for its owner now: the other part of `is_good`."""
+    return until > now and owner.is_active and not lacks_factor(owner, methods)
 
 
 class AuthSession(models.Model):
@@ -145,7 +144,10 @@ class AuthSession(models.Model):
 
     def is_good(self, *, now: datetime) -> bool:
         """Whether the session still speaks for its user: alive, user active, password and factors right."""
-        return still_speaks(self, self.owner, now=now)
+        # The idle end is never later than the absolute one.
+        return stands(self, self.owner) and may_speak(
+            self.owner, self.methods, until=self.idle_expires_at, now=now
+        )
 
 
 class RefreshToken(models.Model):

@@ -15,9 +15,9 @@ from ...rows import PreparedLookup, Row
 from ..conf import settings
 from ..errors import InvalidAccessToken, SessionsUnreadable
 from ..jwt import Claims, InvalidJWT, digest_of, named_key, opened
-from ..models import AuthSession, lacks_factor, methods, still_speaks
+from ..models import AuthSession, lacks_factor, may_speak, methods, stands
 from .keeping_keys import key_ring
-from .remembering_sessions import GoodToken, SessionState, memory, ticket
+from .remembering_sessions import GoodToken, SessionState, memory, ticket, unchanged
 from .sharing_sessions import shared_memory
 
 # What decides whether a session is good, and what a principal says of it; the rest is read when asked for.
@@ -69,11 +69,7 @@ def _looked_up(token: str, name: bytes, *, now: datetime) -> tuple[GoodToken, An
     if shared is not None and _is_current(shared, claims, now=now):
         state, user = shared, LazyUser(shared.user_id, partial(_read_user, shared))
     else:
-        session, owner = read_session(claims, now=now)
-        # The idle end is never later than the absolute one.
-        state = SessionState(
-            owner.pk, session.tenant, methods(session.amr), session.auth_time, session.idle_expires_at
-        )
+        state, _, owner = read_session(claims, now=now)
         user = LazyUser(state.user_id, owner.made)
         shared_memory.share(claims.subject, claims.session_id, state, generation)
     ends_at = min(state.ends_at.timestamp(), claims.expires_at + settings.token_leeway_seconds)
@@ -87,15 +83,33 @@ def _is_current(state: SessionState, claims: Claims, *, now: datetime) -> bool:
     return state.ends_at > now and int(state.auth_time.timestamp()) >= claims.auth_time
 
 
-def read_session(claims: Claims, *, now: datetime) -> tuple[Row, Row]:
-    """The session and its owner in one query, whatever is remembered. Raises InvalidAccessToken.
+def read_session(claims: Claims, *, now: datetime) -> tuple[SessionState, Row, Row]:
+    """What the session is worth, and its row and its owner's, in one query, whatever is remembered.
 
-    From the database that is written to: a copy may lag behind.
+    From the database that is written to: a copy may lag behind. Raises InvalidAccessToken.
     """
     session, owner = _found(_sessions, claims.session_id, AuthSession)
-    if str(owner.pk) != claims.subject or not still_speaks(session, owner, now=now):
+    state = _worked_out(session, owner)
+    # What is no column the project works out for itself, and is asked for each time.
+    is_good = may_speak(owner, state.amr, until=state.ends_at, now=now)
+    if not is_good or str(state.user_id) != claims.subject:
         raise InvalidAccessToken()
-    return session, owner
+    return state, session, owner
+
+
+def _worked_out(session: Row, owner: Row) -> SessionState:
+    """What the columns say, remembered while they are the same: to read them costs more than to find them."""
+    name = session.fingerprint
+    state = unchanged.recall(name)
+    if state is None:
+        if not stands(session, owner):
+            raise InvalidAccessToken()
+        # The idle end is never later than the absolute one.
+        state = SessionState(
+            owner.pk, session.tenant, methods(session.amr), session.auth_time, session.idle_expires_at
+        )
+        unchanged.keep(name, state, unchanged.ticket())
+    return state
 
 
 def _read_user(state: SessionState) -> Any:

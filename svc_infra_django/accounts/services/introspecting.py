@@ -38,7 +38,7 @@ def introspect(token: str, *, now: datetime) -> Standing | None:
         return Standing(row.session, "refresh_token", begun_at, ends_at)
     try:
         claims = read_claims(token, now=now)
-        found, owner = read_session(claims, now=now)
+        _, found, owner = read_session(claims, now=now)
     except InvalidAccessToken:
         return None
     session: AuthSession = found.made()

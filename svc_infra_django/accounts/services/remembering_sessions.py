@@ -41,7 +41,16 @@ class GoodToken:
 memory = Memory[GoodToken](LIMIT)
 """Only good news is kept, for `revocation_seconds` at most; the group is the user's key as text."""
 
-setting_changed.connect(memory.clear, dispatch_uid="svc_infra_django.accounts.remembering_sessions")
+unchanged = Memory[SessionState](LIMIT)
+"""What good sessions are worth, by the fingerprint of their columns and their owner's."""
+
+
+def _forget_everything(**_: Any) -> None:
+    memory.clear()
+    unchanged.clear()
+
+
+setting_changed.connect(_forget_everything, dispatch_uid="svc_infra_django.accounts.remembering_sessions")
 
 
 def ticket(subject: str) -> Ticket:

@@ -31,7 +31,6 @@ from ...cache import cache
 from ...cache.errors import CacheUnavailable
 from ...memory import Memory, Ticket
 from ...observability.redaction import is_secret_name
-from ...rows import Row
 from ..conf import settings
 from ..hashing import LAST_SHOWN
 from ..limits import Quota, Rate
@@ -60,11 +59,11 @@ class KnownKey:
     quota: Quota | None
 
     @classmethod
-    def of(cls, key: ApiKey, owner: Row | None = None) -> KnownKey:
-        """To be kept, with copies of the rows; or for this call alone, with what was read of the `owner`."""
+    def of(cls, key: ApiKey) -> KnownKey:
+        """To be kept, with copies of the rows."""
         return cls(
-            row=key if owner else _copied(key, shown(ApiKey)),
-            user=owner or _copied(key.owner, shown(get_user_model())),
+            row=_copied(key, shown(ApiKey)),
+            user=_copied(key.owner, shown(get_user_model())),
             user_id=key.owner_id,
             id=key.pk,
             id_text=str(key.pk),
@@ -78,7 +77,7 @@ class KnownKey:
 
     def owner(self) -> Any:
         """The owner as a row of this call's own. What looks like a secret is read when it is asked for."""
-        return self.user.made() if isinstance(self.user, Row) else _copied(self.user)
+        return _copied(self.user)
 
     def key(self) -> ApiKey:
         """The key with its owner, as rows of this call's own."""
@@ -108,6 +107,9 @@ def _copied(row: Any, columns: Collection[str] | None = None) -> Any:
 nearby = Memory[KnownKey](MOST)
 """What this process knows; the group is a key's last characters, which its text and its row have."""
 
+unchanged = Memory[KnownKey](MOST)
+"""What was worked out of rows, by their fingerprint: true of a row that is read again and is the same."""
+
 
 def name_of(text: str) -> bytes:
     """By what this process knows a key: nothing that could be sent in its place."""
@@ -129,17 +131,17 @@ def begin_to_read(text: str) -> Ticket:
     return nearby.ticket(text[-LAST_SHOWN:], seconds=settings.cache_seconds - SLACK)
 
 
-def remember(name: bytes, digest: bytes, key: ApiKey, *, ticket: Ticket) -> KnownKey:
+def remember(name: bytes, digest: bytes, known: KnownKey, *, ticket: Ticket) -> None:
     """Keep what was read from the database with the ticket."""
-    known = KnownKey.of(key)
+    if not may_remember():
+        return
     nearby.keep(name, known, ticket)
     # Who was slow may hold rows from before a change that the others have forgotten by now.
     is_quick = ticket.seconds_left > settings.cache_seconds - 2 * SLACK
-    if is_quick and not cache.is_paused and (text := _written(key)):
+    if is_quick and not cache.is_paused and (text := _written(known)):
         with suppress(CacheUnavailable):  # logged there, and then the database is asked
             # Never over what is there: that may be the mark of a change.
             cache.add(_place(digest), text, settings.cache_seconds)
-    return known
 
 
 def forget(key: ApiKey) -> None:
@@ -172,10 +174,10 @@ def _place(digest: bytes) -> str:
     return f"svc:apikey:{digest.hex()}"
 
 
-def _written(key: ApiKey) -> str | None:
-    rows = [_texts(key), _texts(key.owner)]
+def _written(known: KnownKey) -> str | None:
+    rows = [_texts(known.row), _texts(known.user)]
     try:
-        return orjson.dumps([time(), key._state.db, *rows]).decode()
+        return orjson.dumps([time(), known.row._state.db, *rows]).decode()
     except TypeError:  # a column of the project's that has no text: the database is asked each time
         return None
 
@@ -226,6 +228,7 @@ def shown(model: type[models.Model]) -> tuple[str, ...]:
 def _forget_everything(*, setting: str, **_: Any) -> None:
     if setting in ("SVC_INFRA", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "AUTH_USER_MODEL", "CACHES"):
         nearby.clear()
+        unchanged.clear()
         shown.cache_clear()
 
 

@@ -20,6 +20,7 @@ from svc_infra_django.accounts.services.ending_sessions import end_session
 from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_tokens, refresh_tokens
 from svc_infra_django.accounts.services.remembering_sessions import memory
 from svc_infra_django.accounts.services.sharing_sessions import forget_sessions
+from svc_infra_django.rows import Row
 
 pytestmark = pytest.mark.django_db
 
@@ -98,6 +99,49 @@ def test_strictly_what_another_process_did_counts_at_once(tokens: Tokens, svc_se
 
     with pytest.raises(InvalidAccessToken):
         checked(tokens)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"is_active": False}, {"password": "another"}, {"is_staff": True}, {"is_superuser": True}],
+)
+def test_strictly_what_changes_of_the_user_counts_at_once_and_no_longer_than_it_is_so(
+    user: Any, tokens: Tokens, svc_settings: Any, change: dict[str, Any]
+) -> None:
+    svc_settings(accounts={"revocation_seconds": 0, "staff_second_factor": True})
+    rows = get_user_model().objects.filter(pk=user.pk)
+    before = rows.values(*change).get()
+    checked(tokens)
+    rows.update(**change)
+
+    for _ in range(2):
+        with pytest.raises(InvalidAccessToken):
+            checked(tokens)
+
+    rows.update(**before)
+    checked(tokens)
+
+
+def test_strictly_a_project_may_say_by_code_of_its_own_who_is_active(
+    tokens: Tokens, svc_settings: Any, monkeypatch: Any
+) -> None:
+    svc_settings(accounts={"revocation_seconds": 0})
+    monkeypatch.setattr(Row, "is_active", True, raising=False)
+    checked(tokens)
+
+    monkeypatch.setattr(Row, "is_active", False)
+
+    with pytest.raises(InvalidAccessToken):
+        checked(tokens)
+
+
+def test_strictly_a_session_ends_by_the_clock(tokens: Tokens, svc_settings: Any) -> None:
+    svc_settings(accounts={"revocation_seconds": 0, "token_leeway_seconds": 60})
+    AuthSession.objects.update(idle_expires_at=timezone.now() + timedelta(seconds=30))
+    checked(tokens)
+
+    with pytest.raises(InvalidAccessToken):
+        check_access_token(tokens.access_token, now=timezone.now() + timedelta(seconds=31))
 
 
 def test_rule_26_what_another_process_did_counts_within_the_bound(tokens: Tokens, svc_settings: Any) -> None:

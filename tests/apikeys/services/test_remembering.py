@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from svc_infra_django.apikeys.errors import AddressNotAllowed, InvalidKey
 from svc_infra_django.apikeys.models import ApiKey
 from svc_infra_django.apikeys.services import remembering
 from svc_infra_django.cache import cache
+from svc_infra_django.rows import Row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,6 +49,7 @@ def place(key: ApiKey) -> str:
 def another_process() -> None:
     """What this process knows is forgotten, what all know together is not."""
     remembering.nearby.clear()
+    remembering.unchanged.clear()
 
 
 def test_a_key_that_was_read_a_moment_ago_costs_no_query(
@@ -71,6 +74,55 @@ def test_strict_asks_the_database_every_time(
         with django_assert_num_queries(1):
             verify_key(issued[1])
     assert cache.get(place(issued[0])) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"revoked_at": timezone.now()},
+        {"expires_at": timezone.now()},
+        {"allowed_networks": ["192.0.2.0/24"]},
+        {"environment": "test"},
+        {"owner__is_active": False},
+    ],
+)
+def test_strict_knows_of_every_change_at_once_and_no_longer_than_it_is_so(
+    issued: Any, svc_settings: Callable[..., None], change: dict[str, Any]
+) -> None:
+    svc_settings(apikeys={"cache_seconds": 0})
+    (column, value), *_ = change.items()
+    rows: Any = get_user_model().objects if column.startswith("owner") else ApiKey.objects
+    column = column.removeprefix("owner__")
+    before = rows.values_list(column, flat=True).get()
+    verify_key(issued[1])
+    rows.update(**{column: value})
+
+    for _ in range(2):
+        with pytest.raises((InvalidKey, AddressNotAllowed)):
+            verify_key(issued[1], address="198.51.100.1")
+
+    rows.update(**{column: before})
+    verify_key(issued[1])
+
+
+def test_strict_sees_other_scopes_at_once(issued: Any, svc_settings: Callable[..., None]) -> None:
+    svc_settings(apikeys={"cache_seconds": 0})
+    for scopes in (["orders.add_order"], [], None):
+        ApiKey.objects.update(scopes=scopes)
+        assert verify_key(issued[1]).scopes == scopes
+
+
+def test_strict_asks_a_project_each_time_who_is_active_by_its_own_code(
+    issued: Any, svc_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    svc_settings(apikeys={"cache_seconds": 0})
+    monkeypatch.setattr(Row, "is_active", True, raising=False)
+    verify_key(issued[1])
+
+    monkeypatch.setattr(Row, "is_active", False)
+
+    with pytest.raises(InvalidKey):
+        verify_key(issued[1])
 
 
 @pytest.mark.parametrize(
@@ -116,7 +168,7 @@ def test_who_read_before_a_change_cannot_put_it_back(issued: Any, django_assert_
     ticket = remembering.begin_to_read(secret)
     revoke_key(key)
 
-    remembering.remember(name, digest, before, ticket=ticket)
+    remembering.remember(name, digest, remembering.KnownKey.of(before), ticket=ticket)
 
     assert remembering.nearby.recall(name) is None
     another_process()
@@ -131,7 +183,9 @@ def test_who_was_slow_to_read_tells_nobody(issued: Any, later: Callable[[float],
     ticket = remembering.begin_to_read(secret)
     later(BOUND / 2)
 
-    remembering.remember(remembering.name_of(secret), bytes(key.digest), before, ticket=ticket)
+    remembering.remember(
+        remembering.name_of(secret), bytes(key.digest), remembering.KnownKey.of(before), ticket=ticket
+    )
 
     assert cache.get(place(key)) is None
     assert remembering.nearby.recall(remembering.name_of(secret)) is None
@@ -207,6 +261,9 @@ def test_an_entry_that_outlived_its_time_is_not_believed(
 def test_memory_holds_no_key(issued: Any) -> None:
     verify_key(issued[1])
 
-    kept = remembering.nearby._young
-    assert kept
-    assert issued[1] not in repr(kept)
+    for kept in (remembering.nearby._young, remembering.unchanged._young):
+        assert kept
+        assert issued[1] not in repr(kept)
+        for *_, known in kept.values():
+            assert "digest" not in vars(known.row)
+            assert "password" not in vars(known.user)
