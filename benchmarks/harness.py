@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +43,18 @@ class Contender:
         if done.returncode:
             raise RuntimeError(f"{self.module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return float(done.stdout.split()[-1])
+
+    def each_round(self, *arguments: str, **environment: str) -> Callable[[], float]:
+        """`measure` once for each round: in cases that ask for the same, the same number stands again."""
+        rounds = count()
+        return lambda: _measured_in(next(rounds), self, arguments, tuple(environment.items()))
+
+
+@cache
+def _measured_in(
+    number: int, contender: Contender, arguments: tuple[str, ...], environment: tuple[tuple[str, str], ...]
+) -> float:
+    return contender.measure(*arguments, **dict(environment))
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,11 @@ def compare(
     peer: Callable[[], float],
     higher_is_better: bool,
     rounds: int = ROUNDS,
+    warm_up: bool = True,
 ) -> Case:
     """Measure both in turn, `rounds` times after a round that does not count; a single round does.
+
+    Without `warm_up` each round counts: for what warms up in its own process before it measures.
 
     Nothing, and NOT_CHOSEN, for a case that was not chosen.
 
@@ -85,7 +102,7 @@ def compare(
     if chosen not in f"{case}, {peer_name}":
         return NOT_CHOSEN
     rounds = min(rounds, ROUNDS)
-    if rounds > 1:
+    if warm_up and rounds > 1:
         ours(), peer()
     pairs = []
     for number in range(1, rounds + 1):

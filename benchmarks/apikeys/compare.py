@@ -9,7 +9,7 @@ one, by turns.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from benchmarks.apikeys import roles
@@ -43,29 +43,28 @@ def compare() -> Iterator[Case]:
 
 
 def keys() -> Iterator[Case]:
-    case = partial(measured, rounds=ROUNDS)
+    case = partial(measured, rounds=ROUNDS, warm_up=False)
+    left = partial(case, unit="%", higher_is_better=True)
     for title, way, environment, bar in (
         ("warm", "wsgi", {}, 0.85),
         ("warm", "granian", {}, 0.95),
         ("strict", "wsgi", STRICT, 0.6),
         ("strict", "wall", STRICT, 0.4),
     ):
-        yield case(
+        yield left(
             f"the speed that a key leaves: {title}, {WHERE[way]}",
-            unit="%",
             bar=bar,
             peer_name="our request without a key",
-            ours=partial(share, OURS, way, environment),
+            ours=share(OURS, way, environment),
             peer=lambda: 100.0,
-            higher_is_better=True,
         )
     yield case(
         "a strict key among 100,000",
         unit=UNIT,
         bar=0.95,
         peer_name="a strict key among 100",
-        ours=partial(OURS.measure, KEY, "wsgi", "100000", **STRICT),
-        peer=partial(OURS.measure, KEY, "wsgi", "100", **STRICT),
+        ours=OURS.each_round(KEY, "wsgi", "100000", **STRICT),
+        peer=OURS.each_round(KEY, "wsgi", "100", **STRICT),
         higher_is_better=False,
     )
     for peer, name in ((DRF_API_KEY, API_KEY_NAME), (KNOX, KNOX_NAME)):
@@ -74,27 +73,29 @@ def keys() -> Iterator[Case]:
             ("strict", "wsgi", STRICT),
             ("strict", "wall", STRICT),
         ):
-            yield case(
+            yield left(
                 f"the speed that a key leaves: {title}, {WHERE[way]}",
-                unit="%",
                 bar=1.0,
                 peer_name=name,
-                ours=partial(share, OURS, way, environment),
-                peer=partial(share, peer, way, {}),
-                higher_is_better=True,
+                ours=share(OURS, way, environment),
+                peer=share(peer, way, {}),
             )
         yield case(
             "a request with a strict key, SQLite",
             unit=UNIT,
             bar=1.0,
             peer_name=name,
-            ours=partial(OURS.measure, KEY, "wsgi", "1", **STRICT),
-            peer=partial(peer.measure, KEY, "wsgi", "1"),
+            ours=OURS.each_round(KEY, "wsgi", "1", **STRICT),
+            peer=peer.each_round(KEY, "wsgi", "1"),
             higher_is_better=False,
         )
 
 
-def share(contender: Contender, way: str, environment: dict[str, str]) -> float:
+def share(contender: Contender, way: str, environment: dict[str, str]) -> Callable[[], float]:
     # `make bench` brings up a PostgreSQL if none is named.
-    servers = {"BENCH_DATABASE_URL": os.environ["DATABASE_URL"]} if way == "wall" else {}
-    return contender.measure("share", way, "1", **environment, **servers)
+    servers = (
+        {"BENCH_DATABASE_URL": os.environ.get("DATABASE_URL", "postgresql://none-named")}
+        if way == "wall"
+        else {}
+    )
+    return contender.each_round("share", way, "1", **environment, **servers)

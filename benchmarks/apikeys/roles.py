@@ -9,7 +9,6 @@ the same loop with a backend that looks at nothing. Cold reads the rights: one q
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from benchmarks.harness import Case, Contender
 from benchmarks.harness import compare as measured
@@ -112,7 +111,7 @@ TITLES = {
 
 
 def check(contender: Contender, who: str, how: str, rules: int, roles: int = 0) -> Callable[[], float]:
-    return partial(contender.measure, who, how, str(rules), str(roles))
+    return contender.each_round(who, how, str(rules), str(roles))
 
 
 def case(
@@ -128,4 +127,5 @@ def case(
         peer=peer,
         higher_is_better=False,
         rounds=ROUNDS,
+        warm_up=False,
     )

@@ -8,7 +8,8 @@ authentication and nothing around it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from benchmarks.harness import Case, Contender
 from benchmarks.harness import compare as measured
@@ -51,32 +52,31 @@ CASES = (
 
 
 def compare() -> Iterator[Case]:
+    case = partial(measured, unit="%", higher_is_better=True, rounds=ROUNDS, warm_up=False)
     for seconds, way, bar, what in CASES:
-        yield measured(
+        yield case(
             f"the speed that a token leaves: {what}, {WHERE[way]}",
-            unit="%",
             bar=bar,
             peer_name="the same operation without authentication",
-            ours=lambda seconds=seconds, way=way: share(OURS, way, seconds),  # type: ignore[misc]
+            ours=share(OURS, way, seconds),
             peer=lambda: 100.0,
-            higher_is_better=True,
-            rounds=ROUNDS,
         )
     for name, peer in PEERS.items():
         for way in ("wsgi", "wall"):
-            yield measured(
+            yield case(
                 f"the speed that a token leaves: remembered for 2 s, {WHERE[way]}",
-                unit="%",
                 bar=1.0,
                 peer_name=name,
-                ours=lambda way=way: share(OURS, way),  # type: ignore[misc]
-                peer=lambda peer=peer, way=way: share(peer, way),  # type: ignore[misc]
-                higher_is_better=True,
-                rounds=ROUNDS,
+                ours=share(OURS, way),
+                peer=share(peer, way),
             )
 
 
-def share(contender: Contender, way: str, seconds: str = "2") -> float:
+def share(contender: Contender, way: str, seconds: str = "2") -> Callable[[], float]:
     # `make bench` brings up a PostgreSQL if none is named.
-    servers = {"BENCH_DATABASE_URL": os.environ["DATABASE_URL"]} if way == "wall" else {}
-    return contender.measure("share", way, REVOCATION_SECONDS=seconds, **servers)
+    servers = (
+        {"BENCH_DATABASE_URL": os.environ.get("DATABASE_URL", "postgresql://none-named")}
+        if way == "wall"
+        else {}
+    )
+    return contender.each_round("share", way, REVOCATION_SECONDS=seconds, **servers)

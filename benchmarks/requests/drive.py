@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,20 @@ def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
 
 def share(module: str, way: str, headers: dict[str, str]) -> float:
     """Per cent of the open operation's speed that the one with a credential has."""
-    if way == "granian":
-        return 100 * over_granian(module, "/api/open", {}) / over_granian(module, "/api/mine", headers)
     clock = time.perf_counter if way == "wall" else time.process_time
     application = sys.modules["__main__"].application
 
-    def turn(path: str, headers: dict[str, str]) -> float:
+    def turn(path: str, headers: dict[str, str], requests: int) -> float:
         started = clock()
-        for _ in range(TURN_REQUESTS):
+        for _ in range(requests):
             _call(application, path, headers)
         return clock() - started
 
-    ratios = [turn("/api/open", {}) / turn("/api/mine", headers) for _ in range(TURNS + 2)]
+    with served(module) if way == "granian" else nullcontext(turn) as asked:
+        ratios = [
+            asked("/api/open", {}, TURN_REQUESTS) / asked("/api/mine", headers, TURN_REQUESTS)
+            for _ in range(TURNS + 2)
+        ]
     return 100 * statistics.median(ratios[2:])
 
 
@@ -150,6 +152,14 @@ def _call(application: Any, path: str, headers: dict[str, str]) -> None:
 
 def over_granian(module: str, path: str, headers: dict[str, str]) -> float:
     """Serve the application with one worker; only the server's own CPU time counts."""
+    with served(module) as asked:
+        asked(path, headers, SERVED_REQUESTS // 5)
+        return asked(path, headers, SERVED_REQUESTS) / SERVED_REQUESTS * 1e6
+
+
+@contextmanager
+def served(module: str) -> Iterator[Callable[[str, dict[str, str], int], float]]:
+    """Serve the application; gives what sends so many requests and says how many CPU seconds they took."""
     port = _free_port()
     command = [
         sys.executable,
@@ -166,16 +176,18 @@ def over_granian(module: str, path: str, headers: dict[str, str]) -> float:
     server = subprocess.Popen([*command, f"{module}:application"], stdout=subprocess.DEVNULL)
     try:
         connections = [_connected(port) for _ in range(CONNECTIONS)]
-        for count in (SERVED_REQUESTS // 5, SERVED_REQUESTS):
+
+        def asked(path: str, headers: dict[str, str], requests: int) -> float:
             started = _cpu_seconds(server.pid)
-            for number in range(count):
+            for number in range(requests):
                 connection = connections[number % CONNECTIONS]
                 connection.request("GET", path, headers=headers)
                 response = connection.getresponse()
                 response.read()
                 _expect(path, response.status)
-            spent = _cpu_seconds(server.pid) - started
-        return spent / SERVED_REQUESTS * 1e6
+            return _cpu_seconds(server.pid) - started
+
+        yield asked
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(10)
@@ -206,11 +218,14 @@ def _connected(port: int) -> http.client.HTTPConnection:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of the process and its children (Linux)."""
-    ticks = 0
+    """Of the process and its children (Linux), to the nanosecond, which `stat` does not know."""
+    seconds = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-            if pid in (int(stat.parent.name), int(fields[1])):
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+            parent = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            one = int(stat.parent.name)
+            if pid in (one, parent):
+                seconds += time.clock_gettime(
+                    ~one << 3 | 2
+                )  # the clock of its CPU time, as the kernel names it
+    return seconds
