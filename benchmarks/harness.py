@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count
@@ -21,17 +21,24 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 
 @dataclass(frozen=True)
 class Contender:
-    """A program that measures itself: `python -m <module> <arguments>` prints one number last."""
+    """A program that measures itself: `python -m <module> <arguments>` prints its numbers last."""
 
     name: str
     module: str
     packages: tuple[str, ...] = ()
     """What its own environment holds; empty for ours, which runs where this runs."""
 
+    python: tuple[int, int] = (3, 11)
+    """The first version of Python that it runs on."""
+
     def interpreter(self) -> str:
-        return str(_environment(self.name, self.packages)) if self.packages else sys.executable
+        return str(_environment(self)) if self.packages else sys.executable
 
     def measure(self, *arguments: str, **environment: str) -> float:
+        return self.measure_all(*arguments, **environment)[-1]
+
+    def measure_all(self, *arguments: str, **environment: str) -> list[float]:
+        """The numbers of the last line."""
         done = subprocess.run(
             [self.interpreter(), "-m", self.module, *arguments],
             cwd=ROOT,
@@ -42,7 +49,7 @@ class Contender:
         )
         if done.returncode:
             raise RuntimeError(f"{self.module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-        return float(done.stdout.split()[-1])
+        return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
     def each_round(self, *arguments: str, **environment: str) -> Callable[[], float]:
         """`measure` once for each round: in cases that ask for the same, the same number stands again."""
@@ -70,6 +77,8 @@ class Case:
     spread: float
     bar: float
     met: bool
+    left_out: str = ""
+    """Why it could not be measured."""
 
 
 chosen = ""
@@ -95,11 +104,8 @@ def compare(
     Without `warm_up` each round counts: for what warms up in its own process before it measures.
 
     Nothing, and NOT_CHOSEN, for a case that was not chosen.
-
-    The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
-    `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
     """
-    if chosen not in f"{case}, {peer_name}":
+    if not is_chosen(case, peer_name):
         return NOT_CHOSEN
     rounds = min(rounds, ROUNDS)
     if warm_up and rounds > 1:
@@ -112,10 +118,31 @@ def compare(
             f"  {case}, {peer_name}: round {number} of {rounds}: {mine:.1f} and {theirs:.1f} {unit}",
             flush=True,
         )
+    return judged(case, pairs, unit=unit, bar=bar, peer_name=peer_name, higher_is_better=higher_is_better)
+
+
+def is_chosen(case: str, peer_name: str) -> bool:
+    return chosen in f"{case}, {peer_name}"
+
+
+def judged(
+    case: str,
+    pairs: Sequence[tuple[float, float]],
+    *,
+    unit: str,
+    bar: float,
+    peer_name: str,
+    higher_is_better: bool,
+) -> Case:
+    """The row of a case whose rounds gave these `pairs` of ours and the peer's.
+
+    The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
+    `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
+    """
     ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
     ratio = statistics.median(ratios)
     # A single round, made to see that a benchmark works, has no spread.
-    lower, _, upper = statistics.quantiles(ratios if rounds > 1 else ratios * 2, n=4, method="inclusive")
+    lower, _, upper = statistics.quantiles(ratios if len(pairs) > 1 else ratios * 2, n=4, method="inclusive")
     return Case(
         case=case,
         ours=round(statistics.median(mine for mine, _ in pairs), 2),
@@ -131,7 +158,8 @@ def compare(
 
 def report(name: str, cases: Iterable[Case], results: Path) -> None:
     """Print the table and write the results; those of chosen cases are only printed."""
-    rows = [asdict(case) for case in cases if case is not NOT_CHOSEN]
+    measured = [case for case in cases if case is not NOT_CHOSEN]
+    rows = [{key: value for key, value in asdict(case).items() if value != ""} for case in measured]
     if not chosen:
         results.parent.mkdir(exist_ok=True)
         results.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -141,25 +169,51 @@ def report(name: str, cases: Iterable[Case], results: Path) -> None:
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for case in measured:
+        if case.left_out:
+            print(f"LEFT OUT: {case.case}, {case.peer_name}: {case.left_out}")
     if not chosen:
         print(f"\n{results.relative_to(ROOT)}")
 
 
-def _environment(name: str, packages: tuple[str, ...]) -> Path:
+def _environment(peer: Contender) -> Path:
     """The peer's interpreter, in a virtual environment of its own that is made once."""
-    folder = ROOT / ".venvs" / name
+    folder = ROOT / ".venvs" / peer.name
     python, stamp = folder / "bin" / "python", folder / "packages.txt"
-    wanted = "\n".join(packages)
+    wanted = "\n".join(peer.packages)
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
-        print(f"Installing {name} into {folder.relative_to(ROOT)} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        print(f"Installing {peer.name} into {folder.relative_to(ROOT)} ...", flush=True)
+        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+        subprocess.run([_python_for(peer), "-m", "venv", "--clear", str(folder)], check=True)
         installers = [[str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]]
-        if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"):
+        if uv:
             installers.insert(0, [uv, "pip", "install", "--quiet", "--python", str(python)])
         for installer in installers:
-            if subprocess.run([*installer, *packages], check=False).returncode == 0:
+            if subprocess.run([*installer, *peer.packages], check=False).returncode == 0:
                 break
         else:
-            raise RuntimeError(f"The packages of {name} could not be installed: {', '.join(packages)}.")
+            raise RuntimeError(
+                f"The packages of {peer.name} could not be installed: {', '.join(peer.packages)}."
+            )
         stamp.write_text(wanted, encoding="utf-8")
     return python
+
+
+def _python_for(peer: Contender) -> str:
+    """This Python, or a later one of this machine for a peer that does not run on this."""
+    if sys.version_info >= peer.python:
+        return sys.executable
+    wanted = [f"{peer.python[0]}.{minor}" for minor in range(peer.python[1], peer.python[1] + 4)]
+    for version in wanted:
+        if program := shutil.which(f"python{version}"):
+            found = subprocess.run(
+                [program, "-c", "import sys; print(sys.executable)"],
+                # pyenv has programs of all versions, and they answer only to who says which.
+                env=os.environ | {"PYENV_VERSION": version},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if found.returncode == 0:
+                return found.stdout.strip()
+    raise RuntimeError(f"{peer.name} wants Python {wanted[0]} or later, and there is none.")

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 SECRET_KEY = "a-key-for-measuring-only-" * 3
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 60
 
 
 def postgresql(name: str) -> dict[str, Any]:
@@ -70,9 +70,10 @@ def main(
 ) -> None:
     """`python -m <program> drain <jobs> <concurrency>` prints jobs a second, after a tenth of them.
 
-    `latency <jobs> <percentile>` prints milliseconds from before the enqueueing to inside the body.
+    `latency <jobs>` prints the median and the 99th percentile of the milliseconds from before the enqueueing
+    to inside the body.
     """
-    what, count, option = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    what, count = sys.argv[1], int(sys.argv[2])
     with tempfile.TemporaryDirectory() as notes:
         first, last = count // 10, count - 1
         os.environ |= {"BENCH_NOTES": notes, "BENCH_NOTED": f"{first},{last}"}
@@ -80,27 +81,29 @@ def main(
         prepare()
         if what == "drain":
             enqueue_many(range(count))
-            with running(worker(option)):
-                ended = noted(notes, last)
-            print((last - first) / (ended - noted(notes, first)))
+            with running(worker(int(sys.argv[3]))) as process:
+                begun, ended = noted(notes, first, process), noted(notes, last, process)
+            print((last - first) / (ended - begun))
             return
-        with running(worker(10)):
+        with running(worker(10)) as process:
             enqueue(-1)
-            noted(notes, -1)
+            noted(notes, -1, process)
             waits = []
             for number in range(2, count + 2):
                 time.sleep(0.05 + number % 7 / 100)
                 started = time.time()
                 enqueue(-number)
-                waits.append((noted(notes, -number) - started) * 1000)
-        print(statistics.quantiles(waits, n=100)[option - 1])
+                waits.append((noted(notes, -number, process) - started) * 1000)
+        print(statistics.median(waits), statistics.quantiles(waits, n=100, method="inclusive")[98])
 
 
-def noted(notes: str, number: int) -> float:
+def noted(notes: str, number: int, process: subprocess.Popen[bytes]) -> float:
     """When job `number` ran, waiting for it."""
     path = Path(notes, str(number))
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (path.exists() and (text := path.read_text(encoding="utf-8"))):
+        if process.poll() is not None:
+            raise SystemExit(f"the worker ended with {process.returncode}")
         if time.monotonic() > deadline:
             raise SystemExit(f"job {number} did not run in {DEADLINE_SECONDS} s")
         time.sleep(0.002)
@@ -108,32 +111,56 @@ def noted(notes: str, number: int) -> float:
 
 
 def fresh_database() -> None:
-    """Django's default database, empty and migrated."""
+    """Django's default database, empty and migrated. The first of a run is kept, and copied afterwards."""
     from django.core.management import call_command
     from django.db import connections
 
     settings = connections["default"].settings_dict
+    name, run = settings["NAME"], os.environ.get("BENCH_RUN", "")
     if settings["ENGINE"].endswith("sqlite3"):
         for ending in ("", "-wal", "-shm"):
-            Path(f"{settings['NAME']}{ending}").unlink(missing_ok=True)
+            Path(f"{name}{ending}").unlink(missing_ok=True)
+    elif run and _exists(f"{name}_{run}"):
+        fresh_postgresql(name, template=f"{name}_{run}")
+        return
     else:
-        fresh_postgresql(settings["NAME"])
+        fresh_postgresql(name)
     call_command("migrate", run_syncdb=True, verbosity=0)
+    if run and not settings["ENGINE"].endswith("sqlite3"):
+        connections["default"].close()
+        fresh_postgresql(f"{name}_{run}", template=name)
 
 
-def fresh_postgresql(name: str) -> None:
+def fresh_postgresql(name: str, *, template: str = "template1") -> None:
+    with _server() as server:
+        server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+
+
+def drop_copies(run: str) -> None:
+    """Drop the databases that a run kept to copy."""
+    with _server() as server:
+        for (name,) in server.execute("SELECT datname FROM pg_database").fetchall():
+            if name.startswith("bench_jobs_") and name.endswith(f"_{run}"):
+                server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def _exists(name: str) -> bool:
+    with _server() as server:
+        return bool(server.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone())
+
+
+def _server() -> Any:
     import psycopg
 
-    with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as server:
-        server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        server.execute(f'CREATE DATABASE "{name}"')
+    return psycopg.connect(os.environ["DATABASE_URL"], autocommit=True)
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[None]:
+def running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:

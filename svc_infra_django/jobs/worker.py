@@ -48,7 +48,7 @@ from .turn import Outcome
 logger = get_logger("svc_infra_django.jobs")
 
 BUSY_POLL_SECONDS = 0.01
-MOST_AHEAD = 256
+MOST_AHEAD = 512
 HELD_SECONDS = 0.1
 MEAN_WEIGHT = 0.1
 CAREFUL_SECONDS = 1.0
@@ -367,6 +367,7 @@ class JobWorker:
 
     def _run_in_thread(self, running: Running, task: AnyTask) -> None:
         following: tuple[Running, AnyTask] | None = (running, task)
+        close_old_connections()
         while following:
             running, task = following
             if iscoroutinefunction(task.func):
@@ -386,7 +387,6 @@ class JobWorker:
         try:
             if not running.is_lost:
                 running.begin(task)
-                close_old_connections()
                 outcome = run(running.job, task, is_lost=lambda: running.is_lost, report=running.report)
                 close_old_connections()
         except BaseException as error:  # frontier: a job without an outcome would be running for ever
