@@ -60,7 +60,7 @@ code-blocks:
 	$(BIN)/python -m pytest -q -p no:cacheprovider README.md docs
 
 bench: $(VENV)/.dev  ## measure against peers (NAME=requests; all without a name)
-	@$(BIN)/python -m tests.servers -- $(BIN)/python -m benchmarks $(NAME)
+	@TESTS_DURABLE=1 $(BIN)/python -m tests.servers -- $(BIN)/python -m benchmarks $(NAME)
 
 docs: $(VENV)/.dev  ## build the documentation into build/docs
 	@$(BIN)/python -m docs.generate

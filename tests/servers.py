@@ -2,6 +2,7 @@
 
 `DATABASE_URL` and `REDIS_URL` are used if they are set. Otherwise the machine's own binaries are
 started on free loopback ports, or those that come with the `servers` extra, and stopped afterwards.
+With `TESTS_DURABLE` set that PostgreSQL keeps what it committed, as in production: for measuring.
 """
 
 from __future__ import annotations
@@ -110,10 +111,10 @@ class Cluster:
             "unix_socket_directories": "",
             "port": self.port,
             "max_connections": 200,
-            # The data is thrown away afterwards, so nothing has to survive a power cut.
-            "fsync": "off",
-            "full_page_writes": "off",
         }
+        if "TESTS_DURABLE" not in os.environ:
+            # The data is thrown away afterwards, so nothing has to survive a power cut.
+            tuning |= {"fsync": "off", "full_page_writes": "off"}
         self._scratch = scratch
         self._command: list[Path | str] = [binaries / "postgres", "-D", data]
         self._command += [part for name, value in tuning.items() for part in ("-c", f"{name}={value}")]

@@ -44,11 +44,11 @@ def worker(concurrency: int) -> list[str]:
 
 
 def many(numbers: range) -> None:
-    if os.environ.get("BENCH_ENGINE") == "celery" and "BENCH_SINGLE" in os.environ:
-        for number in numbers:
-            tasks.noop.enqueue(number)
-    else:
-        enqueue_many(tasks.noop, [[number] for number in numbers])
+    if "BENCH_SINGLE" in os.environ:
+        from svc_infra_django.contrib.celery import engine
+
+        engine.IDS_A_MESSAGE = 1
+    enqueue_many(tasks.noop, [[number] for number in numbers])
 
 
 def write_history() -> None:

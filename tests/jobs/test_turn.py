@@ -21,6 +21,7 @@ from svc_infra_django.jobs.rescue import CRASHED, bury, rescue, workers_overrun
 from svc_infra_django.jobs.runner import run
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.jobs.turn import Outcome
+from svc_infra_django.jobs.worker import measure_depth
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
 
@@ -396,6 +397,14 @@ def test_the_duties_of_a_worker_read_partial_indexes_and_not_the_history(ask: An
     plan = plan_of(ask, containing="svc_jobs_job")
 
     assert index in plan
+
+
+@pytest.mark.parametrize("state", Job.WAITING)
+@pytest.mark.sqlite
+def test_how_full_the_queues_are_is_counted_without_the_history(state: Job.State) -> None:
+    plan = plan_of(measure_depth, containing=f"= ({int(state)})")
+
+    assert f"svc_jobs_job_{state.label}" in plan
 
 
 def test_the_queues_with_ready_jobs_are_found_by_a_probe_for_each(
