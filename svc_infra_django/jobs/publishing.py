@@ -20,7 +20,7 @@ from .conf import settings
 from .database import database, immediate
 from .engines import DATABASE, publishers
 from .models import Job, Queue
-from .turn import wake
+from .waking import wake
 
 logger = get_logger("svc_infra_django.jobs")
 

@@ -10,41 +10,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from threading import Event
-from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from django.db import Error as DatabaseFailure
 from django.db import connections
-from django.db.models import F, Min, Q
+from django.db.models import F
 from django.db.models.base import ModelState
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.utils import timezone
 
-from ..identifiers import uuid7_at
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
-from .conf import settings
 from .database import database as database
 from .database import database_now as database_now
 from .database import immediate as immediate
 from .limits import admit, promote
-from .models import Effect, Job, JobAttempt, Pace, Queue, Throughput
+from .models import Effect, Job, JobAttempt, Queue
 
 logger = get_logger("svc_infra_django.jobs")
-
-STAGED_AT_ONCE = 1000
-PRUNED_AT_ONCE = 5000
-KEPT = (Job.State.SUCCEEDED, Job.State.CANCELLED, Job.State.FAILED)
-IDLE_HOURS = 48
-
-CHANNEL = "svc_jobs"
-NOTIFY_SECONDS = 0.01
-LISTEN_SECONDS = 0.5
-
-_listeners: set[Event] = set()
-_notified: dict[str, float] = {}
 
 
 @dataclass(slots=True)
@@ -81,59 +64,6 @@ class Wish:
 
     def __bool__(self) -> bool:
         return bool(self.ids or (self.queues and self.room > 0))
-
-
-def commits() -> int:
-    """A number that changes with every commit of another connection. SQLite only."""
-    with connections[database()].cursor() as cursor:
-        cursor.execute("PRAGMA data_version")
-        return int(cursor.fetchone()[0])
-
-
-def listen(event: Event) -> None:
-    """Set `event` whenever this process commits new work."""
-    _listeners.add(event)
-
-
-def unlisten(event: Event) -> None:
-    _listeners.discard(event)
-
-
-def wake(queue: str = "") -> None:
-    """Wake the workers: those of this process, and on PostgreSQL, by NOTIFY, those of all others.
-
-    Call it after the commit. Inside a transaction NOTIFY takes a lock that all commits of the database wait
-    for. A worker that was woken looks again soon by itself, so one call in ten milliseconds is enough.
-    """
-    for event in tuple(_listeners):
-        event.set()
-    connection = connections[database()]
-    now = monotonic()
-    if connection.vendor != "postgresql" or now - _notified.get(queue, 0.0) < NOTIFY_SECONDS:
-        return
-    _notified[queue] = now
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, queue])
-    except DatabaseFailure as error:
-        # The work is committed, and workers look for it by themselves too.
-        logger.warning("workers could not be woken", error=repr(error))
-
-
-def notifications(stopping: Event) -> Iterator[str]:
-    """The queues that other processes tell of, over a connection of its own, until `stopping` is set.
-
-    An empty string stands for any queue, and comes first: what was told before is lost. Raises
-    psycopg.Error when the connection breaks. PostgreSQL only.
-    """
-    connection: Any = connections[database()]
-    parameters = {**connection.get_connection_params(), "autocommit": True}
-    with connection.Database.connect(**parameters) as listening:
-        listening.execute(f"LISTEN {CHANNEL}")
-        yield ""
-        while not stopping.is_set():
-            for told in listening.notifies(timeout=LISTEN_SECONDS, stop_after=1):
-                yield told.payload
 
 
 def take_turn(
@@ -528,43 +458,6 @@ def _names(connection: Any) -> dict[str, str]:
     return {"table": quote(Job._meta.db_table), "queues": quote(Queue._meta.db_table)}
 
 
-def stage(*, now: datetime | None = None) -> int:
-    """Make scheduled jobs ready that are due at `now` (by default now, by the database's clock).
-
-    Those with a concurrency limit have to wait for a place.
-    """
-    alias = database()
-    moment = Now() if now is None else now
-    with immediate(alias):
-        due = Job.objects.using(alias).due(now=moment).order_by("run_at").select_for_update(skip_locked=True)
-        found = dict(due.values_list("pk", "concurrency_key")[:STAGED_AT_ONCE])
-        staged = 0
-        for changes, ids in (
-            (Job.ready_again(), [pk for pk, key in found.items() if key is None]),
-            ({"state": Job.State.BLOCKED}, [pk for pk, key in found.items() if key is not None]),
-        ):
-            if ids:
-                scheduled = Job.objects.using(alias).filter(pk__in=ids, state=Job.State.SCHEDULED)
-                staged += scheduled.update(**changes)
-    promote(key for key in found.values() if key is not None)
-    return staged
-
-
-def next_due_in() -> float | None:
-    """Seconds until the next scheduled job falls due, by the database's clock; None without one."""
-    scheduled = Job.objects.using(database()).scheduled().order_by("run_at")
-    found = scheduled.values_list("run_at", Now()).first()
-    return None if found is None else (found[0] - found[1]).total_seconds()
-
-
-def oldest_ready(queues: Iterable[str]) -> dict[str, float]:
-    """For how many seconds the ready job that waits longest has been due, 0 in an empty queue."""
-    ready = Job.objects.using(database()).ready().values("queue").order_by()
-    found = dict(ready.annotate(at=Min(Coalesce("run_at", "created_at"))).values_list("queue", "at"))
-    now = database_now()
-    return {name: max(0.0, (now - found.get(name, now)).total_seconds()) for name in queues}
-
-
 def ready_queues() -> list[str]:
     """The queues that have ready jobs: one probe of the index for each, however many jobs wait."""
     ready = Job.objects.using(database()).ready()
@@ -606,46 +499,3 @@ def first_effect(job: Job, key: str) -> Iterator[bool]:
     with immediate(database()):
         _, is_first = effects.get_or_create(task=job.task, key=key, defaults={"job_id": job.pk})
         yield is_first
-
-
-def prune(*, now: datetime | None = None, limit: int | None = None) -> int:
-    """Delete finished jobs that have been kept long enough, in chunks. Returns how many.
-
-    How long is for each state in the settings, and for single queues in their rows.
-    """
-    now = now or timezone.now()
-    own = list(Queue.objects.using(database()).all())
-    deleted = 0
-    for state in KEPT:
-        name = f"keep_{state.label}_hours"
-        special = {queue.name: hours for queue in own if (hours := getattr(queue, name)) is not None}
-        rules: list[tuple[Q, float]] = [(Q(queue=queue), hours) for queue, hours in special.items()]
-        rules.append((~Q(queue__in=list(special)), getattr(settings, name)))
-        for jobs, hours in rules:
-            rest = None if limit is None else limit - deleted
-            deleted += _prune(jobs & Q(state=state), now=now, until=now - timedelta(hours=hours), limit=rest)
-    forgotten = now - timedelta(hours=settings.keep_effects_hours)
-    Effect.objects.using(database()).filter(pk__lt=uuid7_at(forgotten)).delete()
-    idle = now - timedelta(hours=IDLE_HOURS)
-    Pace.objects.using(database()).filter(free_at__lt=idle, line_at__lt=idle).delete()
-    Throughput.objects.using(database()).filter(minute__lt=idle).delete()
-    if deleted:
-        logger.info("jobs pruned", count=deleted)
-    return deleted
-
-
-def _prune(which: Q, *, now: datetime, until: datetime, limit: int | None) -> int:
-    jobs = Job.objects.using(database()).filter(which)
-    # Along the key, which is ordered by time and so ends where the young jobs begin: no index is kept.
-    old = jobs.filter(finished_at__lt=until, pk__lt=uuid7_at(until)).order_by("pk")
-    # One that still keeps others out of its window is what they are refused by.
-    old = old.exclude(unique_key__isnull=False, unique_expires_at__gt=now)
-    deleted = 0
-    while limit is None or deleted < limit:
-        size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
-        ids = list(old.values_list("pk", flat=True)[:size])
-        # The state is asked again: one of them may have been retried in between.
-        deleted += jobs.filter(pk__in=ids).delete()[1].get("svc_jobs.Job", 0) if ids else 0
-        if len(ids) < size:
-            break
-    return deleted

@@ -12,17 +12,15 @@ from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
 from inspect import iscoroutinefunction
-from queue import SimpleQueue
 from random import uniform
-from threading import Event, Lock, Semaphore, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import DataError, IntegrityError, close_old_connections, connections
 from django.db import Error as DatabaseFailure
-from django.db.models import Count
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -30,28 +28,33 @@ from ..app_config import declared
 from ..identifiers import uuid7
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
-from . import turn
+from . import tending, turn, waking
 from .compat import AnyTask
 from .conf import settings
 from .decorators import discover, queue_names, task_at
 from .engines import DATABASE
 from .errors import UnknownTask
+from .holding import (
+    BUSY_POLL_SECONDS,
+    HELD_SECONDS,
+    Prefetch,
+    Running,
+    ThreadPool,
+    UnknownTasks,
+    count,
+    write_apart,
+)
 from .limits import sweep
 from .models import Job, Queue, Worker
 from .publishing import PUBLISHED_AT_ONCE, engine_of, republish
-from .querysets import literal
 from .rescue import RESCUED_AT_ONCE, rescue
 from .runner import arun, broken, run, timed_out
 from .scheduler import fire_due, keep_schedules, sync_schedules
-from .throughput import minute_of, tally
+from .throughput import tally
 from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
 
-BUSY_POLL_SECONDS = 0.01
-MOST_AHEAD = 512
-HELD_SECONDS = 0.1
-MEAN_WEIGHT = 0.1
 CAREFUL_SECONDS = 1.0
 DEPTH_SECONDS = 15.0
 QUEUES_SECONDS = 2.0
@@ -90,7 +93,7 @@ def drain(now: datetime | None = None) -> int:
     outcomes: list[Outcome] = []
     try:
         while True:
-            while turn.stage(now=moment):
+            while tending.stage(now=moment):
                 pass
             queues = turn.ready_queues()
             jobs = turn.take_turn(
@@ -167,7 +170,7 @@ class JobWorker:
         discover()
         self._until_it_works(self._register)
         self._loop = asyncio.new_event_loop()
-        turn.listen(self._wake)
+        waking.listen(self._wake)
         loop = self._start(self._loop.run_forever, "async jobs")
         threads = [
             loop,
@@ -186,7 +189,7 @@ class JobWorker:
             self._work()
             self._finish()
         finally:
-            turn.unlisten(self._wake)
+            waking.unlisten(self._wake)
             self.stopping.set()
             self._ended.set()
             asyncio.run_coroutine_threadsafe(self._end_loop(), self._loop)
@@ -237,7 +240,7 @@ class JobWorker:
         while (left := deadline - monotonic()) > 0:
             if self._wake.wait(min(left, BUSY_POLL_SECONDS)):
                 return True
-            seen, self._commits = self._commits, turn.commits()
+            seen, self._commits = self._commits, waking.commits()
             if seen != self._commits:
                 return True
         return False
@@ -583,7 +586,7 @@ class JobWorker:
 
         while not self.stopping.is_set():
             try:
-                for queue in turn.notifications(self.stopping):
+                for queue in waking.notifications(self.stopping):
                     if not queue or not self.queues or queue in self.queues:
                         self._wake.set()
             except psycopg.Error as error:
@@ -595,11 +598,11 @@ class JobWorker:
         self._repeat(self._stage_once)
 
     def _stage_once(self) -> float:
-        if turn.stage():
+        if tending.stage():
             self._wake.set()
             republish()
             return 0.0
-        due_in = turn.next_due_in()
+        due_in = tending.next_due_in()
         if due_in is None:
             return settings.stage_seconds
         return min(settings.stage_seconds, max(0.005, due_in))
@@ -623,10 +626,10 @@ class JobWorker:
             if now >= next_at["republish"] and republish() < PUBLISHED_AT_ONCE:
                 next_at["republish"] = now + settings.sweep_seconds
             if now >= next_at["depth"]:
-                measure_depth()
+                tending.measure_depth()
                 next_at["depth"] = now + DEPTH_SECONDS
             if now >= next_at["prune"]:
-                turn.prune()
+                tending.prune()
                 next_at["prune"] = now + settings.prune_seconds
             return max(0.01, min(next_at.values()) - monotonic())
 
@@ -707,186 +710,8 @@ class JobWorker:
             self.stopping.wait(min(30.0, 0.5 * 2 ** min(failures, 6)))
 
 
-class Running:
-    """A job in the hands of this process."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        # With the epoch: a job that was taken away may come back while its first body still runs.
-        self.key = (job.pk, job.epoch)
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.task: asyncio.Task[Outcome] | None = None
-        self.is_lost = False
-        self.has_slot = True
-        self.is_given_up = False
-        self.since = monotonic()
-        self._overrun_at = float("inf")
-        self._report: dict[str, Any] | None = None
-
-    def begin(self, task: AnyTask) -> None:
-        """The body starts now, and the time that it has."""
-        timeout = getattr(task, "timeout", None)
-        if timeout is not None:
-            self._overrun_at = monotonic() + timeout + settings.overrun_seconds
-
-    def has_overrun(self) -> bool:
-        return monotonic() > self._overrun_at
-
-    def report(self, progress: dict[str, Any]) -> None:
-        """Keep how far the job says it is, until somebody writes it down."""
-        self._report = progress
-
-    def take_report(self) -> dict[str, Any] | None:
-        """What the job said since the last time, if anything."""
-        report, self._report = self._report, None
-        return report
-
-    def lose(self) -> None:
-        """The job is not ours any more: stop it if it can be stopped, and write nothing of it."""
-        self.is_lost = True
-        if self.loop is not None and self.task is not None:
-            self.loop.call_soon_threadsafe(self.task.cancel)
-
-
-class Prefetch:
-    """How many jobs to hold beyond the free slots: what runs in `prefetch_seconds`, by what jobs took.
-
-    So jobs of microseconds share a commit, and a job of a second is left for a worker with a free slot.
-    """
-
-    def __init__(self) -> None:
-        self._mean_seconds = settings.prefetch_seconds
-
-    def size(self, *, slots: int = 1) -> int:
-        if self._mean_seconds >= settings.prefetch_seconds:
-            return 0
-        return min(MOST_AHEAD, int(slots * settings.prefetch_seconds / max(self._mean_seconds, 1e-6)))
-
-    def threads(self, count: int) -> int:
-        """In how many threads to run `count` jobs, for all to have begun soon.
-
-        Threads that run jobs of microseconds only wait for each other, and the claimer for all of them.
-        """
-        return 1 + int(count * self._mean_seconds / BUSY_POLL_SECONDS)
-
-    def took(self, seconds: float) -> None:
-        self._mean_seconds += (seconds - self._mean_seconds) * MEAN_WEIGHT
-
-    def was_wrong(self) -> None:
-        """Jobs wait behind slower ones than that: hold none for a while."""
-        self._mean_seconds = max(self._mean_seconds, settings.prefetch_seconds)
-
-
-class UnknownTasks:
-    """Tasks that this process cannot import, and since when. Another release may know them."""
-
-    def __init__(self) -> None:
-        self._first_met: dict[str, float] = {}
-        self._last_met: dict[str, float] = {}
-
-    def excluded(self) -> list[str]:
-        """Tasks to leave alone for the moment."""
-        recent = monotonic() - settings.unknown_task_pause_seconds
-        return sorted(path for path, met in self._last_met.items() if met > recent)
-
-    def met(self, job: Job, error: UnknownTask) -> Outcome:
-        """Leave the job for others, or fail it if its task has been unknown for too long."""
-        now = monotonic()
-        first = self._first_met.setdefault(job.task, now)
-        self._last_met[job.task] = now
-        logger.error("unknown task", task=job.task, job_id=str(job.pk))
-        metrics.increment("jobs.unknown", task=job.task)
-        if now - first > settings.unknown_task_grace_seconds:
-            return Outcome(
-                job, Job.State.FAILED, error="svc_infra_django.jobs.errors.UnknownTask", traceback=str(error)
-            )
-        return Outcome(job, Job.State.READY)
-
-
-class ThreadPool:
-    """Daemon threads that run what is submitted. The standard pool would wait for them at exit, for ever.
-
-    A thread is started only when all of them are busy: each may come to hold a connection to the database.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._size = size
-        self._started = 0
-        self._idle = Semaphore(0)
-
-    def submit(self, call: Callable[[], None]) -> None:
-        if not self._idle.acquire(blocking=False) and self._started < self._size:
-            self._started += 1
-            Thread(target=self._serve, name=f"svc-jobs runner {self._started}", daemon=True).start()
-        self._calls.put(call)
-
-    def grow(self) -> None:
-        """One of the threads will not be back, or late: let another one be started for it."""
-        self._size += 1
-
-    def _serve(self) -> None:
-        while True:
-            call = self._calls.get()
-            try:
-                call()
-            except BaseException as error:  # frontier: the thread outlives whatever a job leaves behind
-                logger.error("a runner failed outside its job", exc_info=error)
-            self._idle.release()
-
-
 def _result(job: Job, done: asyncio.Task[Outcome]) -> Outcome | None:
     if done.cancelled():
         return None
     error = done.exception()
     return done.result() if error is None else broken(job, error)
-
-
-def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
-    """Write each outcome by itself, and fail the job of the one that the database refuses.
-
-    Together with it none could be written, and every job of this process would run for ever. What is written
-    is taken off the list.
-    """
-    while outcomes:
-        outcome = outcomes[0]
-        try:
-            turn.take_turn([outcome], worker=worker, queues=(), room=0)
-        except (DataError, IntegrityError) as error:
-            outcomes[0] = outcome = broken(outcome.job, error)
-            turn.take_turn([outcome], worker=worker, queues=(), room=0)
-        except DatabaseFailure:
-            return
-        del outcomes[0]
-        count([outcome])
-
-
-def count(outcomes: Iterable[Outcome]) -> None:
-    """Tell the metrics and the chart how attempts ended."""
-    ended: dict[tuple[str, str, Job.State, datetime], list[float]] = {}
-    for outcome in outcomes:
-        if outcome.state != Job.State.READY:
-            key = outcome.job.queue, outcome.job.task, outcome.state, minute_of(outcome.ended_at)
-            ended.setdefault(key, []).append(outcome.seconds)
-    for (queue, task, state, minute), times in ended.items():
-        name = "retried" if state == Job.State.SCHEDULED else state.label
-        metrics.increment("jobs.finished", len(times), queue=queue, task=task, outcome=name)
-        tally.add(queue, state, at=minute, count=len(times))
-        timer = metrics.series("timer", "jobs.run", queue=queue, task=task)
-        for seconds in times:
-            timer.observe(seconds)
-
-
-def measure_depth() -> None:
-    jobs = Job.objects.using(turn.database()).order_by()
-    counts = {name: dict.fromkeys(Job.WAITING, 0) for name in queue_names()}
-    for state in Job.WAITING:
-        # One by one: each has an index of its own, and all together would read every row.
-        waiting = jobs.filter(state=literal(state)).values_list("queue")
-        for queue, count in waiting.annotate(count=Count("pk")):
-            counts.setdefault(queue, dict.fromkeys(Job.WAITING, 0))[state] = count
-    for queue, states in counts.items():
-        for state, count in states.items():
-            metrics.gauge("jobs.depth", count, queue=queue, state=Job.State(state).label)
-    for queue, seconds in turn.oldest_ready(counts).items():
-        metrics.gauge("jobs.oldest_ready", seconds, queue=queue)

@@ -19,6 +19,7 @@ from svc_infra_django.jobs.errors import BadTask, JobNotRetryable
 from svc_infra_django.jobs.models import Job, Pace
 from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import duplicate, prune
+from svc_infra_django.jobs.tending import stage
 from svc_infra_django.jobs.turn import Outcome
 from svc_infra_django.jobs.worker import drain
 from tests.jobs import work
@@ -190,7 +191,7 @@ def test_a_job_that_is_tried_again_later_leaves_its_place_and_takes_one_anew() -
     claim(Outcome(first[0], SCHEDULED, delay=60))
     assert len(claim()) == 1
 
-    turn.stage(now=timezone.now() + timedelta(seconds=61))
+    stage(now=timezone.now() + timedelta(seconds=61))
     first[0].refresh_from_db()
     assert first[0].state == BLOCKED
 
@@ -200,7 +201,7 @@ def test_what_falls_due_waits_for_a_place() -> None:
     enqueue_many(work.two_a_tenant.using(run_after=later), [["a"]] * 5)
     assert count(state=SCHEDULED) == 5
 
-    assert turn.stage(now=later) == 5
+    assert stage(now=later) == 5
     assert (count(state=READY), count(state=BLOCKED)) == (2, 3)
 
 
@@ -316,7 +317,7 @@ def test_one_starts_and_the_others_are_given_times_of_their_own() -> None:
     assert {(job.attempt, job.worker_id) for job in waiting} == {(0, None)}
 
     second = NOON + timedelta(seconds=1)
-    assert turn.stage(now=second) == 1
+    assert stage(now=second) == 1
     assert [job.args["args"] for job in claim(now=second)] == [[1]]
 
 
@@ -325,7 +326,7 @@ def test_after_a_standstill_nothing_bursts() -> None:
     claim(now=NOON)
     late = NOON + timedelta(minutes=10)
 
-    turn.stage(now=late)
+    stage(now=late)
 
     assert len(claim(now=late)) == 1
     times = Job.objects.filter(state=SCHEDULED).order_by("pk").values_list("run_at", flat=True)
@@ -351,7 +352,7 @@ def test_no_span_of_time_sees_more_starts_than_the_rate_allows(seed: int) -> Non
 
     while count(state__in=(READY, SCHEDULED)):
         now += timedelta(seconds=random.choice([0.01, 0.5, 3, 20]))
-        turn.stage(now=now)
+        stage(now=now)
         started = claim(now=now, room=random.randint(1, 8))
         starts += [now] * len(started)
         claim(*map(succeed, started), room=0)

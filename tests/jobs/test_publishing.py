@@ -16,6 +16,7 @@ from svc_infra_django.jobs.engines import publishers
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import pause, resume
+from svc_infra_django.jobs.tending import stage
 from svc_infra_django.jobs.worker import JobWorker
 from tests.jobs import work
 
@@ -62,7 +63,7 @@ def test_jobs_of_the_database_and_jobs_for_later_are_not_published(broker: Broke
     publishing.republish()
     assert broker.told == []
 
-    turn.stage(now=timezone.now() + timedelta(hours=49))
+    stage(now=timezone.now() + timedelta(hours=49))
     publishing.republish()
 
     assert broker.told == [later.id]

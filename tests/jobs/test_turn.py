@@ -15,13 +15,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
-from svc_infra_django.jobs import enqueue_many, turn
+from svc_infra_django.jobs import enqueue_many, tending, turn
 from svc_infra_django.jobs.models import Job, JobAttempt, Worker
 from svc_infra_django.jobs.rescue import CRASHED, bury, rescue, workers_overrun
 from svc_infra_django.jobs.runner import run
 from svc_infra_django.jobs.services.operating import cancel
+from svc_infra_django.jobs.tending import measure_depth
 from svc_infra_django.jobs.turn import Outcome
-from svc_infra_django.jobs.worker import measure_depth
 from svc_infra_django.observability.context import bound
 from tests.jobs import work
 
@@ -191,11 +191,11 @@ def test_due_jobs_are_made_ready_by_the_clock_of_the_database() -> None:
     work.add.using(run_after=now + timedelta(minutes=1)).enqueue(1)
     work.add.using(run_after=now + timedelta(minutes=2)).enqueue(2)
 
-    assert 55 < (turn.next_due_in() or 0) < 60
-    assert turn.stage() == 0
+    assert 55 < (tending.next_due_in() or 0) < 60
+    assert tending.stage() == 0
     Job.objects.filter(args__args=[1]).update(run_at=now - timedelta(seconds=1))
-    assert turn.stage() == 1
-    assert turn.stage(now=now + timedelta(minutes=3)) == 1
+    assert tending.stage() == 1
+    assert tending.stage(now=now + timedelta(minutes=3)) == 1
 
 
 def test_an_atomic_job_and_its_acknowledgement_are_one() -> None:
@@ -385,8 +385,8 @@ def test_an_idle_turn_on_sqlite_does_not_take_the_lock_of_all_writers() -> None:
     ("ask", "index"),
     [
         (lambda: turn.ready_queues(), "svc_jobs_job_ready"),
-        (lambda: turn.next_due_in(), "svc_jobs_job_scheduled"),
-        (lambda: turn.stage(), "svc_jobs_job_scheduled"),
+        (lambda: tending.next_due_in(), "svc_jobs_job_scheduled"),
+        (lambda: tending.stage(), "svc_jobs_job_scheduled"),
         (lambda: rescue(lease=timedelta(seconds=30), max_crashes=3), "svc_jobs_job_running"),
         (lambda: turn.hand_back_strays(worker=uuid7(), known=[]), "svc_jobs_job_running"),
     ],
@@ -428,7 +428,7 @@ def test_threads_that_race_for_due_jobs_make_each_ready_once_and_claim_it_once()
         worker, deadline = uuid7(), time.monotonic() + 60
         try:
             while len(claimed) < 200 and time.monotonic() < deadline:
-                staged.append(turn.stage())
+                staged.append(tending.stage())
                 claimed.extend(str(job.pk) for job in claim(worker, room=7))
         finally:
             connections.close_all()

@@ -21,11 +21,11 @@ from ...jobs import turn
 from ...jobs.conf import settings
 from ...jobs.decorators import discover, task_at
 from ...jobs.errors import UnknownTask
+from ...jobs.holding import HELD_SECONDS, Running, UnknownTasks, count, write_apart
 from ...jobs.models import Job, Worker
 from ...jobs.runner import run
 from ...jobs.throughput import tally
 from ...jobs.turn import Outcome
-from ...jobs.worker import HELD_SECONDS, Running, UnknownTasks, count, write_apart
 from ...observability.logging import get_logger
 from .duties import of_main_process
 from .lanes import Lane

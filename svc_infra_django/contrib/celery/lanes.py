@@ -8,10 +8,10 @@ from threading import Condition, Lock, Thread
 from time import monotonic
 from uuid import UUID
 
+from ...jobs.holding import HELD_SECONDS, Prefetch, Running, logger
 from ...jobs.models import Job
 from ...jobs.publishing import put_off
 from ...jobs.turn import Outcome
-from ...jobs.worker import HELD_SECONDS, Prefetch, Running, logger
 
 GATHER_SECONDS = 0.01
 WRITE_SECONDS = 0.02

@@ -26,7 +26,9 @@ from ..errors import (
 from ..limits import promote
 from ..models import Job, JobAttempt, Queue
 from ..publishing import announce, first_publish_at, publish_soon
-from ..turn import database, immediate, prune, wake
+from ..tending import prune
+from ..turn import database, immediate
+from ..waking import wake
 from .enqueueing import unique_key_of
 
 logger = get_logger("svc_infra_django.jobs")

@@ -12,9 +12,9 @@ import pytest
 from svc_infra_django.contrib.celery import lanes
 from svc_infra_django.contrib.celery.lanes import Lane
 from svc_infra_django.identifiers import uuid7
+from svc_infra_django.jobs.holding import Running
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.turn import Outcome
-from svc_infra_django.jobs.worker import Running
 from tests.jobs.conftest import wait_until
 
 SHORT = 0.0001
