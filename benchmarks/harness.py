@@ -9,7 +9,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count
@@ -21,7 +21,7 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 
 @dataclass(frozen=True)
 class Contender:
-    """A program that measures itself: `python -m <module> <arguments>` prints its numbers last."""
+    """A program that measures itself: `python -m <module> <arguments>` prints its number last."""
 
     name: str
     module: str
@@ -51,17 +51,20 @@ class Contender:
             raise RuntimeError(f"{self.module} {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
-    def each_round(self, *arguments: str, **environment: str) -> Callable[[], float]:
-        """`measure` once for each round: in cases that ask for the same, the same number stands again."""
+    def each_round(self, *arguments: str, place: int = -1, **environment: str) -> Callable[[], float]:
+        """`measure` once for each round: in cases that ask for the same, the same number stands again.
+
+        `place` chooses one of several numbers.
+        """
         rounds = count()
-        return lambda: _measured_in(next(rounds), self, arguments, tuple(environment.items()))
+        return lambda: _measured_in(next(rounds), self, arguments, tuple(environment.items()))[place]
 
 
 @cache
 def _measured_in(
     number: int, contender: Contender, arguments: tuple[str, ...], environment: tuple[tuple[str, str], ...]
-) -> float:
-    return contender.measure(*arguments, **dict(environment))
+) -> list[float]:
+    return contender.measure_all(*arguments, **dict(environment))
 
 
 @dataclass(frozen=True)
@@ -103,46 +106,33 @@ def compare(
 
     Without `warm_up` each round counts: for what warms up in its own process before it measures.
 
-    Nothing, and NOT_CHOSEN, for a case that was not chosen.
-    """
-    if not is_chosen(case, peer_name):
-        return NOT_CHOSEN
-    rounds = min(rounds, ROUNDS)
-    if warm_up and rounds > 1:
-        ours(), peer()
-    pairs = []
-    for number in range(1, rounds + 1):
-        pairs.append((ours(), peer()))
-        mine, theirs = pairs[-1]
-        print(
-            f"  {case}, {peer_name}: round {number} of {rounds}: {mine:.1f} and {theirs:.1f} {unit}",
-            flush=True,
-        )
-    return judged(case, pairs, unit=unit, bar=bar, peer_name=peer_name, higher_is_better=higher_is_better)
-
-
-def is_chosen(case: str, peer_name: str) -> bool:
-    return chosen in f"{case}, {peer_name}"
-
-
-def judged(
-    case: str,
-    pairs: Sequence[tuple[float, float]],
-    *,
-    unit: str,
-    bar: float,
-    peer_name: str,
-    higher_is_better: bool,
-) -> Case:
-    """The row of a case whose rounds gave these `pairs` of ours and the peer's.
+    Nothing, and NOT_CHOSEN, for a case that was not chosen. One that fails is told and left out.
 
     The ratio is the median of the rounds' ratios, so that a slow minute of the machine hits both sides;
     `spread` is half the distance between the quartiles of these ratios, relative to the ratio.
     """
+    if chosen not in f"{case}, {peer_name}":
+        return NOT_CHOSEN
+    rounds = min(rounds, ROUNDS)
+    pairs = []
+    try:
+        if warm_up and rounds > 1:
+            ours(), peer()
+        for number in range(1, rounds + 1):
+            pairs.append((ours(), peer()))
+            mine, theirs = pairs[-1]
+            print(
+                f"  {case}, {peer_name}: round {number} of {rounds}: {mine:.1f} and {theirs:.1f} {unit}",
+                flush=True,
+            )
+    except Exception as error:  # what cannot be measured costs its own case and no other
+        print(f"  {case}, {peer_name}: LEFT OUT:\n{error}", flush=True)
+        reason = str(error).strip().splitlines()[-1]
+        return Case(case, 0, 0, peer_name, unit, 0, 0, bar, met=False, left_out=reason)
     ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
     ratio = statistics.median(ratios)
     # A single round, made to see that a benchmark works, has no spread.
-    lower, _, upper = statistics.quantiles(ratios if len(pairs) > 1 else ratios * 2, n=4, method="inclusive")
+    lower, _, upper = statistics.quantiles(ratios if rounds > 1 else ratios * 2, n=4, method="inclusive")
     return Case(
         case=case,
         ours=round(statistics.median(mine for mine, _ in pairs), 2),
@@ -183,10 +173,9 @@ def _environment(peer: Contender) -> Path:
     wanted = "\n".join(peer.packages)
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
         print(f"Installing {peer.name} into {folder.relative_to(ROOT)} ...", flush=True)
-        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
         subprocess.run([_python_for(peer), "-m", "venv", "--clear", str(folder)], check=True)
         installers = [[str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]]
-        if uv:
+        if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"):
             installers.insert(0, [uv, "pip", "install", "--quiet", "--python", str(python)])
         for installer in installers:
             if subprocess.run([*installer, *peer.packages], check=False).returncode == 0:
