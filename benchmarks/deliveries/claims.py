@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from benchmarks.deliveries import drive, ours
 from svc_infra_django.webhooks.models import Delivery
-from svc_infra_django.webhooks.querysets import NIL, Claimed, LaneClaim
+from svc_infra_django.webhooks.queue import NIL, Claimed, LaneClaim
 
 DELIVERIES = 20_000
 TOGETHER = 200

@@ -1,102 +1,34 @@
 """The only HTTP client of the suite that dials addresses which strangers chose.
 
 libcurl's multi interface over one pool of connections. The guard stands where a socket is opened, so
-it judges the very address that is dialled; between check and dial there is nothing to rebind. Names are
-looked up by threads of our own, one look-up at a time for a name: libcurl has twenty such threads for
-all, and one endpoint whose name servers hang would keep them.
+it judges the very address that is dialled; between check and dial there is nothing to rebind.
 """
 
 from __future__ import annotations
 
-import re
 import selectors
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from queue import Empty, SimpleQueue
-from threading import Lock, Thread
+from ipaddress import ip_address
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 import pycurl
 
 from ..config.sections import load
+from .addresses import checked_url, host_and_port, is_allowed, is_literal
 from .conf import WebhooksSettings, settings
 from .errors import BadEndpoint
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
-
-# Our own table: `ipaddress.is_global` and its relatives differ between Python's patch releases.
-REFUSED_V4 = tuple(
-    IPv4Network(text)
-    for text in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata is in it
-        "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # Azure's WireServer, a public address
-        "169.254.0.0/16",  # link-local; the clouds' metadata
-        "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # protocol assignments; Oracle's metadata
-        "192.0.2.0/24",  # documentation
-        "192.31.196.0/24",  # AS112
-        "192.52.193.0/24",  # AMT
-        "192.88.99.0/24",  # 6to4 relays
-        "192.168.0.0/16",  # private
-        "192.175.48.0/24",  # AS112
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, broadcast
-    )
-)
-# Only global unicast is let through, so mapped, compatible, NAT64, link-local and unique local are out.
-GLOBAL_V6 = IPv6Network("2000::/3")
-REFUSED_V6 = tuple(
-    IPv6Network(text)
-    for text in (
-        "2001::/23",  # Teredo and other protocols
-        "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4 carries any IPv4 address
-        "2620:4f:8000::/48",  # AS112
-        "3fff::/20",  # documentation
-    )
-)
-
-HOST_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-NUMERIC = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
-BRACKETED = re.compile(r"\[[0-9a-fA-F:.]+\](:[0-9]*)?")
-LOCAL_NAMES = ("localhost", "local", "internal", "localdomain")
-UNSAFE = re.compile(r"[\x00-\x20\x7f-\uffff\\^`{}|\"<>]")
-MAX_URL_LENGTH = 2_000
+from .names import CACHE_SECONDS, Names, addresses_of
 
 HEAD_LIMIT = 65_536
-DNS_CACHE_SECONDS = 60
-DNS_CACHE_NAMES = 10_000
 KNOWN_TARGETS = 10_000
-LOOKUP_THREADS = 128
-LOOKUP_IDLE_SECONDS = 10.0
 IDLE_CONNECTION_SECONDS = 60
 CONNECTION_LIFETIME_SECONDS = 300
 IDLE_CONNECTIONS = 256
-
-HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
-HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
-RESERVED_HEADERS = frozenset(
-    (
-        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection",
-        "te", "trailer", "upgrade", "expect", "keep-alive", "user-agent", "accept-encoding", "traceparent",
-        "tracestate",
-    )
-)  # fmt: skip
-RESERVED_PREFIXES = ("webhook-", "proxy-")
 
 ERROR_CLASSES = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
@@ -137,83 +69,6 @@ class Outcome:
     body: bytes = b""
 
 
-def is_allowed(address: Address, *, allowed: Iterable[Network] = ()) -> bool:
-    """Whether `address` may be dialled: a public one, or one in a network that the operator allows."""
-    if any(address in network for network in allowed if network.version == address.version):
-        return True
-    if isinstance(address, IPv4Address):
-        return not any(address in network for network in REFUSED_V4)
-    return address in GLOBAL_V6 and not any(address in network for network in REFUSED_V6)
-
-
-def checked_url(url: str) -> str:
-    """`url` as it may be dialled, or BadEndpoint saying what is wrong with it.
-
-    A friendly word at the desk: names are not resolved here, the guard at the socket is what protects.
-    """
-    if len(url) > MAX_URL_LENGTH:
-        raise _bad("The URL is too long.")
-    if UNSAFE.search(url) or any(char >= "\ud800" for char in url):
-        raise _bad("The URL has characters in it that must be percent-encoded.")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise _bad("The URL is not well formed.") from None
-    if parts.scheme not in (("https", "http") if settings.allow_http else ("https",)):
-        raise _bad("The URL must begin with https://." if not settings.allow_http else "Use https or http.")
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise _bad("Put credentials into a header, not into the URL.")
-    if parts.fragment:
-        raise _bad("The URL must not have a fragment.")
-    if port == 0 or (settings.allowed_ports and _port(parts.scheme, port) not in settings.allowed_ports):
-        raise _bad("This port is not allowed.")
-    _check_host(parts.netloc, (parts.hostname or "").lower())
-    return url
-
-
-def checked_headers(headers: dict[str, str]) -> dict[str, str]:
-    """The endpoint's own headers, or BadEndpoint: no token, a line break, or a name that is ours."""
-    if len(headers) > 20:
-        raise _bad("At most 20 headers.", pointer="/body/headers")
-    if len({name.lower() for name in headers}) < len(headers):
-        raise _bad("A header is there twice.", pointer="/body/headers")
-    for name, value in headers.items():
-        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
-            raise _bad("A header is a token and a line of printable ASCII.", pointer="/body/headers")
-        if name.lower() in RESERVED_HEADERS or name.lower().startswith(RESERVED_PREFIXES):
-            raise _bad(f"The header {name} is set by the sender.", pointer="/body/headers")
-    return headers
-
-
-def _check_host(netloc: str, host: str) -> None:
-    literal = netloc.startswith("[")
-    labels = host.removesuffix(".").split(".")
-    # The last label decides how resolvers read a host: digits or 0x there means an IPv4 address.
-    if literal or NUMERIC.fullmatch(labels[-1]):
-        try:
-            if not (BRACKETED.fullmatch(netloc) if literal else re.fullmatch(r"[0-9.]+", host)):
-                raise ValueError
-            address = ip_address(host)
-        except ValueError:
-            raise _bad("Write an IP address in its usual form.") from None
-        if not is_allowed(address, allowed=settings.allowed_networks):
-            raise _bad("This address is not allowed.")
-    elif len(host) > 253 or not all(HOST_LABEL.fullmatch(label) for label in labels):
-        raise _bad("The host name is not well formed.")
-    elif (len(labels) == 1 or labels[-1] in LOCAL_NAMES) and not settings.allowed_networks:
-        raise _bad("This address is not allowed.")
-
-
-def _port(scheme: str, port: int | None) -> int:
-    return port or (443 if scheme == "https" else 80)
-
-
-def _bad(message: str, *, pointer: str = "/body/url") -> BadEndpoint:
-    problem = BadEndpoint.at(pointer, message)
-    return BadEndpoint(message, errors=problem.errors)
-
-
 class Transport:
     """Sends many requests at once, in the thread that calls it.
 
@@ -228,7 +83,7 @@ class Transport:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._selector = selectors.DefaultSelector()
-        self._names = _Names(lookup or _addresses)
+        self._names = Names(lookup or addresses_of)
         self._selector.register(self._names.wakes, selectors.EVENT_READ)
         self._targets: dict[str, _Target] = {}
         self._checked_by: WebhooksSettings | None = None
@@ -408,85 +263,6 @@ class _Target:
         return f"+{self.key}:{','.join(dialled)}"
 
 
-class _Names:
-    """Looks names up in threads of its own, and wakes the transport when an answer is there."""
-
-    def __init__(self, lookup: Callable[[str], list[str]]) -> None:
-        self._lookup = lookup
-        self._asked: SimpleQueue[str] = SimpleQueue()
-        self._answered: SimpleQueue[tuple[str, list[str], str]] = SimpleQueue()
-        self._known: dict[str, tuple[float, list[str]]] = {}
-        self._under_way: set[str] = set()
-        self._threads = self._idle = 0
-        self._lock = Lock()
-        self.wakes, self._waker = socket.socketpair()
-        self.wakes.setblocking(False)
-        self._waker.setblocking(False)
-
-    def known(self, name: str) -> list[str] | None:
-        """The addresses of a name that was looked up not long ago."""
-        expires, addresses = self._known.get(name, (0.0, []))
-        return addresses if expires > monotonic() else None
-
-    def ask(self, name: str) -> None:
-        """Look a name up, unless somebody is at it."""
-        if name in self._under_way:
-            return
-        self._under_way.add(name)
-        self._asked.put(name)
-        with self._lock:
-            if self._idle >= self._asked.qsize() or self._threads >= LOOKUP_THREADS:
-                return
-            self._threads += 1
-        # A daemon, since a look-up cannot be broken off and must not hold up the end of the process.
-        Thread(target=self._work, name="webhooks-names", daemon=True).start()
-
-    def answers(self) -> list[tuple[str, list[str], str]]:
-        """What was found since: (name, addresses, error)."""
-        with suppress(BlockingIOError):
-            while self.wakes.recv(4096):
-                pass
-        found = []
-        while True:
-            try:
-                found.append(self._answered.get_nowait())
-            except Empty:
-                break
-        expires = monotonic() + DNS_CACHE_SECONDS
-        for name, addresses, _ in found:
-            self._under_way.discard(name)
-            if len(self._known) >= DNS_CACHE_NAMES:
-                self._known.clear()
-            if addresses:
-                self._known[name] = (expires, addresses)
-        return found
-
-    def close(self) -> None:
-        self.wakes.close()
-        self._waker.close()
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                self._idle += 1
-            try:
-                name = self._asked.get(timeout=LOOKUP_IDLE_SECONDS)
-            except Empty:
-                name = ""
-            with self._lock:
-                self._idle -= 1
-                if not name:
-                    self._threads -= 1
-                    return
-            try:
-                self._answered.put((name, self._lookup(name), ""))
-            except (OSError, UnicodeError) as error:
-                self._answered.put((name, [], str(error)))
-            # Closed: nobody waits any more. Full: it is awake already.
-            with suppress(OSError):
-                self._waker.send(b".")
-
-
 class _Exchange:
     """One request under way: its guard, and what came back so far."""
 
@@ -564,16 +340,8 @@ def _header_lines(headers: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _target(url: str) -> _Target:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    is_address = NUMERIC.fullmatch(host.rpartition(".")[2]) or ":" in host
-    return _Target("" if is_address else host, f"{host}:{_port(parts.scheme, parts.port)}")
-
-
-def _addresses(name: str) -> list[str]:
-    # Bytes, because text would go through Python's own IDNA codec first.
-    found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(target[0]).partition("%")[0] for *_, target in found))
+    host, port = host_and_port(url)
+    return _Target("" if is_literal(host) else host, f"{host}:{port}")
 
 
 def _timed_out(request: Request, started: float) -> Outcome:
@@ -610,7 +378,7 @@ _OPTIONS: dict[int, Any] = {
     pycurl.SSL_VERIFYPEER: 1,
     pycurl.SSL_VERIFYHOST: 2,
     pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
-    pycurl.DNS_CACHE_TIMEOUT: DNS_CACHE_SECONDS,
+    pycurl.DNS_CACHE_TIMEOUT: CACHE_SECONDS,
     pycurl.MAXAGE_CONN: IDLE_CONNECTION_SECONDS,
     pycurl.MAXLIFETIME_CONN: CONNECTION_LIFETIME_SECONDS,
 }

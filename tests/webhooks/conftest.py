@@ -5,13 +5,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from svc_infra_django.webhooks.models import Endpoint
+from svc_infra_django.webhooks.models import Delivery, Endpoint
+from svc_infra_django.webhooks.queue import NIL, Claimed, LaneClaim
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
+
+
+def later(**amount: float) -> datetime:
+    """A moment so far from now."""
+    return timezone.now() + timedelta(**amount)
+
+
+def claim_all(*, now: datetime, lane: int = 0) -> list[Claimed]:
+    """Take what is due in one lane, as a deliverer would."""
+    lanes = [LaneClaim(lane, 100, NIL)]
+    return Delivery.objects.claim(lanes, share=100, full=[], now=now, lease_until=now + timedelta(seconds=90))
 
 
 @dataclass

@@ -13,12 +13,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ...errors import FieldProblem
+from ..addresses import checked_headers, checked_url
 from ..conf import settings
-from ..delivery import close_endpoint
 from ..errors import BadEndpoint, TooManyEndpoints
 from ..models import EVENT_TYPE_LENGTH, MAX_RATE, Endpoint, SigningKey
+from ..settlement import close_endpoint
 from ..signing import new_private_key, new_secret, public_key
-from ..transport import checked_headers, checked_url
 
 PATTERN = re.compile(r"([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*")
 MAX_PATTERNS = 100

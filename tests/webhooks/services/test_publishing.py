@@ -215,7 +215,7 @@ def test_two_who_publish_one_key_at_once_write_one_message(make_endpoint: Callab
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
 
     assert len(found) == 2
     assert len(set(found)) == 1
