@@ -162,7 +162,7 @@ def pause_endpoint(request: Any, endpoint_id: UUID) -> Any:
 @not_delegated
 def enable_endpoint(request: Any, endpoint_id: UUID) -> Any:
     endpoint = _endpoint(request, endpoint_id)
-    subscribing.enable_endpoint(endpoint)
+    subscribing.resume_endpoint(endpoint)
     return endpoint
 
 

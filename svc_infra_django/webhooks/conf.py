@@ -87,6 +87,9 @@ class WebhooksSettings(Section):
     max_endpoints_per_owner: Annotated[int, Field(ge=1)] = 50
     """How many endpoints one user may have in a tenant."""
 
+    challenge_endpoints: bool = False
+    """An endpoint that a user makes or moves is paused until it has answered a challenge."""
+
     allow_http: bool = False
     """Take `http://` endpoints too. Never in production."""
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from secrets import token_urlsafe
 from threading import Event
 from time import monotonic
 from typing import ClassVar
@@ -18,8 +19,10 @@ from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router, transaction
 from django.utils import timezone
+from pydantic_core import to_json
 
 from ..errors import SvcInfraError
+from ..identifiers import uuid7
 from ..jobs.database import immediate
 from ..jobs.worker import WorkerService
 from ..observability.context import carrying, traceparent
@@ -47,6 +50,7 @@ CLAIM_AGAIN_SECONDS = 1.0
 PACED_SECONDS = 0.1
 PACED_ENDPOINTS = 50
 KNOWN_SECRETS = 10_000
+CHALLENGE = "webhooks.challenge"
 
 
 def deliver_due(*, limit: int | None = None, now: datetime | None = None) -> int:
@@ -397,21 +401,44 @@ def prepare(
         raise NoSigningKey()
     if not claimed.body:
         raise Expunged()
-    timestamp = int(now.timestamp())
-    headers = [
-        ("Content-Type", "application/json"),
-        ("webhook-id", claimed.message_uid),
-        ("webhook-timestamp", str(timestamp)),
-        (
-            "webhook-signature",
-            sign(claimed.body, message_id=claimed.message_uid, timestamp=timestamp, keys=keys),
-        ),
-    ]
+    headers = _signed(claimed.body, message_id=claimed.message_uid, keys=keys, now=now)
     if claimed.context:
         with carrying(claimed.context):
             if trace := traceparent():
                 headers.append(("traceparent", trace))
     return Request(claimed.url, claimed.body, [*headers, *own], timeout, tag=claimed)
+
+
+def challenge(endpoint: Endpoint, *, now: datetime) -> bool:
+    """Whether a receiver wants our webhooks: it answers 2xx to a signed challenge, with the challenge in it.
+
+    Sent at once, in this thread, as every other request is.
+    """
+    token, message_id = token_urlsafe(24), f"msg_{uuid7().hex}"
+    body = to_json({"type": CHALLENGE, "timestamp": now, "data": {"challenge": token}})
+    keys = [secret_key(key.secret) for key in endpoint.signing_keys.filter(expires_at=None)]
+    headers = [*_signed(body, message_id=message_id, keys=keys, now=now), *endpoint.headers.items()]
+    transport = Transport()
+    try:
+        timeout = endpoint.timeout_seconds or settings.timeout_seconds
+        transport.start(Request(endpoint.url, body, headers, timeout))
+        outcomes: list[Outcome] = []
+        while not outcomes:
+            outcomes = transport.turn(wait=1.0)
+    finally:
+        transport.close()
+    return 200 <= (outcomes[0].status or 0) < 300 and token.encode() in outcomes[0].body
+
+
+def _signed(body: bytes, *, message_id: str, keys: Sequence[Key], now: datetime) -> list[tuple[str, str]]:
+    timestamp = int(now.timestamp())
+    signature = sign(body, message_id=message_id, timestamp=timestamp, keys=keys)
+    return [
+        ("Content-Type", "application/json"),
+        ("webhook-id", message_id),
+        ("webhook-timestamp", str(timestamp)),
+        ("webhook-signature", signature),
+    ]
 
 
 def _share() -> int:

@@ -78,6 +78,12 @@ class TooManyTests(RateLimitedError):
     code = "webhooks.too_many_tests"
 
 
+class ChallengeUnanswered(ConflictError):
+    """The endpoint has not answered 2xx with the challenge in the body."""
+
+    code = "webhooks.challenge_unanswered"
+
+
 class BadReplay(ValidationError):
     """Say what to replay: an endpoint, a message, or since when."""
 

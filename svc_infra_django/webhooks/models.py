@@ -236,8 +236,8 @@ class Endpoint(models.Model):
     def mark_enabled(self) -> None:
         self._mark(self.State.ENABLED, "", None)
 
-    def mark_paused(self) -> None:
-        self._mark(self.State.PAUSED, "", None)
+    def mark_paused(self, *, reason: str = "") -> None:
+        self._mark(self.State.PAUSED, reason, None)
 
     def mark_disabled(self, *, reason: str, now: datetime) -> None:
         self._mark(self.State.DISABLED, reason, now)

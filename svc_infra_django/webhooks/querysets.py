@@ -25,6 +25,8 @@ NewDelivery = tuple[UUID, UUID, UUID, datetime]
 
 INSERT_BATCH = 1_000
 
+UNANSWERED = "It has not answered the challenge yet."
+
 STRANDING_TIME = timedelta(hours=1)
 """Longer than any transaction that saw the endpoint enabled."""
 
@@ -46,6 +48,10 @@ class DataSchema(NamedTuple):
 
 
 class EndpointQuerySet(OwnedQuerySet["Endpoint"]):
+    def unanswered(self) -> EndpointQuerySet:
+        """Endpoints that are paused until they answer the challenge."""
+        return self.filter(state="paused", reason=UNANSWERED)
+
     def paced(self) -> EndpointQuerySet:
         """Endpoints that are served by count: a rate, a cap, or a breaker that is not closed."""
         return self.filter(

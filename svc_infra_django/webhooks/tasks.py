@@ -13,6 +13,8 @@ from ..identifiers import uuid7_at
 from ..jobs import periodic, task
 from ..observability.metrics import metrics
 from .conf import settings
+from .delivery import challenge
+from .errors import ChallengeUnanswered
 from .mailer import send_notice
 from .models import REPLAY_STEP_SECONDS, Attempt, Delivery, Endpoint, Message, Replay
 
@@ -23,6 +25,23 @@ PRUNE_BATCH = 500
 def mail_owner(endpoint_id: str, kind: str) -> None:
     """Tell the owner of an endpoint what has become of it."""
     send_notice(UUID(endpoint_id), kind=kind)
+
+
+@task(max_attempts=5)
+def challenge_endpoint(endpoint_id: str) -> None:
+    """Enable an endpoint that is paused for it once it answers the challenge.
+
+    Raises ChallengeUnanswered, to be run again a little later.
+    """
+    asked = Endpoint.objects.unanswered().filter(pk=endpoint_id)
+    if (endpoint := asked.first()) is None:
+        return
+    if not challenge(endpoint, now=timezone.now()):
+        raise ChallengeUnanswered()
+    with transaction.atomic():
+        # Not if it was moved meanwhile: the answer came from the old address.
+        if same := asked.filter(url=endpoint.url).select_for_update().first():
+            same.mark_enabled()
 
 
 @periodic(every=timedelta(hours=1))

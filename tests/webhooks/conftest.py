@@ -106,6 +106,7 @@ def receiver() -> Iterator[Receiver]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 256
+        received: Receiver
 
         def process_request(self, request: Any, client_address: Any) -> None:
             here.connections += 1
@@ -115,7 +116,7 @@ def receiver() -> Iterator[Receiver]:
             pass
 
     server = Server(("127.0.0.1", 0), Handler)
-    here = Receiver(server.server_port)
+    here = server.received = Receiver(server.server_port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield here

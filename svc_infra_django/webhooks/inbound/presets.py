@@ -90,7 +90,7 @@ class Preset(ABC):
 
 
 class StandardWebhooks(Preset):
-    """Standard Webhooks 1.0, v1 and v1a: this suite, and whoever follows the standard."""
+    """Standard Webhooks 1.0, v1 and v1a: this suite, whose challenge it answers, and whoever follows it."""
 
     kept_headers = ("content-type", "webhook-id", "webhook-timestamp", "traceparent")
 
@@ -101,6 +101,11 @@ class StandardWebhooks(Preset):
 
     def identify(self, headers: Mapping[str, str], data: Any) -> tuple[str, str]:
         return headers["webhook-id"], _text(data, "type")
+
+    def answer(self, data: Any) -> dict[str, Any] | None:
+        if _text(data, "type") == "webhooks.challenge":
+            return {"challenge": _text(data.get("data"), "challenge")}
+        return None
 
     def sign(self, body: bytes, *, secret: str, message_id: str, event_type: str, now: int) -> dict[str, str]:
         signature = sign(body, message_id=message_id, timestamp=now, keys=[secret_key(secret)])

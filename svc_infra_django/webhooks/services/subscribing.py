@@ -17,8 +17,10 @@ from ..addresses import checked_headers, checked_url
 from ..conf import settings
 from ..errors import BadEndpoint, TooManyEndpoints
 from ..models import EVENT_TYPE_LENGTH, MAX_RATE, Endpoint, SigningKey
+from ..querysets import UNANSWERED
 from ..settlement import close_endpoint
 from ..signing import new_private_key, new_secret, public_key
+from ..tasks import challenge_endpoint
 
 PATTERN = re.compile(r"([A-Za-z0-9_]+|\*)(\.([A-Za-z0-9_]+|\*))*")
 MAX_PATTERNS = 100
@@ -62,7 +64,8 @@ def create_endpoint(
 
     `event_types` are names or patterns with `*` for whole words: `order.*`, `*`. Without an `owner` the
     endpoint hears every event of its tenant. `rate_limit` is requests a second, `max_in_flight` how many
-    may be under way, both of all deliverers together. Raises BadEndpoint and TooManyEndpoints.
+    may be under way, both of all deliverers together. With the setting `challenge_endpoints` an endpoint
+    of somebody's is paused until it answers. Raises BadEndpoint and TooManyEndpoints.
     """
     if owner is not None:
         # Two requests at once must not both take the last place.
@@ -83,14 +86,18 @@ def create_endpoint(
         max_in_flight=max_in_flight,
     )
     endpoint.save(force_insert=True)
-    return endpoint, add_key(endpoint)
+    secret = add_key(endpoint)
+    if _is_asked(endpoint):
+        _ask(endpoint)
+    return endpoint, secret
 
 
 @transaction.atomic
 def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
     """Change what `create_endpoint` set. Raises BadEndpoint.
 
-    A new URL is tried at once, whatever breaker or rest the old one had earned.
+    A new URL is tried at once, whatever breaker or rest the old one had earned; or it is asked before, like
+    that of a new endpoint.
     """
     is_moved = "url" in changes and changes["url"] != endpoint.url
     _apply(endpoint, **changes)
@@ -100,6 +107,8 @@ def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
         endpoint.held_until, endpoint.breaker_trips = None, 0
         columns += ["held_until", "breaker_trips"]
     endpoint.save(update_fields=[*columns, "updated_at"])
+    if is_moved and _is_asked(endpoint):
+        _ask(endpoint)
     return endpoint
 
 
@@ -166,6 +175,16 @@ def enable_endpoint(endpoint: Endpoint) -> None:
 
 
 @transaction.atomic
+def resume_endpoint(endpoint: Endpoint) -> None:
+    """`enable_endpoint` for its owner, who cannot do without the challenge where the settings ask for one."""
+    if _is_asked(endpoint):
+        _ask(_locked(endpoint))
+        endpoint.refresh_from_db()
+    else:
+        enable_endpoint(endpoint)
+
+
+@transaction.atomic
 def disable_endpoint(endpoint: Endpoint, *, reason: str = "Disabled by hand.") -> None:
     """Send nothing more: what waits is cancelled, and what is published from now on passes it by."""
     close_endpoint(_locked(endpoint), reason=reason, now=timezone.now())
@@ -198,6 +217,15 @@ def check_patterns(patterns: Sequence[str]) -> list[str]:
                 "/body/event_types", "An event type is words joined by dots; `*` stands for whole words."
             )
     return found
+
+
+def _is_asked(endpoint: Endpoint) -> bool:
+    return settings.challenge_endpoints and endpoint.owner_id is not None
+
+
+def _ask(endpoint: Endpoint) -> None:
+    endpoint.mark_paused(reason=UNANSWERED)
+    challenge_endpoint.enqueue(str(endpoint.pk))
 
 
 def _apply(endpoint: Endpoint, **changes: Any) -> None:

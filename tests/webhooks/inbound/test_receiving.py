@@ -193,6 +193,17 @@ def test_each_customer_may_have_a_secret_of_their_own(at_work: Shop) -> None:
     assert send("secret of ada", "grace") == 401
 
 
+def test_this_suite_is_told_that_we_want_its_webhooks(at_work: Shop) -> None:
+    asked = {"type": "webhooks.challenge", "data": {"challenge": "3eZbrw1aB"}}
+
+    answer = WebhookSender("standard").post("/hooks/standard", asked)
+
+    assert (answer.status_code, answer.json()) == (200, {"challenge": "3eZbrw1aB"})
+    shapeless = WebhookSender("standard").post("/hooks/standard", {"type": "webhooks.challenge"})
+    assert (shapeless.status_code, shapeless.json()) == (200, {"challenge": ""})
+    assert not InboxMessage.objects.exists()
+
+
 def test_slack_is_told_that_we_are_there(at_work: Shop) -> None:
     asked = {"type": "url_verification", "challenge": "3eZbrw1aB"}
 
