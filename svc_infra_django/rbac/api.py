@@ -27,7 +27,7 @@ from .schemas import (
 )
 from .services.checking import check as is_allowed
 from .services.checking import find_object
-from .services.deciding import Scope, scope_of
+from .services.deciding import Scope, scope_of, scope_of_grant
 from .services.defining import change_role, define_role, remove_role
 from .services.explaining import explain
 from .services.granting import grant, place_of, withdraw
@@ -142,7 +142,7 @@ def delete_assignment(request: Any, assignment_id: UUID) -> Any:
         given.user or given.group,
         given.role,
         tenant=tenant,
-        obj=Scope(tenant, given.object_type, given.object_id) if given.object_type else None,
+        obj=scope_of_grant(given) if given.object_type else None,
         actor=request.principal,
     )
     return Status(204, None)
