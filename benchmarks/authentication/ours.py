@@ -9,6 +9,8 @@ from django.conf import settings
 
 from benchmarks.requests import drive
 
+REDIS = os.environ.get("BENCH_REDIS_URL")
+
 settings.configure(
     SECRET_KEY=drive.SECRET_KEY,
     ALLOWED_HOSTS=["*"],
@@ -39,7 +41,17 @@ settings.configure(
         "allauth.account.middleware.AccountMiddleware",
     ],
     TASKS={"default": {"BACKEND": "svc_infra_django.jobs.backends.DatabaseBackend"}},
-    SVC_INFRA={"accounts": {"revocation_seconds": float(os.environ.get("REVOCATION_SECONDS", "2"))}},
+    CACHES={
+        "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS}
+        if REDIS
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    },
+    SVC_INFRA={
+        "accounts": {
+            "revocation_seconds": float(os.environ.get("REVOCATION_SECONDS", "2")),
+            "shared_cache": "default" if REDIS else "",
+        }
+    },
     LOGGING_CONFIG=None,
 )
 django.setup()
