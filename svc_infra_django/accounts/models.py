@@ -29,6 +29,7 @@ from .totp import KEY_BYTES, MAILED_CODE, matching_step, new_mailed_code, step_a
 
 
 def _owner() -> models.ForeignKey[Any, Any]:
+    # Without a name for the way back: other apps have devices that are called as ours are.
     return models.ForeignKey(django_settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
 
 
@@ -374,6 +375,7 @@ class OAuthHandoff(models.Model):
 class TOTPDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp is untyped
     """An authenticator app. The key is sealed; a step that was used, and any before it, is used up."""
 
+    user = _owner()
     sealed_key = models.TextField(editable=False)
     last_step = models.BigIntegerField(default=-1, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -426,6 +428,7 @@ class TOTPDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp i
 class EmailDevice(ThrottlingMixin, Device):  # type: ignore[misc]  # django-otp is untyped
     """The user's mailbox as a second factor: a code is mailed when one is asked for, and is good once."""
 
+    user = _owner()
     digest = models.CharField(max_length=64, blank=True, editable=False)
     expires_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -25,7 +25,9 @@ PROFILES: dict[str, dict[str, tuple[Any, Any]]] = {
 def main(model: str, database: str) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
     settings.DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": database}}
-    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, "tests.accounts.people"]
+    # Other devices of django-otp's have the names of ours.
+    plugins = ["django_otp.plugins.otp_totp", "django_otp.plugins.otp_email"]
+    settings.INSTALLED_APPS = [*settings.INSTALLED_APPS, *plugins, "tests.accounts.people"]
     settings.AUTH_USER_MODEL = model
     settings.ACCOUNT_LOGIN_METHODS = {"email"}
     settings.ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
@@ -37,6 +39,7 @@ def main(model: str, database: str) -> None:
     django.setup()
     from django.core.management import call_command
 
+    call_command("check", "svc_accounts")
     call_command("migrate", run_syncdb=True, verbosity=0)
     live()
 

@@ -15,7 +15,7 @@ def test_an_account_lives_on_user_models_of_the_projects_own(tmp_path: Path) -> 
         )
         for model in ("people.Person", "people.Member")
     }
-    told = {model: life.communicate(timeout=120)[0] for model, life in lives.items()}
+    told = {model: life.communicate(timeout=600)[0] for model, life in lives.items()}
 
     assert {model: text.splitlines()[-1:] for model, text in told.items()} == {
         model: ["lived"] for model in lives
