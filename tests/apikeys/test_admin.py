@@ -12,6 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import override
 
 from svc_infra_django.apikeys import issue_key, revoke_key, verify_key
 from svc_infra_django.apikeys.admin import usage_chart
@@ -273,6 +274,19 @@ def test_the_use_of_a_key_is_drawn_without_a_script(admin: Client, issued: Any) 
     assert "50 uses and 10 refusals in 7 days, at most 40 in an hour" in chart
     assert "script" not in chart
     assert "style=" not in chart
+
+
+def test_the_chart_fits_any_page_and_has_numbers_that_a_browser_reads(issued: Any) -> None:
+    now = timezone.now()
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    UsageHour.objects.create(key=issued[0], hour=hour, used=2, refused=1)
+
+    with override("de"):
+        chart = usage_chart(issued[0], now=now)
+
+    # An hour of now, at the right end, is not cut off where there is less room.
+    assert 'width="100%"' in chart
+    assert 'height="37.3"' in chart
 
 
 def test_a_key_that_was_never_used_has_an_empty_chart(issued: Any) -> None:
