@@ -80,11 +80,11 @@ words = st.sampled_from(
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
     max_leaves=10,
 )
 
 
-@given(st.dictionaries(words, anything))
+@given(st.dictionaries(words, anything, max_size=4))
 def test_a_schema_that_is_none_makes_no_error(schema: Any) -> None:
     example_of(schema)
