@@ -28,6 +28,7 @@ NOTE = "n" * 880
 BATCH = 500
 SECRET_KEY = "a-key-for-measuring-only-" * 3
 DEADLINE_SECONDS = 300
+POLL_SECONDS = 0.1 if MEASURE == "rate" else 0.5  # to count costs the database as well
 
 Publication = tuple[str, dict[str, Any]]
 
@@ -107,7 +108,7 @@ def _wait_for(count: int, recorded: Callable[[], int]) -> int:
     while (done := recorded()) < count:
         if time.monotonic() - started > DEADLINE_SECONDS:
             raise SystemExit(f"{done} of {count} deliveries were recorded in {DEADLINE_SECONDS} s")
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     return done
 
 
