@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from importlib import import_module
+from mmap import mmap
 from multiprocessing.process import BaseProcess
 from threading import Event, Thread
 from time import sleep
@@ -21,6 +22,9 @@ from ...jobs.management.supervisor import spawning
 
 WATCH_SECONDS = 1.0
 STOP_SECONDS = 10.0
+
+closing = mmap(-1, 1)
+"""One byte that Celery's main process shares with those that it forks: 1 once it stops."""
 
 
 class Duties:
@@ -48,7 +52,8 @@ class Duties:
 
         logger = get_logger("svc_infra_django.jobs")
         while not self._ended.is_set():
-            self._process = spawning.Process(target=do_duties, args=(self.module, os.getpid()))
+            # A daemon: a main process that Celery ends without a word would wait for it, and it for that.
+            self._process = spawning.Process(target=do_duties, args=(self.module, os.getpid()), daemon=True)
             self._process.start()
             while not self._ended.wait(WATCH_SECONDS) and self._process.exitcode is None:
                 pass

@@ -22,7 +22,7 @@ from celery import Celery, signals
 from kombu.pools import producers
 
 from ...jobs.engines import publishers
-from .duties import Duties
+from .duties import Duties, closing
 
 NAME = "svc_infra_django.jobs.run"
 IDS_A_MESSAGE = 50
@@ -42,6 +42,7 @@ def run_jobs(app: Celery) -> None:
     duties = Duties(sys._getframe(1).f_globals.get("__name__", "__main__"))
     signals.worker_ready.connect(lambda **_: duties.begin(), weak=False, dispatch_uid=f"{__name__}.begin")
     signals.worker_shutdown.connect(lambda **_: duties.end(), weak=False, dispatch_uid=f"{__name__}.end")
+    signals.worker_shutting_down.connect(_close, weak=False, dispatch_uid=f"{__name__}.close")
     for ending in (signals.worker_shutdown, signals.worker_process_shutdown):
         ending.connect(_sign_off, weak=False, dispatch_uid=f"{__name__}.sign_off")
 
@@ -53,10 +54,16 @@ def run_published(ids: Sequence[str]) -> None:
     here().run([UUID(pk) for pk in ids])
 
 
-def _sign_off(**_: Any) -> None:
+def _close(**_: Any) -> None:
+    closing[0] = 1
+
+
+def _sign_off(exitcode: int = 0, **_: Any) -> None:
+    """Ended by a signal, a process of Celery's waits for nothing."""
+    from ...jobs.conf import settings
     from .hands import sign_off
 
-    sign_off()
+    sign_off(seconds=0.0 if exitcode < 0 else settings.grace_seconds)
 
 
 class BrokerUnavailable(ConnectionError):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import UUID
@@ -27,7 +28,7 @@ from ...jobs.runner import run
 from ...jobs.throughput import tally
 from ...jobs.turn import Outcome
 from ...observability.logging import get_logger
-from .duties import of_main_process
+from .duties import closing, of_main_process
 from .lanes import Lane
 
 logger = get_logger("svc_infra_django.jobs")
@@ -54,6 +55,9 @@ class Hands:
 
     def run(self, ids: Sequence[UUID]) -> None:
         """Run those of the jobs that are still to be run. Returns when others should follow."""
+        if self._ended.is_set():
+            # They are published again.
+            return
         lane = self._lane()
         try:
             lane.take(ids)
@@ -74,6 +78,7 @@ class Hands:
             try:
                 # The lock: what is claimed and not noted yet would look like a claim whose answer was lost.
                 with self._claiming:
+                    ids = () if self._ended.is_set() else ids
                     claimed = turn.claim_these(ids, worker=self.id, outcomes=unwritten)
                     taken = [Running(job) for job in claimed]
                     self._running.update((running.key, running) for running in taken)
@@ -110,7 +115,13 @@ class Hands:
         return outcome
 
     def _relieve(self) -> None:
+        deadline = inf
         while not self._ended.wait(HELD_SECONDS):
+            if closing[0]:
+                deadline = min(deadline, monotonic() + settings.grace_seconds)
+            if monotonic() >= deadline:
+                # Celery would wait for its messages for as long as the jobs take.
+                self.sign_off(seconds=0.0)
             for lane in tuple(self._lanes):
                 lane.relieve()
             connections.close_all()
@@ -150,13 +161,16 @@ class Hands:
                 connections[turn.database()].close()
         connections.close_all()
 
-    def sign_off(self) -> None:
-        """The process ends: what it still runs after the time of grace is for others at once."""
-        deadline = monotonic() + settings.grace_seconds
+    def sign_off(self, *, seconds: float) -> None:
+        """The process ends: what it still runs after so long is for others at once."""
+        if self._ended.is_set():
+            return
+        deadline = monotonic() + seconds
         for lane in self._lanes:
             lane.end(seconds=max(0.0, deadline - monotonic()))
-        self._ended.set()
-        left = [running for running in self._running.values() if not running.is_lost]
+        with self._claiming:
+            self._ended.set()
+        left = [running for running in list(self._running.values()) if not running.is_lost]
         for running in left:
             running.lose()
         with suppress(DatabaseFailure):
@@ -164,6 +178,8 @@ class Hands:
             turn.take_turn(back, worker=self.id, queues=(), room=0)
             tally.write()
             Worker.objects.using(turn.database()).filter(pk=self.id).delete()
+        for lane in self._lanes:
+            lane.let_go()
 
 
 _here: list[Hands] = []
@@ -179,9 +195,9 @@ def here() -> Hands:
         return _here[0]
 
 
-def sign_off() -> None:
+def sign_off(*, seconds: float) -> None:
     if _here and _here[0].pid == os.getpid():
-        _here[0].sign_off()
+        _here[0].sign_off(seconds=seconds)
 
 
 def _is_lost(running: Running) -> bool:

@@ -46,8 +46,10 @@ class Lane:
         self._thread.start()
 
     def take(self, ids: Sequence[UUID]) -> None:
-        """Take over the jobs of a message. Returns when there is room for those of another one."""
+        """Take over the jobs of a message, but not at the end. Returns when there is room for another."""
         with self._lock:
+            if self._is_ending:
+                return
             self._told += ids
             self._held += len(ids)
             if len(self._told) == len(ids) or self._is_full():
@@ -77,6 +79,11 @@ class Lane:
             self._is_ending = True
             self._has_work.notify()
         self._thread.join(seconds)
+
+    def let_go(self) -> None:
+        """Let whoever brought a message go: its jobs are not ours any more."""
+        with self._lock:
+            self._let_go(self._held)
 
     def _live(self) -> None:
         while self._wait():

@@ -41,7 +41,7 @@ from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
-SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 2.0}
+SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 2.0, "grace_seconds": 1.0}
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
 
@@ -114,6 +114,10 @@ class CeleryWorker:
 
     def presume_dead(self) -> None:
         Worker.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
+
+    def stop(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+        self._process.wait(90)
 
     def freeze(self) -> None:
         """Stop all its processes in a moment in which none of them writes; SIGCONT lets them go on."""
@@ -383,6 +387,26 @@ def test_celery_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
     assert Job.objects.exclude(pk=after.id).values().get() == finished
     assert (finished["attempt"], finished["crashes"]) == (2, 1)
     assert rewritten() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_what_outlasts_the_grace_of_a_celery_that_stops_is_handed_back_without_burning_an_attempt(
+    celery: CeleryWorker, ledger: str, number: signal.Signals
+) -> None:
+    # Not so short any more that Celery is told to send more before they have run.
+    enqueue_many(work.linger, [[ledger, 0.3]] * 4)
+    wait_until(lambda: states()["succeeded"] == 4)
+    long = Job.objects.filter(pk=work.linger.enqueue(f"{ledger} of it", 600).id)
+    wait_until(lambda: work.read(f"{ledger} of it"))
+
+    celery.stop(number)
+
+    job = long.get()
+    assert (job.state, job.attempt, job.crashes, job.worker_id) == (Job.State.READY, 0, 0, None)
+    long.update(args={"args": [ledger, 0.0], "kwargs": {}})
+    celery.keep_alive()
+    wait_until(lambda: states()["succeeded"] == 5)
+    assert long.get().attempt == 1
 
 
 def test_a_paused_queue_drops_its_messages_and_has_them_again_when_it_is_resumed(ledger: str) -> None:
