@@ -50,6 +50,10 @@ class SvcInfraError(Exception):
         self.extra = extra
         super().__init__(self.message)
 
+    def __str__(self) -> str:
+        """With what is wrong with each field: who reads a traceback sees nothing else of them."""
+        return " ".join((self.message, *(problem.message for problem in self.errors)))
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception would pickle by calling __init__ again, and subclasses have arguments of their own.
         return _revived, (type(self), self.__dict__)

@@ -45,6 +45,7 @@ def test_a_field_is_named_by_its_pointer() -> None:
     error = ValidationError.at("/body/url", "Only https.", code="scheme")
 
     assert error.errors == (FieldProblem("/body/url", "scheme", "Only https."),)
+    assert str(error) == "The request is not well formed; `errors` names the fields. Only https."
     assert error.status == 422
 
 

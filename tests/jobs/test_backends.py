@@ -206,17 +206,17 @@ def test_a_function_inside_a_function_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "why"),
     [
-        {},
-        {"cron": "* * * * *", "every": 5},
-        {"cron": "0 0 30 2 *"},
-        {"every": 0},
-        {"cron": "* * * * *", "tz": "X"},
+        ({}, "either a cron"),
+        ({"cron": "* * * * *", "every": 5}, "either a cron"),
+        ({"cron": "0 0 30 2 *"}, "Bad day-of-month"),
+        ({"every": 0}, "Between 0.1 seconds"),
+        ({"cron": "* * * * *", "tz": "X"}, "no time zone 'X'"),
     ],
 )
-def test_a_period_that_never_comes_is_refused_where_it_is_declared(options: dict[str, Any]) -> None:
-    with pytest.raises((BadTask, BadSchedule)):
+def test_a_period_that_never_comes_is_refused_where_it_is_declared(options: dict[str, Any], why: str) -> None:
+    with pytest.raises((BadTask, BadSchedule), match=why):
         periodic(**options)
 
 
