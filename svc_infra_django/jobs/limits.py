@@ -105,7 +105,8 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
         waiting = rows.filter(
             state=Job.State.SCHEDULED, rate_key=key, run_at__gt=now, run_at__lte=pace.line_at
         )
-        if not waiting.exists():
+        first = waiting.order_by("run_at").values_list("run_at", flat=True).first()
+        if first is None:
             # Whoever stood in line is gone: cancelled, say.
             pace.line_at = now
         for job in jobs:
@@ -115,7 +116,10 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
                 pace.free_at = max(pace.free_at, now) + step
                 continue
             at = max(pace.line_at, start)
-            pace.line_at = at + step
+            if first is not None and start < first:
+                # The last one started late. Sent to the end of the line, this one would leave its turn unused.
+                at = first = start
+            pace.line_at = max(pace.line_at, at + step)
             refused.add(job.pk)
             rows.filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch).update(
                 state=Job.State.SCHEDULED,

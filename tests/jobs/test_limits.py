@@ -333,6 +333,17 @@ def test_after_a_standstill_nothing_bursts() -> None:
     assert list(times) == [late + timedelta(seconds=second) for second in (1, 2, 3)]
 
 
+def test_who_comes_too_early_because_the_last_one_was_late_keeps_its_turn() -> None:
+    enqueue_many(work.once_a_second, [[number] for number in range(4)])
+
+    def started_at(second: float) -> list[int]:
+        now = NOON + timedelta(seconds=second)
+        stage(now=now)
+        return [job.args["args"][0] for job in claim(now=now)]
+
+    assert [started_at(second) for second in (0, 1.3, 2, 2.3, 3, 3.3)] == [[0], [1], [], [2], [], [3]]
+
+
 def test_a_burst_starts_together_and_then_one_by_one() -> None:
     enqueue_many(work.three_at_first, [[]] * 5)
 
