@@ -117,7 +117,7 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
                 continue
             at = max(pace.line_at, start)
             if first is not None and start < first:
-                # The last one started late. Sent to the end of the line, this one would leave its turn unused.
+                # The last one started late. At the end of the line, this one would leave its turn unused.
                 at = first = start
             pace.line_at = max(pace.line_at, at + step)
             refused.add(job.pk)

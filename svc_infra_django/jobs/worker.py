@@ -509,6 +509,8 @@ class JobWorker:
         self._heard_at = monotonic()
 
     def _deregister(self) -> None:
+        # Whoever only did the duties has not used it since, and may have lost it.
+        connections[turn.database()].close()
         try:
             tally.write()
             Worker.objects.using(turn.database()).filter(pk=self.id).delete()

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -72,6 +72,7 @@ def accepted(ledger: str) -> list[str]:
         *enqueue_many(work.keep_books, [[ledger, "plain", 0.02]] * 60),
         *enqueue_many(work.keep_books_atomically, [[ledger, number, 0.02] for number in range(30)]),
         *enqueue_many(work.keep_books, [[ledger, "shaky", 0.0]] * 10),
+        *enqueue_many(work.keep_books_by_twos, [[ledger, 0.02]] * 12),
     ]
 
 
@@ -99,6 +100,17 @@ def the_laws_hold(ids: list[str], ledger: str) -> None:
         assert job.attempt - starts[pk] <= job.crashes
         assert job.attempts.filter(outcome="crashed").count() == job.crashes
     assert sum(job.crashes for job in jobs.values()) > 0
+    assert most_at_once(lines, [pk for pk in jobs if jobs[pk].concurrency_key]) <= 2
+
+
+def most_at_once(lines: list[list[str]], jobs: Collection[str]) -> int:
+    """How many of these jobs were under way together. One whose worker died is, until it was run again."""
+    under_way, most = set[str](), 0
+    for job, what, _ in lines:
+        if job in jobs:
+            (under_way.add if what == "start" else under_way.discard)(job)
+            most = max(most, len(under_way))
+    return most
 
 
 # Workers are forked from a process that has imported everything already: a start costs milliseconds.

@@ -366,6 +366,13 @@ def keep_books_atomically(context: TaskContext, path: str, number: int, seconds:
     note(path, f"{context.job_id} end {context.attempt}")
 
 
+@task(takes_context=True, max_attempts=50, concurrency=2)
+def keep_books_by_twos(context: TaskContext, path: str, seconds: float) -> None:
+    note(path, f"{context.job_id} start {context.attempt}")
+    time.sleep(seconds)
+    note(path, f"{context.job_id} end {context.attempt}")
+
+
 def die(**_: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

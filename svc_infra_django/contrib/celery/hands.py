@@ -173,6 +173,8 @@ class Hands:
         left = [running for running in list(self._running.values()) if not running.is_lost]
         for running in left:
             running.lose()
+        # This thread may not have used it for long, and lost it meanwhile.
+        connections[turn.database()].close()
         with suppress(DatabaseFailure):
             back = [Outcome(running.job, Job.State.READY) for running in left]
             turn.take_turn(back, worker=self.id, queues=(), room=0)

@@ -20,6 +20,7 @@ import kombu
 import kombu.pools
 import pytest
 import redis
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.db.models import Sum
 from django.utils import timezone
@@ -322,6 +323,48 @@ def test_the_job_of_a_killed_child_runs_again_and_does_not_wait_for_its_lease(
     assert (job.attempt, job.crashes) == (2, 1)
 
 
+@pytest.mark.parametrize("task", [work.die_after_the_body, work.die_before_the_commit])
+def test_a_child_that_dies_between_the_body_and_its_acknowledgement(ledger: str, task: work.JobTask) -> None:
+    task.enqueue(ledger)
+
+    wait_until(lambda: states()["succeeded"])
+
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes, len(work.read(ledger))) == (2, 1, 2)
+    assert Group.objects.count() == (1 if task.atomic else 2)
+
+
+def test_a_job_that_kills_its_children_is_poison(ledger: str) -> None:
+    work.kill_me.enqueue(ledger)
+    wait_until(lambda: states()["failed"])
+
+    job = Job.objects.get()
+    assert (job.attempt, job.crashes, work.read(ledger)) == (3, 3, ["start"] * 3)
+    work.record.enqueue(ledger, "after")
+    wait_until(lambda: "after" in work.read(ledger))
+
+
+@pytest.mark.postgresql
+def test_celery_outlives_its_database_connections(ledger: str) -> None:
+    ids = enqueue_many(work.record_pid, [[ledger]] * 200)
+
+    for _ in range(5):
+        end_all_connections()
+        time.sleep(0.1)
+
+    wait_until(lambda: states()["succeeded"] == 200)
+    all_ran_once(ids, ledger)
+
+
+def end_all_connections() -> None:
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
 def test_children_that_take_the_place_of_killed_ones_work(celery: CeleryWorker, ledger: str) -> None:
     """A fork of a process that has the database open could take it for locked, for ever."""
     enqueue_many(work.linger, [[ledger, 0.2]] * 4)
@@ -398,6 +441,7 @@ def test_what_outlasts_the_grace_of_a_celery_that_stops_is_handed_back_without_b
     wait_until(lambda: states()["succeeded"] == 4)
     long = Job.objects.filter(pk=work.linger.enqueue(f"{ledger} of it", 600).id)
     wait_until(lambda: work.read(f"{ledger} of it"))
+    end_all_connections()
 
     celery.stop(number)
 

@@ -164,6 +164,22 @@ def test_what_is_taken_is_run_before_the_end(lane: Lane, table: Table) -> None:
     assert table.ended()[-5:] == ids
 
 
+def test_at_the_end_nothing_is_taken_and_nobody_waits(lane: Lane, table: Table, body: Body) -> None:
+    (slow,) = keys(1)
+    body.slow[slow] = Event()
+    waiting = begin(lane.take, [slow])
+    wait_until(lambda: body.ran == [slow])
+
+    lane.end(seconds=0)
+    lane.take(keys(1))
+    assert waiting.is_alive()
+    lane.let_go()
+
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert table.claims == [[slow]]
+
+
 def test_a_lane_goes_on_after_what_should_never_happen(lane: Lane, table: Table) -> None:
     table.failures.append(RuntimeError("never"))
     lane.take(keys(1))
