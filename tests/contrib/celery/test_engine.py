@@ -29,7 +29,7 @@ from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.engines import publishers
 from svc_infra_django.jobs.models import Job, Throughput, Worker
 from svc_infra_django.jobs.rescue import rescue
-from svc_infra_django.jobs.services.operating import pause, resume
+from svc_infra_django.jobs.services.operating import cancel, discard, pause, resume
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import Publication, publish_many
 from svc_infra_django.webhooks.models import Delivery
@@ -284,6 +284,23 @@ def test_what_is_delivered_twice_runs_once(ledger: str) -> None:
     wait_until(lambda: states()["succeeded"] == 51)
 
     all_ran_once([*ids, last.id], ledger)
+
+
+def test_messages_of_jobs_that_are_not_to_be_run_do_nothing(celery: CeleryWorker, ledger: str) -> None:
+    celery.freeze()
+    cancelled, discarded, unknown, plain = enqueue_many(work.record_pid, [[ledger]] * 4)
+    cancel(cancelled)
+    discard(discarded)
+    Job.objects.filter(pk=unknown).update(task="nowhere.at_all")
+
+    celery.signal(signal.SIGCONT)
+    wait_until(lambda: states()["succeeded"])
+    wait_until(lambda: "unknown task" in celery.log.read_text())
+    left = Job.objects.filter(pk=unknown, state__in=Job.WAITING)
+    wait_until(left.exists, what="another release")
+
+    assert left.get().attempt == 0
+    all_ran_once([plain], ledger)
 
 
 def test_a_process_that_dies_between_commit_and_publishing_delays_its_jobs_only(
