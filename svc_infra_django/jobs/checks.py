@@ -14,6 +14,7 @@ from ..config.checks import register
 from .compat import task_backends
 from .conf import settings
 from .decorators import discover, queue_names
+from .engines import DATABASE, publishers
 from .turn import database
 
 BACKEND = "svc_infra_django.jobs.backends.DatabaseBackend"
@@ -76,6 +77,18 @@ def check_engines(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             "the jobs run by another engine.",
             hint=f"The queues are {', '.join(sorted(known - {'*'}))}.",
             id="svc_jobs.W003",
+        )
+
+
+@register("svc_infra")
+def check_publishers(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
+    """W004: queues are given to an engine that nothing in this program carries jobs to."""
+    if missing := sorted(set(settings.engines.values()) - {DATABASE} - publishers.keys()):
+        yield Warning(
+            f"engines gives queues to {', '.join(missing)}, but nothing in this program carries jobs there: "
+            "they wait for the next sweep of a worker that does.",
+            hint="Call run_jobs(app) where the Celery app is made, and import that in the project's package.",
+            id="svc_jobs.W004",
         )
 
 

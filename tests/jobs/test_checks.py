@@ -6,6 +6,7 @@ import pytest
 from django.db import connection
 
 from svc_infra_django.jobs import checks
+from svc_infra_django.jobs.engines import publishers
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +44,16 @@ def test_an_engine_for_a_queue_that_nobody_declares_is_warned_of(svc_settings: A
 
     settings.TASKS = {"default": {**settings.TASKS["default"], "QUEUES": ["default", "mail", "mial"]}}
     assert not list(checks.check_engines(None))
+
+
+def test_an_engine_that_nothing_carries_jobs_to_is_warned_of(
+    svc_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    svc_settings(jobs={"engines": {"mail": "celery", "default": "database"}})
+    assert ids(checks.check_publishers(None)) == ["svc_jobs.W004"]
+
+    monkeypatch.setitem(publishers, "celery", lambda queue, ids: None)
+    assert ids(checks.check_publishers(None)) == []
 
 
 def test_a_tasks_module_that_does_not_import_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
