@@ -434,7 +434,7 @@ def _act(
         except SvcInfraError as error:
             refusals += 1
             if refusals <= REFUSALS_TOLD:
-                page.message_user(request, f"{row}: {error.message}", messages.WARNING)
+                page.message_user(request, f"{row}: {error}", messages.WARNING)
     if refusals > REFUSALS_TOLD:
         page.message_user(request, f"{refusals - REFUSALS_TOLD} more were refused.", messages.WARNING)
     page.message_user(request, f"{count} {done}.", messages.SUCCESS if count else messages.INFO)

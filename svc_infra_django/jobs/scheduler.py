@@ -16,6 +16,7 @@ from ..observability.metrics import metrics
 from .conf import settings
 from .decorators import JobTask, Period, periods, task_at
 from .models import Schedule
+from .payloads import storable
 from .turn import database, immediate
 
 logger = get_logger("svc_infra_django.jobs")
@@ -146,7 +147,7 @@ def _fire(schedule: Schedule, *, now: datetime) -> bool:
 def _note_failure(schedule: Schedule, error: Exception) -> None:
     """Keep the reason where people see it; tell the log once, not at every look."""
     metrics.increment("jobs.schedule_errors", schedule=schedule.key)
-    text = repr(error)[:255]
+    text = storable(f"{type(error).__name__}: {error}")[:255]
     rows = Schedule.objects.using(database()).filter(pk=schedule.pk)
     if rows.exclude(error=text).update(error=text):
         logger.error("schedule did not fire", schedule=schedule.key, error=text)

@@ -279,7 +279,13 @@ def test_why_a_schedule_does_not_fire_is_kept_and_told_once(caplog: pytest.LogCa
     assert "no.such" in row.error
     assert caplog.text.count("did not fire") == 1
 
-    Schedule.objects.update(task="tests.jobs.work.hourly")
+    Schedule.objects.update(
+        task="tests.jobs.work.hourly", cron="0 0 * * *", tz="Mars/Base", every_seconds=None
+    )
+    fire_due(now=NOON)
+    assert Schedule.objects.get().error.endswith("There is no time zone 'Mars/Base'.")
+
+    Schedule.objects.update(tz="UTC")
     fire_due(now=NOON)
     assert Schedule.objects.get().error == ""
 
