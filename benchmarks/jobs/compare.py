@@ -104,13 +104,13 @@ def _sqlite() -> Iterator[Case]:
 
 def _celery() -> Iterator[Case]:
     """Both by messages of one id and by messages of many, as a backlog that is enqueued at once has them."""
-    for what, environment, bar in (
-        ("Celery engine, single ids", {"BENCH_SINGLE": "1"}, 0.8),
-        ("Celery engine, ids in chunks", {}, 4.0),
+    for what, jobs, environment, bar in (
+        ("Celery engine, single ids", "8000", {"BENCH_SINGLE": "1"}, 0.8),
+        ("Celery engine, ids in chunks", "30000", {}, 4.0),
     ):
         yield in_turn(
             what, bar=bar, peer_name="plain Celery, Redis, one process",
-            ours=OURS.each_round("drain", "8000", "1", BENCH_ENGINE="celery", **environment),
+            ours=OURS.each_round("drain", jobs, "1", BENCH_ENGINE="celery", **environment),
             peer=CELERY.each_round("drain", "8000", "1"),
         )  # fmt: skip
 

@@ -13,8 +13,8 @@ from ...jobs.models import Job
 from ...jobs.publishing import put_off
 from ...jobs.turn import Outcome
 
-GATHER_SECONDS = 0.01
-WRITE_SECONDS = 0.02
+TURN_SECONDS = 0.02
+"""So far apart are turns at least while messages come, and outcomes wait for the next no longer than this."""
 
 
 class Lane:
@@ -91,7 +91,7 @@ class Lane:
                 self._turn(self._taken_over())
                 while (running := self._next()) is not None:
                     self._end(running, self._run(running))
-                    if monotonic() - self._turned_at > WRITE_SECONDS:
+                    if monotonic() - self._turned_at > TURN_SECONDS:
                         break
             except BaseException as error:  # frontier: the lane outlives whatever a job leaves behind
                 logger.error("a lane failed outside its jobs", exc_info=error)
@@ -103,7 +103,7 @@ class Lane:
         """Wait for something to do and, after a moment without a commit, for more of it; False at the end."""
         with self._lock:
             self._has_work.wait_for(lambda: self._told or self._waiting or self._outcomes or self._is_ending)
-            pause = self._turned_at + GATHER_SECONDS - monotonic()
+            pause = self._turned_at + TURN_SECONDS - monotonic()
             if pause > 0 and not self._waiting:
                 self._has_work.wait_for(lambda: self._is_full() or self._is_ending, timeout=pause)
             return bool(self._told or self._waiting or self._outcomes)
@@ -155,5 +155,5 @@ class Lane:
             self._has_ended_one.notify_all()
 
     def _is_full(self) -> bool:
-        is_long = self._is_running and monotonic() - self._begun_at > WRITE_SECONDS
+        is_long = self._is_running and monotonic() - self._begun_at > TURN_SECONDS
         return self._held > (0 if is_long else self._prefetch.size())
