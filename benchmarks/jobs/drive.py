@@ -54,9 +54,12 @@ def database(name: str) -> dict[str, Any]:
     return {"default": sqlite(name) if os.environ.get("BENCH_DATABASE") == "sqlite" else postgresql(name)}
 
 
+NOTED = {int(number) for number in os.environ.get("BENCH_NOTED", "").split(",") if number}
+
+
 def note(number: int) -> None:
     """The body of every contender's job."""
-    if str(number) in os.environ["BENCH_NOTED"].split(",") or number < 0:
+    if number in NOTED or number < 0:
         Path(os.environ["BENCH_NOTES"], str(number)).write_text(repr(time.time()), encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Context
 from copy import copy
 from ctypes import c_ulong, py_object, pythonapi
@@ -355,7 +355,7 @@ def _run_sync(attempt: Attempt) -> Any:
 def _call(attempt: Attempt) -> Any:
     if is_async(attempt.task.func):
         return async_to_sync(_limited)(attempt)
-    with _deadline(attempt.timeout):
+    with nullcontext() if attempt.timeout is None else _deadline(attempt.timeout):
         return attempt.task.func(*attempt.args, **attempt.kwargs)
 
 
@@ -371,11 +371,8 @@ async def _limited(attempt: Attempt) -> Any:
 
 
 @contextmanager
-def _deadline(seconds: float | None) -> Iterator[None]:
+def _deadline(seconds: float) -> Iterator[None]:
     """Raise JobTimeout in this thread after `seconds`, as soon as Python code runs in it."""
-    if seconds is None:
-        yield
-        return
     thread, lock, is_over = get_ident(), Lock(), False
 
     def strike() -> None:

@@ -442,7 +442,8 @@ def _in_order(alias: str, rows: Iterable[Sequence[Any]]) -> list[Job]:
     for row in rows:
         values = list(row)
         for place, converter, column in converters:
-            values[place] = converter(values[place], column, connection)
+            if values[place] is not None:
+                values[place] = converter(values[place], column, connection)
         # As `Model.from_db` makes it, without the signals and checks that take longer than the job may.
         job = Job.__new__(Job)
         job.__dict__.update(zip(_CLAIMED_NAMES, values, strict=True))

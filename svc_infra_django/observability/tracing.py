@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 try:
@@ -12,15 +11,12 @@ except ImportError:  # the `otel` extra is not installed
     trace = None  # type: ignore[assignment]
 
 
-@contextmanager
-def span(name: str, **attributes: Any) -> Iterator[Any]:
+def span(name: str, **attributes: Any) -> AbstractContextManager[Any]:
     """Run the block in a span named `name`; yields the span, or None if nobody set OpenTelemetry up."""
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         # Without a provider nobody would hear of it, and one for each job is not cheap.
-        yield None
-        return
-    with trace.get_tracer("svc_infra_django").start_as_current_span(name, attributes=attributes) as current:
-        yield current
+        return nullcontext()
+    return trace.get_tracer("svc_infra_django").start_as_current_span(name, attributes=attributes)
 
 
 def active_trace() -> dict[str, str] | None:
