@@ -21,6 +21,9 @@ ENDPOINTS = 10_000
 PAST = 1_000_000
 
 GROW = f"""
+-- A superuser's: or the foreign keys would be asked two million times.
+SET session_replication_role = replica;
+
 INSERT INTO svc_webhooks_endpoint
 SELECT (jsonb_populate_record(
     e, jsonb_build_object('id', gen_random_uuid(), 'event_types', '["other"]'::jsonb)
@@ -41,13 +44,14 @@ SELECT row_number() OVER (ORDER BY id) % 100 AS share, id, created_at FROM svc_w
 
 INSERT INTO svc_webhooks_delivery (id, message_id, endpoint_id, due_at, state, lane, trigger, attempts,
     attempts_before, epoch, last_error, last_status, settled_at, created_at)
-SELECT gen_random_uuid(), told.id, listeners.id, told.created_at, 'succeeded', 1, 'publish', 1,
-    0, 1, '', 204, told.created_at, told.created_at
+SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(row_number() OVER ()), 12, '0'))::uuid, told.id,
+    listeners.id, told.created_at, 'succeeded', 1, 'publish', 1, 0, 1, '', 204, told.created_at,
+    told.created_at
 FROM told JOIN listeners USING (share);
 
 INSERT INTO svc_webhooks_attempt (id, delivery_id, n, at, trigger, status_code, error, duration_ms,
     response_head, response_headers)
-SELECT gen_random_uuid(), id, 1, created_at, 'publish', 204, '', 5, '', '{{}}' FROM svc_webhooks_delivery;
+SELECT id, id, 1, created_at, 'publish', 204, '', 5, '', '{{}}' FROM svc_webhooks_delivery;
 
 INSERT INTO svc_webhooks_delivery (id, message_id, endpoint_id, due_at, state, lane, trigger, attempts,
     attempts_before, epoch, last_error, last_status, created_at)
@@ -55,6 +59,8 @@ SELECT gen_random_uuid(), told.id, listeners.id, now() + interval '1 hour', 'pen
     0, 1, 'http', 500, now()
 FROM listeners JOIN (SELECT DISTINCT ON (share) share, id FROM told) told
 ON told.share = (listeners.share + 1) % 100;
+
+SET session_replication_role = origin;
 """  # noqa: S608 -- numbers of our own
 
 
