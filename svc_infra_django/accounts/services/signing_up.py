@@ -34,7 +34,7 @@ from ..tasks import send_signup_mail
 from ..validators import KnownPasswordValidator
 from .enrolling_mfa import prove_password
 from .issuing_tokens import Client
-from .throttling import take_slot
+from .throttling import hold, take_slot
 
 HOUR = 60 * 60
 
@@ -54,6 +54,9 @@ def sign_up(email: str, password: str, *, client: Client, now: datetime) -> None
     demand_good_password(password, model(**{model.get_email_field_name(): address}))
     take_mail_slots(address, client=client, now=now)
     with transaction.atomic():
+        # Most user models have an address more than once: two at once would make two users, and then
+        # nobody could prove it.
+        hold(Throttle.Scope.MAIL, address)
         _make_or_renew(address, password)
         send_signup_mail.enqueue(address)
 

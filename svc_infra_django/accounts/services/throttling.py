@@ -41,6 +41,11 @@ def take_slot(scope: str, subject: str, *, limit: int, seconds: int, now: dateti
     raise TooManyAttempts(retry_after=max(1, ceil((until - now).total_seconds())))
 
 
+def hold(scope: str, subject: str) -> None:
+    """Until the open transaction ends, let nobody else go on with a subject that was counted before."""
+    list(Throttle.objects.select_for_update().filter(scope=scope, subject=subject_digest(subject)))
+
+
 def take_attempt(
     scope: str, subject: str, *, limit: int, seconds: int, now: datetime, client_address: str = ""
 ) -> None:

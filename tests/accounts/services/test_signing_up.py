@@ -139,6 +139,37 @@ def test_rule_12_a_sign_up_that_comes_while_the_address_is_proved_changes_no_pas
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.postgresql
+def test_of_two_sign_ups_at_once_there_is_one_account_and_it_can_be_proved(
+    visitor: Any, new_visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = signing_up.new_user
+    statuses: list[int] = []
+
+    def sign_up() -> None:
+        try:
+            statuses.append(new_visitor().post("signup", NEW).status_code)
+        finally:
+            connections.close_all()
+
+    second = threading.Thread(target=sign_up)
+
+    def make_while_another_comes(address: str, password: str) -> Any:
+        if threading.current_thread() is not second:
+            second.start()
+            wait_until_somebody_waits()
+        return make(address, password)
+
+    monkeypatch.setattr(signing_up, "new_user", make_while_another_comes)
+    statuses.append(visitor.post("signup", NEW).status_code)
+    second.join()
+
+    assert statuses == [202, 202]
+    assert get_user_model().objects.filter(email=NEW["email"]).count() == 1
+    assert verify(visitor, mailed_key()).status_code == 204
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.postgresql
 def test_rule_12_who_proves_an_address_sees_the_password_that_a_sign_up_has_just_set(visitor: Any) -> None:
     visitor.post("signup", {"email": "ada@example.com", "password": PASSWORD})
     row = EmailAddress.objects.get()
