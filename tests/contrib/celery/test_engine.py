@@ -286,6 +286,7 @@ def test_what_is_delivered_twice_runs_once(ledger: str) -> None:
     all_ran_once([*ids, last.id], ledger)
 
 
+@pytest.mark.sqlite  # once is enough: what claims is the claim of every worker
 def test_messages_of_jobs_that_are_not_to_be_run_do_nothing(celery: CeleryWorker, ledger: str) -> None:
     celery.freeze()
     cancelled, discarded, unknown, plain = enqueue_many(work.record_pid, [[ledger]] * 4)
@@ -351,6 +352,7 @@ def test_a_child_that_dies_between_the_body_and_its_acknowledgement(ledger: str,
     assert Group.objects.count() == (1 if task.atomic else 2)
 
 
+@pytest.mark.sqlite  # once is enough: what counts the deaths is the rescue of every worker
 def test_a_job_that_kills_its_children_is_poison(ledger: str) -> None:
     work.kill_me.enqueue(ledger)
     wait_until(lambda: states()["failed"])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import reduce
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -249,6 +249,28 @@ def test_threads_that_race_for_a_unique_job_make_one() -> None:
 
     assert len(found) == 8 and len(set(found)) == 1
     assert Job.objects.count() == 1
+
+
+@pytest.mark.postgresql  # with SQLite there is one lock for all
+@pytest.mark.django_db(transaction=True)
+def test_many_that_enqueue_the_same_keys_in_opposite_order_do_not_wait_for_each_other() -> None:
+    keys = [[str(number)] for number in range(1000)]
+    barrier, made = Barrier(4), list[str]()
+
+    def enqueue_in(order: int) -> None:
+        try:
+            barrier.wait(60)
+            made.extend(enqueue_many(work.only_once, keys[::order]))
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=enqueue_in, args=[order]) for order in (1, -1, 1, -1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(made) == len(set(made)) == Job.objects.count() == 1000
 
 
 async def enqueue_async() -> list[str]:
