@@ -64,6 +64,17 @@ def test_one_an_hour_is_one_an_hour_whatever_became_of_it() -> None:
     assert len(enqueue_many(work.once_an_hour, [["b"], ["c"]])) == 2
 
 
+def test_a_key_outlives_a_crash_and_not_the_job_that_crashed_too_often() -> None:
+    first = work.only_once.enqueue("a").id
+    for max_crashes in (3, 2):
+        claim()
+        assert work.only_once.enqueue("a").id == first, "while it runs"
+        rescue(lease=timedelta(seconds=30), max_crashes=max_crashes)
+        assert (work.only_once.enqueue("a").id == first) is (max_crashes == 3)
+
+    assert count(state=Job.State.FAILED) == count(state=READY) == 1
+
+
 def test_what_keeps_others_out_is_not_pruned_before_its_time() -> None:
     work.once_an_hour.enqueue("a")
     drain()
