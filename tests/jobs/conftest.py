@@ -65,6 +65,29 @@ def is_writable() -> bool:
     return True
 
 
+def stop_still(group: int) -> bool:
+    """SIGSTOP to all processes of a group, at a moment when none of them holds a lock, or else not.
+
+    SQLite's lock of all writers would hold up everybody for ever. A system call that was begun comes to its
+    end first, and may be the one that takes the lock.
+    """
+    os.killpg(group, signal.SIGSTOP)
+    wait_until(lambda: stands_still(group), what="the end of their system calls")
+    if is_writable():
+        return True
+    os.killpg(group, signal.SIGCONT)
+    return False
+
+
+def stands_still(group: int) -> bool:
+    for thread in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, its_group = thread.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "TZX":
+                return False
+    return True
+
+
 def accepted(ledger: str) -> list[str]:
     """Jobs of all kinds. One holds its worker until there is a file, see `held_by`."""
     return [
@@ -172,17 +195,8 @@ class Process:
         presume_dead(self.pid)
 
     def freeze(self) -> None:
-        """SIGSTOP, at a moment when the process holds no lock: SQLite would hold up all others for ever."""
-
-        def try_once() -> bool:
-            self.signal(signal.SIGSTOP)
-            time.sleep(0.05)
-            if is_writable():
-                return True
-            self.signal(signal.SIGCONT)
-            return False
-
-        wait_until(try_once, what="a moment to freeze in")
+        """SIGSTOP; SIGCONT lets it go on."""
+        wait_until(lambda: stop_still(self.pid), what="a moment to freeze in")
 
     def wait(self, seconds: float = 90.0) -> int | None:
         self._process.join(seconds)

@@ -37,7 +37,7 @@ from svc_infra_django.webhooks.services.replaying import start_replay
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
 from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import FAST, accepted, held_by, is_writable, let_go, the_laws_hold, wait_until
+from tests.jobs.conftest import FAST, accepted, held_by, let_go, stop_still, the_laws_hold, wait_until
 from tests.webhooks.conftest import Receiver
 
 ROOT = Path(__file__).parents[3]
@@ -121,12 +121,8 @@ class CeleryWorker:
         self._process.wait(90)
 
     def freeze(self) -> None:
-        """Stop all its processes in a moment in which none of them writes; SIGCONT lets them go on."""
-        self.signal(signal.SIGSTOP)
-        while not is_writable():
-            self.signal(signal.SIGCONT)
-            time.sleep(0.05)
-            self.signal(signal.SIGSTOP)
+        """Stop all its processes; SIGCONT lets them go on."""
+        wait_until(lambda: stop_still(self._process.pid), what="a moment to freeze in")
 
     def has_open(self, path: str) -> bool:
         """Whether the main process holds a file whose name begins like this."""
