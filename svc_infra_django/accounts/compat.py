@@ -102,7 +102,8 @@ def addresses_of(user: Any) -> list[str]:
 def waiting_address(address: str) -> EmailAddress | None:
     """The row of a (folded) address that somebody signed up with, and that nobody has proven or used."""
     user = user_with_address(address)
-    if user is None or user.is_staff or user.last_login is not None or not user.is_active:
+    # Not every user model knows staff.
+    if user is None or getattr(user, "is_staff", False) or user.last_login is not None or not user.is_active:
         return None
     return (
         EmailAddress.objects.select_related("user").filter(user=user, email=address, verified=False).first()

@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.core import mail, signing
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
+from svc_infra_django.accounts import compat
 from svc_infra_django.accounts.compat import locked_address
 from svc_infra_django.accounts.errors import InvalidKey
 from svc_infra_django.accounts.services import signing_up
@@ -206,6 +208,13 @@ def wait_until_somebody_waits() -> None:
                 return
         time.sleep(0.01)
     raise AssertionError("nobody waited")
+
+
+def test_a_user_model_that_knows_no_staff_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody_special = SimpleNamespace(last_login=timezone.now(), is_active=True)
+    monkeypatch.setattr(compat, "user_with_address", lambda address: nobody_special)
+
+    assert compat.waiting_address(NEW["email"]) is None
 
 
 def test_whoever_owns_an_address_cannot_open_the_account_of_a_stranger_with_it(visitor: Any) -> None:
