@@ -79,15 +79,15 @@ def _one_at_a_time() -> Iterator[Case]:
 
 
 def _ten_at_a_time() -> Iterator[Case]:
-    for name, peer, jobs, bar in (
-        ("procrastinate", PROCRASTINATE, FEW, 25.0),
-        ("django-ox", OX, FEW, 25.0),
-        ("django-q2", Q2, FEW, 1.0),
-        ("oban-py", OBAN, "5000", 1.0),
-        ("PgQueuer", PGQUEUER, "5000", 1.0),
+    for name, peer, jobs, bar, rounds in (
+        ("procrastinate", PROCRASTINATE, FEW, 25.0, 5),
+        ("django-ox", OX, FEW, 25.0, 5),
+        ("django-q2", Q2, FEW, 1.0, 3),
+        ("oban-py", OBAN, "5000", 1.0, 3),
+        ("PgQueuer", PGQUEUER, "5000", 1.0, 3),
     ):
         yield in_turn(
-            "PostgreSQL, concurrency 10", bar=bar, peer_name=name,
+            "PostgreSQL, concurrency 10", bar=bar, peer_name=name, rounds=rounds,
             ours=OURS.each_round("drain", MANY, "10"),
             peer=peer.each_round("drain", jobs, "10", BENCH_PEER=peer.name),
         )  # fmt: skip
@@ -105,26 +105,26 @@ def _sqlite() -> Iterator[Case]:
 def _celery() -> Iterator[Case]:
     """Both by messages of one id and by messages of many, as a backlog that is enqueued at once has them."""
     for what, jobs, environment, bar in (
-        ("Celery engine, single ids", "8000", {"BENCH_SINGLE": "1"}, 0.8),
-        ("Celery engine, ids in chunks", "30000", {}, 4.0),
+        ("Celery engine, single ids", "5000", {"BENCH_SINGLE": "1"}, 0.8),
+        ("Celery engine, ids in chunks", "20000", {}, 4.0),
     ):
         yield in_turn(
             what, bar=bar, peer_name="plain Celery, Redis, one process",
             ours=OURS.each_round("drain", jobs, "1", BENCH_ENGINE="celery", **environment),
-            peer=CELERY.each_round("drain", "8000", "1"),
+            peer=CELERY.each_round("drain", "5000", "1"),
         )  # fmt: skip
 
 
 def _tables() -> Iterator[Case]:
     """What lies in the table beside the jobs, and the limit of what the database can do."""
     alone = {"BENCH_ALONE": "1"}  # measured here once more, so that it is measured in the same minutes
-    for beside, environment in (
-        ("a million finished rows in the table", {"BENCH_HISTORY": HISTORY}),
-        ("ten thousand scheduled jobs in the table", {"BENCH_HISTORY": "10001", "BENCH_WAITING": "1"}),
-        ("ten thousand blocked jobs with limits in the table", {"BENCH_LIMITED": "10000"}),
+    for beside, environment, rounds in (
+        ("a million finished rows in the table", {"BENCH_HISTORY": HISTORY}, 5),
+        ("ten thousand scheduled jobs in the table", {"BENCH_HISTORY": "10001", "BENCH_WAITING": "1"}, 3),
+        ("ten thousand blocked jobs with limits in the table", {"BENCH_LIMITED": "10000"}, 3),
     ):
         yield in_turn(
-            beside, bar=0.8, peer_name="an empty table",
+            beside, bar=0.8, peer_name="an empty table", rounds=rounds,
             ours=partial(OURS.measure, "drain", MANY, "10", **environment),
             peer=OURS.each_round("drain", MANY, "10", **alone),
         )  # fmt: skip
@@ -152,12 +152,11 @@ def _enqueueing() -> Iterator[Case]:
 
 
 def _latency() -> Iterator[Case]:
-    run = ("latency", "40")
+    run = ("latency", "30")
     for place, percentile, limit in ((0, 50, 10.0), (1, 99, 50.0)):
         peers: dict[str, Callable[[], float]] = {
             f"{limit:.0f} ms": partial(float, limit),
             "procrastinate": PROCRASTINATE.each_round(*run, place=place),
-            "oban-py": OBAN.each_round(*run, place=place),
             "PgQueuer": PGQUEUER.each_round(*run, place=place),
         }
         for name, peer in peers.items():
