@@ -21,6 +21,8 @@ def test_sync_roles_says_what_it_did(db: None, svc_settings: Any) -> None:
 
     assert run("sync_roles") == "made: clerk"
     assert run("sync_roles") == "Nothing to do: the roles are as declared."
+    svc_settings(rbac={"roles": {"clerk": ["a.b"]}, "mirror_groups": True})
+    assert run("sync_roles") == "mirrored in a group: clerk"
 
 
 def test_sync_roles_tells_bad_settings(db: None, svc_settings: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connections, router, transaction
+from django.db.models import F
 
 from ...errors import FieldProblem, ValidationError
 from ...principals import is_pattern
@@ -157,6 +158,7 @@ class Synced:
     made: tuple[str, ...]
     changed: tuple[str, ...]
     emptied: tuple[str, ...]
+    mirrored: tuple[str, ...]
     refused: tuple[str, ...]
     """Roles made by hand that somebody has, groups with members: they shall not get what is declared."""
 
@@ -200,9 +202,8 @@ def sync_declared_roles() -> Synced:
     for name, role in known.items():
         if name not in declared and _declare(role, DeclaredRole(description=role.description), {}):
             emptied.append(name)
-    if settings.mirror_groups:
-        refused += _mirror()
-    return Synced(tuple(made), tuple(changed), tuple(emptied), tuple(refused))
+    mirrored = _mirror(refused) if settings.mirror_groups else []
+    return Synced(tuple(made), tuple(changed), tuple(emptied), tuple(mirrored), tuple(refused))
 
 
 def _declare(role: Role, wanted: DeclaredRole, roles: dict[str, Role]) -> bool:
@@ -216,18 +217,19 @@ def _declare(role: Role, wanted: DeclaredRole, roles: dict[str, Role]) -> bool:
     return bool(details)
 
 
-def _mirror() -> list[str]:
+def _mirror(refused: list[str]) -> list[str]:
     """Give each role of the whole project a group of its name; who is put into the group has the role."""
-    refused = []
-    bare = Role.objects.filter(tenant="").exclude(assignments__group__isnull=False)
-    for role in bare:
+    mirrored = []
+    mirrors = Assignment.objects.filter(group__name=F("role__name"), tenant="", object_type="")
+    for role in Role.objects.filter(tenant="").exclude(pk__in=mirrors.values("role")):
         group, is_new = Group.objects.get_or_create(name=role.name)
         if not is_new and group.user_set.exists():
             refused.append(role.name)
             continue
         Assignment.objects.create(group=group, role=role, reason="mirrors the role")
         record(RoleChange.Kind.GRANTED, role=role, group=group, reason="mirrors the role")
-    return refused
+        mirrored.append(role.name)
+    return mirrored
 
 
 def _checked_effect(

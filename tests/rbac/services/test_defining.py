@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import connection
 from django.db.models import ProtectedError
 
@@ -169,7 +170,7 @@ def test_declared_roles_include_and_deny(user: Any, svc_settings: Any, fresh: An
     assert not user.has_perm("shop.close")
     boss = Role.objects.get(name="boss")
     assert boss.description == "!"
-    assert sync_declared_roles() == type(sync_declared_roles())((), (), (), ())
+    assert sync_declared_roles() == type(sync_declared_roles())((), (), (), (), ())
     with pytest.raises(RoleDeclared):
         change_role(boss, patterns=["*"])
     svc_settings(rbac={"roles": {**declared, "boss": ("shop.*",)}})
@@ -199,8 +200,6 @@ def test_bad_declarations_are_told(db: None, svc_settings: Any, roles: Any) -> N
 def test_groups_mirror_the_roles_of_the_project(
     user: Any, stranger: Any, svc_settings: Any, fresh: Any, make_role: Any
 ) -> None:
-    from django.contrib.auth.models import Group
-
     Group.objects.create(name="taken").user_set.add(stranger)
     make_role("of a tenant", "a.t", tenant="acme")
     roles = {"clerk": ("a.b",), "taken": ("*",)}
@@ -216,6 +215,19 @@ def test_groups_mirror_the_roles_of_the_project(
     assert not fresh(user).has_perm("a.b")
     assert sync_declared_roles().changed == ()
     assert Assignment.objects.count() == 1
+
+
+def test_a_role_that_another_group_has_is_mirrored_too(user: Any, svc_settings: Any, fresh: Any) -> None:
+    svc_settings(rbac={"roles": {"clerk": ("a.b",)}})
+    sync_declared_roles()
+    grant(Group.objects.create(name="night shift"), "clerk")
+    grant(Group.objects.create(name="clerk"), "clerk", tenant="acme")
+    svc_settings(rbac={"roles": {"clerk": ("a.b",)}, "mirror_groups": True})
+
+    assert sync_declared_roles().mirrored == ("clerk",)
+    assert sync_declared_roles().mirrored == ()
+    user.groups.add(Group.objects.get(name="clerk"))
+    assert fresh(user).has_perm("a.b")
 
 
 def test_every_change_of_a_role_is_on_record(user: Any) -> None:

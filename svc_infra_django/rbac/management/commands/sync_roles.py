@@ -18,11 +18,17 @@ class Command(BaseCommand):
             synced = sync_declared_roles()
         except SvcInfraError as error:
             raise CommandError(error.message) from error
-        for what, names in (("made", synced.made), ("changed", synced.changed), ("emptied", synced.emptied)):
+        done = {
+            "made": synced.made,
+            "changed": synced.changed,
+            "emptied": synced.emptied,
+            "mirrored in a group": synced.mirrored,
+        }
+        for what, names in done.items():
             for name in names:
                 self.stdout.write(f"{what}: {name}")
         if synced.refused:
             listed = ", ".join(map(repr, synced.refused))
             raise CommandError(f"Made by hand and granted already: {listed}. Rename or withdraw them first.")
-        if not (synced.made or synced.changed or synced.emptied):
+        if not any(done.values()):
             self.stdout.write("Nothing to do: the roles are as declared.")
