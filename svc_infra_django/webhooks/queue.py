@@ -279,7 +279,7 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
         values = [stored_moment(connection, now), rows]
         if is_native:
             columns = ", ".join(f"{name} {kind}" for name, kind in SETTLEMENT)
-            source = f"SELECT *, %s::timestamptz AS now FROM jsonb_to_recordset(%s::jsonb) AS r({columns})"
+            source = f"SELECT *, %s::timestamptz AS now FROM json_to_recordset(%s::json) AS r({columns})"
         else:
             fields = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name, _ in SETTLEMENT)
             source = f"SELECT {fields}, %s AS now FROM json_each(%s)"

@@ -52,7 +52,7 @@ def test_however_much_is_past_each_statement_goes_by_an_index(endpoint: Endpoint
     statements = {
         "svc_webhooks_listening": _one(published, "UNION ALL"),
         "svc_webhooks_queue": _one(claimed, "taken"),
-        "svc_webhooks_delivery_pkey": _one(settled, "jsonb_to_recordset"),
+        "svc_webhooks_delivery_pkey": _one(settled, "json_to_recordset"),
     }
 
     # At first as when nobody has counted the rows yet, then as when autovacuum has.
