@@ -127,7 +127,7 @@ def compare(
             )
     except Exception as error:  # what cannot be measured costs its own case and no other
         print(f"  {case}, {peer_name}: LEFT OUT:\n{error}", flush=True)
-        reason = str(error).strip().splitlines()[-1]
+        reason = (str(error).strip() or repr(error)).splitlines()[-1]
         return Case(case, 0, 0, peer_name, unit, 0, 0, bar, met=False, left_out=reason)
     ratios = [mine / theirs if higher_is_better else theirs / mine for mine, theirs in pairs]
     ratio = statistics.median(ratios)
