@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -12,6 +11,7 @@ from time import monotonic
 from typing import Any, TypeVar
 from uuid import UUID
 
+import orjson
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
@@ -55,9 +55,7 @@ class SharedMemory:
         """Tell the others what was read after `recall` gave the generation."""
         if not generation:
             return
-        text = json.dumps(
-            [generation, state.tenant, state.amr, state.auth_time.isoformat(), state.ends_at.isoformat()]
-        )
+        text = orjson.dumps([generation, state.tenant, state.amr, state.auth_time, state.ends_at]).decode()
         seconds = settings.shared_cache_seconds
         self._tried(lambda cache: cache.set(_session_key(session_id), text, seconds), None)
 
@@ -99,7 +97,7 @@ def _recalled(cache: BaseCache, subject: str, session_id: UUID) -> tuple[Session
 
 def _state(subject: str, text: str | None, generation: str) -> SessionState | None:
     try:
-        stamp, tenant, amr, auth_time, ends_at = json.loads(text or "")
+        stamp, tenant, amr, auth_time, ends_at = orjson.loads(text or "")
         at, until = datetime.fromisoformat(auth_time), datetime.fromisoformat(ends_at)
     except (TypeError, ValueError):
         return None
