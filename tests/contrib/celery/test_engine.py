@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -116,9 +116,20 @@ class CeleryWorker:
     def presume_dead(self) -> None:
         Worker.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
 
-    def stop(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+    def stop(self, *numbers: signal.Signals) -> None:
+        for number in numbers:
+            self._process.send_signal(number)
+            time.sleep(0.2)
         self._process.wait(90)
+
+    def memory(self) -> int:
+        """What all its processes have in memory, in pages."""
+        pages = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if os.getpgid(int(process.name)) == self._process.pid:
+                    pages += int((process / "statm").read_text().split()[1])
+        return pages
 
     def freeze(self) -> None:
         """Stop all its processes; SIGCONT lets them go on."""
@@ -447,9 +458,11 @@ def test_celery_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
     assert rewritten() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM,), (signal.SIGQUIT,), (signal.SIGTERM, signal.SIGQUIT)], ids=str
+)
 def test_what_outlasts_the_grace_of_a_celery_that_stops_is_handed_back_without_burning_an_attempt(
-    celery: CeleryWorker, ledger: str, number: signal.Signals
+    celery: CeleryWorker, ledger: str, numbers: tuple[signal.Signals, ...]
 ) -> None:
     # Not so short any more that Celery is told to send more before they have run.
     enqueue_many(work.linger, [[ledger, 0.3]] * 4)
@@ -458,7 +471,7 @@ def test_what_outlasts_the_grace_of_a_celery_that_stops_is_handed_back_without_b
     wait_until(lambda: work.read(f"{ledger} of it"))
     end_all_connections()
 
-    celery.stop(number)
+    celery.stop(*numbers)
 
     job = long.get()
     assert (job.state, job.attempt, job.crashes, job.worker_id) == (Job.State.READY, 0, 0, None)
@@ -487,3 +500,33 @@ def test_jobs_for_later_are_staged_by_celery_itself(ledger: str) -> None:
     wait_until(lambda: states()["succeeded"])
 
     assert Job.objects.get().started_at >= due
+
+
+@pytest.mark.postgresql
+def test_a_hundred_thousand_jobs_for_later_are_in_nobodys_memory(
+    broker: Broker, celery: CeleryWorker, ledger: str
+) -> None:
+    # Every process has done all that it will do, and has in memory what it needs for it.
+    enqueue_many(work.linger, [[ledger, 0.1]] * 20)
+    work.record.using(run_after=timezone.now() + timedelta(seconds=0.1)).enqueue(ledger)
+    wait_until(lambda: states()["succeeded"] == 21)
+    Job.objects.all().delete()
+    work.record.using(run_after=timezone.now() + timedelta(hours=48)).enqueue(ledger)
+    before = celery.memory()
+    columns = ", ".join(field.column for field in Job._meta.concrete_fields if field.name != "id")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO svc_jobs_job (id, {columns})"  # noqa: S608 - names of columns
+            f" SELECT gen_random_uuid(), {columns} FROM svc_jobs_job, generate_series(1, 100000)"
+        )
+
+    # To stage this one, all that waits for its time was looked at.
+    work.record.using(run_after=timezone.now() + timedelta(seconds=0.5)).enqueue(ledger)
+    wait_until(lambda: states()["succeeded"])
+
+    assert states() == {"succeeded": 1, "scheduled": 100_001}
+    with kombu.Connection(broker.url) as client:
+        assert kombu.Queue("default", channel=client.default_channel).queue_declare().message_count == 0
+    assert (celery.memory() - before) * os.sysconf("SC_PAGE_SIZE") < 100 * 2**20
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM svc_jobs_job")
