@@ -7,19 +7,22 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Event, Thread
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Worker
+from tests import servers
 from tests.jobs import forked, work
 
 FAST = {
@@ -275,3 +278,91 @@ def ledger(tmp_path: Path) -> str:
 @pytest.fixture
 def fast_settings(svc_settings: Callable[..., None]) -> None:
     svc_settings(jobs=FAST)
+
+
+def states() -> Counter[str]:
+    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
+
+
+class Database:
+    """A PostgreSQL of the test's own, which it may crash."""
+
+    def __init__(self, cluster: servers.Cluster) -> None:
+        self.url = cluster.url
+        self._cluster = cluster
+        self._running = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        self._running.enter_context(self._cluster.running(stop=signal.SIGQUIT))
+
+    def crash(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture
+def database(transactional_db: None) -> Iterator[Database]:
+    """Put in the place of the test database, with the tables of the jobs, until the test has ended."""
+    with servers.cluster() as cluster:
+        made = Database(cluster)
+        usual = dict(connection.settings_dict)
+        connection.close()
+        connection.settings_dict |= {
+            "HOST": "127.0.0.1", "PORT": cluster.port, "NAME": "postgres", "USER": "test", "PASSWORD": ""
+        }  # fmt: skip
+        try:
+            with connection.schema_editor() as editor:
+                for label in ("contenttypes", "auth", "svc_jobs"):
+                    for model in apps.get_app_config(label).get_models():
+                        if not model._meta.proxy:  # of tests before this one
+                            editor.create_model(model)
+            yield made
+        finally:
+            connection.close()
+            connection.settings_dict |= usual
+            made.crash()
+
+
+def accepted_through_crashes(database: Database, ledger: str) -> list[str]:
+    """The jobs that were accepted while the database crashed three times."""
+    accepted, stop = list[str](), Event()
+
+    def produce() -> None:
+        number = 0
+        while not stop.wait(0.01):
+            number += 1
+            task, args = work.keep_books, [ledger, "plain", 0.01]
+            if number % 3 == 0:
+                task, args = work.keep_books_atomically, [ledger, number, 0.01]
+            try:
+                accepted.append(task.enqueue(*args).id)
+            except DatabaseError:
+                connections.close_all()
+        connections.close_all()
+
+    producer = Thread(target=produce)
+    producer.start()
+    for crash in range(1, 4):
+        wait_until(lambda most=crash * 25: len(accepted) >= most, what="jobs")
+        database.crash()
+        database.start()
+    wait_until(lambda: len(accepted) >= 100)
+    stop.set()
+    producer.join()
+    connection.close()
+    return accepted
+
+
+def all_come_to_a_good_end(accepted: list[str], ledger: str) -> None:
+    final = Job.objects.filter(state__in=Job.FINAL)
+    wait_until(lambda: final.count() == Job.objects.count(), what="the end of all jobs")
+    assert set(accepted) <= {str(pk) for pk in Job.objects.values_list("pk", flat=True)}
+    assert states().keys() == {"succeeded"}
+    atomic = Job.objects.filter(task=work.keep_books_atomically.module_path)
+    books = [f"book {job.args['args'][1]}" for job in atomic]
+    assert Counter(Group.objects.values_list("name", flat=True)) == Counter(books), "each once"
+    starts = Counter(line.split()[0] for line in work.read(ledger) if " start " in line)
+    for job in Job.objects.all():
+        # A claim whose answer was lost with the connection is handed back, and nobody began it.
+        assert 1 <= starts[str(job.pk)] <= job.attempt + job.crashes + 3
+        assert job.crashes == 0, "nobody died but the database"

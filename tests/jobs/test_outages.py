@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import timedelta
-from signal import SIGQUIT, SIGTERM
-from threading import Event, Thread
+from signal import SIGTERM
+from threading import Thread
 from typing import Any
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, connection, connections, transaction
 from django.utils import timezone
@@ -24,16 +22,19 @@ from svc_infra_django.jobs.models import Job, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import Process, wait_until
+from tests.jobs.conftest import (
+    Database,
+    Process,
+    accepted_through_crashes,
+    all_come_to_a_good_end,
+    states,
+    wait_until,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., Process]
 GIB = 1 << 30
-
-
-def states() -> Counter[str]:
-    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
 
 
 def each_ran_as_often_as_it_says(ledger: str) -> None:
@@ -43,88 +44,16 @@ def each_ran_as_often_as_it_says(ledger: str) -> None:
     }
 
 
-class Database:
-    """A PostgreSQL of the test's own, which it may crash."""
-
-    def __init__(self, cluster: servers.Cluster) -> None:
-        self._cluster = cluster
-        self._running = ExitStack()
-        self.start()
-
-    def start(self) -> None:
-        self._running.enter_context(self._cluster.running(stop=SIGQUIT))
-
-    def crash(self) -> None:
-        self._running.close()
-
-
-@pytest.fixture
-def database(transactional_db: None) -> Iterator[Database]:
-    """Put in the place of the test database, with the tables of the jobs, until the test has ended."""
-    with servers.cluster() as cluster:
-        made = Database(cluster)
-        usual = dict(connection.settings_dict)
-        connection.close()
-        connection.settings_dict |= {
-            "HOST": "127.0.0.1", "PORT": cluster.port, "NAME": "postgres", "USER": "test", "PASSWORD": ""
-        }  # fmt: skip
-        try:
-            with connection.schema_editor() as editor:
-                for label in ("contenttypes", "auth", "svc_jobs"):
-                    for model in apps.get_app_config(label).get_models():
-                        if not model._meta.proxy:  # of tests before this one
-                            editor.create_model(model)
-            yield made
-        finally:
-            connection.close()
-            connection.settings_dict |= usual
-            made.crash()
-
-
 @pytest.mark.postgresql
 def test_a_database_that_crashes_again_and_again_costs_time_and_nothing_else(
     database: Database, worker: Start, ledger: str
 ) -> None:
     processes = [worker("--concurrency", "3").ready() for _ in range(2)]
-    accepted, stop = list[str](), Event()
 
-    def produce() -> None:
-        number = 0
-        while not stop.wait(0.01):
-            number += 1
-            task, args = work.keep_books, [ledger, "plain", 0.01]
-            if number % 3 == 0:
-                task, args = work.keep_books_atomically, [ledger, number, 0.01]
-            try:
-                accepted.append(task.enqueue(*args).id)
-            except DatabaseError:
-                connections.close_all()
-        connections.close_all()
+    accepted = accepted_through_crashes(database, ledger)
 
-    producer = Thread(target=produce)
-    producer.start()
-    for crash in range(1, 4):
-        wait_until(lambda most=crash * 25: len(accepted) >= most, what="jobs")
-        database.crash()
-        database.start()
-    wait_until(lambda: len(accepted) >= 100)
-    stop.set()
-    producer.join()
-    connection.close()
-
-    final = Job.objects.filter(state__in=Job.FINAL)
-    wait_until(lambda: final.count() == Job.objects.count(), what="the end of all jobs")
-    assert set(accepted) <= {str(pk) for pk in Job.objects.values_list("pk", flat=True)}
-    assert states().keys() == {"succeeded"}
+    all_come_to_a_good_end(accepted, ledger)
     assert all(process.is_alive() for process in processes)
-    atomic = Job.objects.filter(task=work.keep_books_atomically.module_path)
-    books = [f"book {job.args['args'][1]}" for job in atomic]
-    assert Counter(Group.objects.values_list("name", flat=True)) == Counter(books), "each once"
-    starts = Counter(line.split()[0] for line in work.read(ledger) if " start " in line)
-    for job in Job.objects.all():
-        # A claim whose answer was lost with the connection is handed back, and nobody began it.
-        assert 1 <= starts[str(job.pk)] <= job.attempt + job.crashes + 3
-        assert job.crashes == 0, "nobody died but the database"
 
 
 @pytest.fixture

@@ -5,21 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import kombu
 import kombu.pools
 import pytest
-import redis
 from django.contrib.auth.models import Group
 from django.db import connection
 from django.db.models import Sum
@@ -35,119 +29,13 @@ from svc_infra_django.webhooks import Publication, publish_many
 from svc_infra_django.webhooks.models import Delivery
 from svc_infra_django.webhooks.services.replaying import start_replay
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
-from tests import servers
 from tests.jobs import work
-from tests.jobs.conftest import FAST, accepted, held_by, let_go, stop_still, the_laws_hold, wait_until
+from tests.jobs.conftest import accepted, held_by, let_go, states, the_laws_hold, wait_until
 from tests.webhooks.conftest import Receiver
 
-ROOT = Path(__file__).parents[3]
-SETTINGS = FAST | {"engines": {"default": "celery"}, "publish_grace_seconds": 0.5, "sweep_seconds": 0.1}
-SETTINGS |= {"lease_seconds": 60.0, "overrun_seconds": 2.0, "grace_seconds": 1.0}
+from .conftest import SETTINGS, Broker, CeleryWorker
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
-
-
-class Broker:
-    """A Redis of our own, or on request a RabbitMQ, which comes back empty on the same port."""
-
-    def __init__(self) -> None:
-        self.port = servers.free_port()
-        self._serve = servers.rabbitmq if os.environ.get("TESTS_BROKER") == "rabbitmq" else servers.redis
-        self._running = ExitStack()
-        self.start()
-
-    def start(self) -> None:
-        self.url = self._running.enter_context(self._serve(self.port))
-
-    def stop(self) -> None:
-        self._running.close()
-
-    def empty(self) -> None:
-        if self.url.startswith("redis"):
-            with redis.Redis.from_url(self.url) as client:
-                client.flushall()
-        else:
-            with kombu.Connection(self.url) as client:
-                kombu.Queue("default", channel=client.default_channel).declare()
-                client.default_channel.queue_purge("default")
-
-
-class CeleryWorker:
-    processes = 0
-    """How many of its processes have a row of their own, and will have one again."""
-
-    def __init__(self, broker: Broker, log: Path) -> None:
-        self.log = log
-        self._environment = os.environ | {
-            "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
-            "JOBS_TEST_DATABASE": str(connection.settings_dict["NAME"]),
-            "JOBS_TEST_SETTINGS": json.dumps(SETTINGS),
-            "JOBS_TEST_BROKER": broker.url,
-            "CELERY_SKIP_CHECKS": "1",
-        }
-        self._process = self._begin()
-
-    def _begin(self) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable, "-m", "celery", "-A", "tests.contrib.celery.jobs_app", "worker",
-            "--concurrency", "2", "--queues", "default", "--without-mingle", "--without-gossip",
-            "--without-heartbeat", "--loglevel", "WARNING",
-        ]  # fmt: skip
-        with self.log.open("ab") as output:
-            return subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output, start_new_session=True
-            )
-
-    def keep_alive(self) -> None:
-        """What a process manager does: Celery ends when Redis goes away at a bad moment."""
-        if self._process.poll() is not None:
-            self._process = self._begin()
-
-    def signal(self, number: signal.Signals) -> None:
-        """To the main process and all its children."""
-        os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        """All its processes at once, and their leases are over."""
-        self.signal(signal.SIGKILL)
-        self._process.wait()
-        self.presume_dead()
-
-    def presume_dead(self) -> None:
-        Worker.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
-
-    def stop(self, *numbers: signal.Signals) -> None:
-        for number in numbers:
-            self._process.send_signal(number)
-            time.sleep(0.2)
-        self._process.wait(90)
-
-    def memory(self) -> int:
-        """What all its processes have in memory, in pages."""
-        pages = 0
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                if os.getpgid(int(process.name)) == self._process.pid:
-                    pages += int((process / "statm").read_text().split()[1])
-        return pages
-
-    def freeze(self) -> None:
-        """Stop all its processes; SIGCONT lets them go on."""
-        wait_until(lambda: stop_still(self._process.pid), what="a moment to freeze in")
-
-    def has_open(self, path: str) -> bool:
-        """Whether the main process holds a file whose name begins like this."""
-        files = Path(f"/proc/{self._process.pid}/fd").iterdir()
-        return any(str(file.readlink()).startswith(path) for file in files)
-
-    def end(self) -> None:
-        self.signal(signal.SIGCONT)
-        self._process.terminate()
-        try:
-            assert self._process.wait(120) == 0, self.log.read_text()
-        finally:
-            self._process.kill()
-            self._process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +85,6 @@ def engine(
                 "SELECT set_config('deadlock_timeout', '60s', false)"
                 " WHERE current_setting('is_superuser') = 'on'"
             )
-
-
-def states() -> Counter[str]:
-    return Counter(Job.State(state).label for state in Job.objects.values_list("state", flat=True))
 
 
 def all_ran_once(ids: list[str], ledger: str) -> None:
