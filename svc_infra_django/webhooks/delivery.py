@@ -272,11 +272,14 @@ class Deliverer:
         asked: dict[int, int] = {Delivery.Lane.FIRST: limit - kept, Delivery.Lane.LATER: kept}
         claimed = self._claim_round(asked, now=now)
         found = Counter(one.lane for one in claimed)
-        self.is_first_drained = found[Delivery.Lane.FIRST] < asked[Delivery.Lane.FIRST]
-        # What one lane left over is the other's.
+        served = Counter(one.endpoint_id for one in claimed if one.lane == Delivery.Lane.FIRST)
+        # Who was given a full share may have more: then the others are drained, and the lane is not.
+        is_short = found[Delivery.Lane.FIRST] < asked[Delivery.Lane.FIRST]
+        self.is_first_drained = is_short and max(served.values(), default=0) < _share()
+        # What one lane left over is the other's; a little of it is left to the next claim.
         rest = limit - len(claimed)
         more = [lane for lane in asked if found[lane] == asked[lane]]
-        if rest and len(more) == 1:
+        if rest > limit // 5 and len(more) == 1:
             claimed += self._claim_round({more[0]: self._room(more[0], rest)}, now=now)
         return claimed
 

@@ -85,6 +85,7 @@ class Transport:
         self._selector = selectors.DefaultSelector()
         self._names = Names(lookup or addresses_of)
         self._selector.register(self._names.wakes, selectors.EVENT_READ)
+        self._watched: set[int] = set()
         self._targets: dict[str, _Target] = {}
         self._checked_by: WebhooksSettings | None = None
         self._deadline: float | None = None
@@ -232,17 +233,18 @@ class Transport:
         self._idle.append(curl)
 
     def _watch(self, event: int, fd: int, multi: Any, data: Any) -> None:
-        watched = fd in self._selector.get_map()
         if event == pycurl.POLL_REMOVE:
-            if watched:
+            if fd in self._watched:
+                self._watched.remove(fd)
                 self._selector.unregister(fd)
             return
         mask = (selectors.EVENT_READ if event & pycurl.POLL_IN else 0) | (
             selectors.EVENT_WRITE if event & pycurl.POLL_OUT else 0
         )
-        if watched:
+        if fd in self._watched:
             self._selector.modify(fd, mask)
         else:
+            self._watched.add(fd)
             self._selector.register(fd, mask)
 
     def _set_timer(self, milliseconds: int) -> None:

@@ -305,6 +305,29 @@ def test_one_request_id_runs_through_to_the_log_of_the_attempt(
     assert receiver.requests[0].headers["traceparent"].startswith("00-" + "ab" * 16)
 
 
+def test_a_backlog_of_first_attempts_is_claimed_by_one_statement_at_a_time(
+    make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None]
+) -> None:
+    """That retries left their part over is no reason to ask again, nor that each endpoint got its share."""
+    svc_settings(webhooks={"endpoint_concurrency": 4, "concurrency": 24})
+    for n in range(3):
+        make_endpoint(path=f"/{n}", timeout_seconds=30)
+    publish_many([Publication("order.placed", {})] * 10)
+    deliverer = Deliverer()
+    asked = []
+
+    for _ in range(3):
+        with CaptureQueriesContext(connection) as queries:
+            assert deliverer.claim(limit=None) == 6
+        asked.append(sum("SET state = 'sending'" in each["sql"] for each in queries))
+        while deliverer.under_way:
+            deliverer.receive(deliverer.transport.turn(wait=0.05))
+    deliverer.flush()
+    deliverer.close()
+
+    assert asked == [1, 1, 1]
+
+
 @pytest.mark.parametrize("count", [10, 80])
 def test_a_batch_costs_the_same_few_statements_however_large(
     make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], count: int
