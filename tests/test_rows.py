@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
-from django.db import connection, models
+from django.db import DatabaseError, connection, models, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django import rows
@@ -155,6 +156,41 @@ def test_what_cannot_be_written_down_is_never_taken_for_the_same(user) -> None:
     row._values = (*row._values, object())
 
     assert row.fingerprint != row.fingerprint
+
+
+def test_a_prepared_lookup_gives_the_same_whether_anybody_listens_or_not(user, make_user) -> None:
+    named = make_user("100%s of them")
+    lookup = PreparedLookup(lambda: User.objects.extra(where=["length('%%') = 1"]), by="username")
+    lookup.get("nobody", using="default")  # composed now, which asks the database nothing
+
+    for who in (user, named):
+        with CaptureQueriesContext(connection) as heard:
+            (aloud,) = lookup.get(who.username, using="default")
+        (quietly,) = lookup.get(who.username, using="default")
+        assert len(heard) == 1
+        for field in User._meta.concrete_fields:
+            assert getattr(quietly, field.attname) == getattr(aloud, field.attname)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_prepared_lookup_fails_as_every_query_of_django_does(user, make_user) -> None:
+    lookup = PreparedLookup(User.objects.all)
+    lookup.get(user.pk, using="default")
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE auth_user RENAME TO elsewhere")
+    try:
+        with pytest.raises(DatabaseError):
+            lookup.get(user.pk, using="default")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE elsewhere RENAME TO auth_user")
+    connection.close()
+    assert lookup.get(user.pk, using="default")[0].username == user.username
+    with transaction.atomic():
+        connection.needs_rollback = True
+        with pytest.raises(transaction.TransactionManagementError):
+            lookup.get(user.pk, using="default")
+        connection.needs_rollback = False
 
 
 @pytest.mark.django_db(transaction=True)
