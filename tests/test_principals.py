@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, Permission
+from django.test.utils import isolate_apps
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,6 +177,7 @@ def test_the_first_backend_decides_unless_one_behind_it_denies(settings, user, b
                 assert Principal(root, "jwt", tenant=tenant).can(asked, obj) is True
 
 
+@isolate_apps("django.contrib.auth")
 def test_a_user_who_answers_for_themselves_is_asked(settings, user) -> None:
     class Stubborn(type(user)):
         class Meta:
