@@ -314,8 +314,7 @@ def database(transactional_db: None) -> Iterator[Database]:
             with connection.schema_editor() as editor:
                 for label in ("contenttypes", "auth", "svc_jobs"):
                     for model in apps.get_app_config(label).get_models():
-                        if not model._meta.proxy:  # of tests before this one
-                            editor.create_model(model)
+                        editor.create_model(model)
             yield made
         finally:
             connection.close()
