@@ -667,6 +667,18 @@ def test_a_connection_dies_with_the_password_that_began_it(ada: Any, user: Any, 
     assert not SocialAccount.objects.exists()
 
 
+def test_a_connection_dies_with_the_session_that_began_it(
+    ada: Any, browser: Browser, new_visitor: Any
+) -> None:
+    owner = new_visitor()
+    owner.login()
+    connect(ada, browser)
+    owner.post("logout-all", {})
+
+    assert browser.come_back().status_code == 401
+    assert not SocialAccount.objects.exists()
+
+
 def test_the_last_way_in_stays(browser: Browser) -> None:
     tokens = browser.log_in().json()
     headers = {"Authorization": f"Bearer {tokens['access_token']}"}

@@ -317,6 +317,22 @@ def test_nobody_is_told_names_of_roles_that_they_may_not_see(
     assert "takeover team" in str(client.get(f"{URL}/explain", asked).json()["path"])
 
 
+def test_staff_of_a_tenant_learn_no_names_by_making_strangers_theirs(
+    signed_in: Any, client: Client, make_user: Any, in_tenant: Any, stranger: Any
+) -> None:
+    root = make_user("root", is_superuser=True)
+    signed_in(who=root)
+    in_tenant(root, "acme")
+    role = post(client, "/roles", {"name": "clerk", "permissions": ["a.b"]}).json()
+    assert post(client, "/assignments", {"user": str(stranger.pk), "role": role["id"]}).status_code == 201
+
+    for permission in ("a.b", "a.c"):
+        told = client.get(f"{URL}/explain", {"permission": permission, "user": stranger.pk})
+        assert told.json()["path"][0] == {"kind": "user", "name": str(stranger.pk)}
+        assert "mallory" not in told.content.decode()
+    assert client.get(f"{URL}/explain", {"permission": "a.b"}).json()["path"][0]["name"] == "root"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "pointer"),
     [

@@ -27,7 +27,7 @@ from ..signing import CHANGE, address_state, bad_key, demand_state, subject_of
 from ..tasks import send_address_changed, send_address_key
 from .issuing_tokens import Client
 from .signing_up import HOUR, demand_good_address, take_mail_slots
-from .throttling import take_slot
+from .throttling import counted_as, take_slot
 
 
 @transaction.atomic
@@ -41,7 +41,7 @@ def request_address(principal: Principal, email: str, *, client: Client, now: da
     demand_good_address(address)
     if address == folded(email_of(user)):
         raise SameAddress()
-    take_slot(Throttle.Scope.MAIL, str(user.pk), limit=settings.mails_per_hour, seconds=HOUR, now=now)
+    take_slot(Throttle.Scope.MAIL, counted_as(user, ""), limit=settings.mails_per_hour, seconds=HOUR, now=now)
     take_mail_slots(address, client=client, now=now)
     # Whether anybody has the address is looked up when the mail is made, so this takes the same time.
     send_address_key.enqueue(str(user.pk), address)

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from ..events import SESSION_ENDED, SESSIONS_ENDED, SessionEnded, SessionsEnded
-from ..models import AuthSession
+from ..models import AuthSession, OAuthFlow
 from ..querysets import AuthSessionQuerySet
 from .noting_browsers import forget_browsers
 from .sharing_sessions import forget_sessions
@@ -46,11 +46,13 @@ def end_noted_browser(request: HttpRequest, user: Any, *, now: datetime) -> None
 def revoke_sessions(sessions: AuthSessionQuerySet, *, user_id: Any, reason: str, now: datetime) -> int:
     """End those of the user's sessions that are not ended yet, in every process; how many that were.
 
-    Sessions of Django's are deleted from their store, so they are over for every view of the project.
+    Sessions of Django's are deleted from their store, so they are over for every view of the project. What
+    was begun in one of them at a provider is over too: nobody connects a way in who was thrown out meanwhile.
     """
     browsers = sessions.filter(revoked_at=None, browser_digest__isnull=False)
     keys = [(row.browser_digest or "", row.browser_key) for row in browsers]
     count = sessions.revoke(now=now, reason=reason)
+    OAuthFlow.objects.filter(owner_id=user_id).delete()
     forget_sessions(user_id)
     if keys:
         transaction.on_commit(partial(forget_browsers, keys))

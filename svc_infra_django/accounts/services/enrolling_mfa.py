@@ -182,10 +182,13 @@ def begin_email(user: Any, *, now: datetime) -> None:
     address = folded(email_of(user))
     if not address or not address_is_proven(user, address):
         raise NoMailbox()
-    if EmailDevice.objects.filter(user=user, confirmed=True).exists():
+    begun = {"name": "E-mail", "confirmed": False, "created_at": now}
+    device, is_new = EmailDevice.objects.get_or_create(user=user, defaults=begun)
+    if device.confirmed:
         raise AlreadyAdded()
-    EmailDevice.objects.filter(user=user).delete()
-    _mail_code(EmailDevice.objects.create(user=user, name="E-mail", confirmed=False, created_at=now), now=now)
+    if not is_new:
+        EmailDevice.objects.filter(pk=device.pk, confirmed=False).update(digest="", created_at=now)
+    _mail_code(device, now=now)
 
 
 def mail_code(user: Any, *, now: datetime) -> None:

@@ -91,12 +91,15 @@ def explain(
     It looks as `Principal.can` does: the scopes of the credential if there are any, superuser, what roles
     deny, Django's own permissions and other backends, then what roles give. `asked_by` is told no more than
     they may know: names of roles and groups that are not theirs only with `svc_rbac.view_role`, and of
-    somebody else no grant in another tenant. Without it, all is told.
+    somebody else no grant in another tenant, nor, within a tenant, what they are called. Without it, all is
+    told.
     """
     now = now or timezone.now()
     is_own = asked_by is not None and asked_by.user.pk == user.pk
     names_roles = asked_by is None or asked_by.can("svc_rbac.view_role")
-    start, goal = Link("user", str(user)), Link("permission", permission)
+    # Staff of a tenant may make anybody one of theirs by an id, and that must not be a way to everybody's name.
+    is_known = asked_by is None or is_own or not asked_by.tenant
+    start, goal = Link("user", str(user if is_known else user.pk)), Link("permission", permission)
     asked = scope_of(obj) if obj is not None else Scope(tenant)
 
     def no(missing: str, *links: Link) -> Explanation:

@@ -177,6 +177,13 @@ def test_nobody_fills_mailboxes_by_it(ada: Any) -> None:
     assert codes == [202] * 5 + [429] * 2
 
 
+def test_a_stranger_who_asks_for_mails_to_a_users_id_stops_nobody(ada: Any, user: Any, visitor: Any) -> None:
+    for _ in range(6):
+        visitor.post("password/reset", {"email": str(user.pk)})
+
+    assert ada.post("email/change", {"email": NEXT}).status_code == 202
+
+
 def test_a_browser_changes_its_address_too_and_stays_signed_in(user: Any) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(user)

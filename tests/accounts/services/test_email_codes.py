@@ -11,9 +11,9 @@ from allauth.account.models import EmailAddress
 from django.core import mail
 from django.utils import timezone
 
-from svc_infra_django.accounts.errors import TooManyAttempts, WrongCode
-from svc_infra_django.accounts.models import EmailDevice
-from svc_infra_django.accounts.services.enrolling_mfa import mail_code
+from svc_infra_django.accounts.errors import AlreadyAdded, TooManyAttempts, WrongCode
+from svc_infra_django.accounts.models import EmailDevice, Throttle
+from svc_infra_django.accounts.services.enrolling_mfa import begin_email, mail_code
 from svc_infra_django.accounts.services.verifying_mfa import prove_factor
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.worker import drain
@@ -103,6 +103,29 @@ def test_of_six_uses_of_one_mailed_code_at_once_one_counts(make_user: Any) -> No
     outcomes = race(6, lambda: prove_factor(user, code, now=timezone.now()))
 
     assert outcomes.count("good") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_six_who_begin_with_a_mailbox_at_once_all_get_a_code(make_user: Any) -> None:
+    user = make_user("ada")
+
+    for _ in range(3):
+        EmailDevice.objects.all().delete()
+        Throttle.objects.all().delete()
+        assert race(5, lambda: begin_email(user, now=timezone.now())) == ["good"] * 5
+    assert EmailDevice.objects.count() == 1
+
+
+def test_a_mailbox_that_waits_can_be_begun_anew_and_one_that_counts_cannot(ada: Any, user: Any) -> None:
+    begin_email(user, now=timezone.now() - timedelta(hours=1))
+    first = mailed()
+    begin_email(user, now=timezone.now())
+
+    assert ada.post("mfa/email/confirm", {"code": first}).status_code == 401
+    assert ada.post("mfa/email/confirm", {"code": mailed()}).status_code == 200
+    with pytest.raises(AlreadyAdded):
+        begin_email(user, now=timezone.now())
+    assert EmailDevice.objects.get().confirmed
 
 
 def test_codes_of_an_app_and_of_a_mailbox_stand_side_by_side(boxed: Any, user: Any) -> None:
