@@ -15,6 +15,7 @@ from ..events import Event, any_event
 from .conf import settings
 from .events import USER_LOGGED_IN, UserLoggedIn
 from .services.auditing import record_event
+from .services.changing_passwords import tell_of_password
 from .services.ending_sessions import end_noted_browser
 from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
@@ -30,6 +31,21 @@ def forget_changed_user(
     if update_fields is None or set(update_fields) != {"last_login"}:
         forget_sessions(instance.pk, using=using)
 
+
+# A password that was set in the admin or a shell may be an attacker's; the API's own paths tell for themselves.
+def look_at_password(*, instance: Any, created: bool, **_: Any) -> None:
+    """Tell the user of a new password. Django keeps what was set, and not only hashed anew, until the row is
+    written."""
+    is_told = instance.__dict__.pop("is_told", False)
+    if getattr(instance, "_password", None) is not None and not (created or is_told):
+        tell_of_password(instance)
+
+
+post_save.connect(
+    look_at_password,
+    sender=django_settings.AUTH_USER_MODEL,
+    dispatch_uid="svc_infra_django.accounts.receivers.look_at_password",
+)
 
 for signal in (post_save, post_delete):
     signal.connect(

@@ -21,7 +21,7 @@ from ..tasks import send_notice, send_reset_mail
 from .ending_sessions import revoke_sessions
 from .enrolling_mfa import prove_password
 from .issuing_tokens import Client
-from .signing_up import demand_good_password, prove, take_mail_slots
+from .signing_up import demand_good_password, prove, take_mail_slots, write_password
 
 
 @sensitive_variables()
@@ -34,7 +34,7 @@ def change_password(principal: Principal, *, current: str, new: str, now: dateti
     prove_password(user, current, now=now)
     demand_good_password(new, user)
     with transaction.atomic():
-        _set(user, new)
+        write_password(user, new)
         AuthSession.objects.of_principal(principal).update(password_state=password_state(user))
         _announce(user, ended=AuthSession.objects.others(principal), by_reset=False, now=now)
 
@@ -61,7 +61,7 @@ def reset_password(key: str, new: str, *, now: datetime) -> None:
         raise bad_key()
     demand_state(RESET, wanted, reset_state(user, addresses_of(user)))
     demand_good_password(new, user)
-    _set(user, new)
+    write_password(user, new)
     row = unproven_address(user, address)
     if row is not None:
         prove(row)
@@ -75,13 +75,12 @@ def _locked(user_id: str) -> Any:
         raise bad_key() from None
 
 
-@sensitive_variables()
-def _set(user: Any, password: str) -> None:
-    user.set_password(password)
-    user.save(update_fields=["password"])
-
-
 def _announce(user: Any, *, ended: AuthSessionQuerySet, by_reset: bool, now: datetime) -> None:
     revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.PASSWORD, now=now)
+    tell_of_password(user, by_reset=by_reset)
+
+
+def tell_of_password(user: Any, *, by_reset: bool = False) -> None:
+    """Have it known that the user has another password."""
     send_notice.enqueue(str(user.pk), "password_changed")
     PASSWORD_CHANGED.emit(PasswordChanged(user_id=str(user.pk), by_reset=by_reset), owner=user)

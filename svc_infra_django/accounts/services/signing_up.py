@@ -107,6 +107,14 @@ def demand_good_password(password: str, user: object) -> None:
         raise PasswordRefused(errors=problems) from None
 
 
+@sensitive_variables()
+def write_password(user: Any, password: str) -> None:
+    """Set it without a word: whoever calls this tells what there is to tell."""
+    user.set_password(password)
+    user.is_told = True
+    user.save(update_fields=["password"])
+
+
 def take_mail_slots(address: str, *, client: Client, now: datetime) -> None:
     """Count a mail to `address` asked for by `client`. Raises TooManyAttempts."""
     if client.network:
@@ -132,8 +140,7 @@ def _make_or_renew(address: str, password: str) -> None:
     locked = locked_address(str(waiting.pk)) if waiting is not None else None
     if locked is not None and not locked.verified:
         # The key in an earlier mail is bound to the earlier password, and dead from here on.
-        locked.user.set_password(password)
-        locked.user.save(update_fields=["password"])
+        write_password(locked.user, password)
         return
     if waiting is not None or is_taken(address):
         make_password(password)  # as long as it takes for a new account

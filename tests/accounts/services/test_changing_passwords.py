@@ -10,7 +10,7 @@ from django.core import mail
 from django.db import connections
 from django.utils import timezone
 
-from svc_infra_django.accounts.models import AuthSession, TOTPDevice
+from svc_infra_django.accounts.models import AuditEvent, AuthSession, TOTPDevice
 from svc_infra_django.accounts.services.changing_passwords import reset_password
 from svc_infra_django.jobs.worker import drain
 from tests.accounts.services.test_mfa import enrol
@@ -52,6 +52,53 @@ def test_rule_11_changing_ends_all_other_sessions_and_tells_the_user(
     assert mail.outbox[-1].subject == "Your password was changed"
     assert new_visitor().login().status_code == 401
     assert new_visitor().login(password=NEXT).status_code == 200
+
+
+def notices() -> list[str]:
+    drain()
+    return [message.subject for message in mail.outbox if message.subject == "Your password was changed"]
+
+
+def test_rule_15_and_63_a_password_that_staff_set_is_told_to_its_user(
+    user: Any, make_user: Any, client: Any, settings: Any
+) -> None:
+    client.force_login(make_user("root", is_staff=True, is_superuser=True))
+    sent = {"usable_password": "true", "password1": NEXT, "password2": NEXT}
+
+    answer = client.post(f"/admin/auth/user/{user.pk}/password/", sent)
+
+    assert answer.status_code == 302 and type(user).objects.get(pk=user.pk).check_password(NEXT)
+    assert notices() == ["Your password was changed"]
+    assert mail.outbox[-1].to == ["ada@example.com"]
+    assert AuditEvent.objects.filter(name="user.password_changed", subject=user.pk).count() == 1
+
+
+def test_a_new_password_is_told_once_and_nothing_else_is(ada: Any, user: Any, make_user: Any) -> None:
+    make_user("bob")
+    user.first_name = "Ada"
+    user.save()
+    user.set_unusable_password()
+    user.save()
+    assert notices() == []
+
+    user.set_password(PASSWORD)
+    user.save()
+    user.save()
+    assert len(notices()) == 1
+    mail.outbox.clear()
+    ada.login()
+    ada.post("password/change", {"current_password": PASSWORD, "password": NEXT})
+    assert len(notices()) == 1
+
+
+def test_a_password_that_is_hashed_anew_is_no_news(user: Any, visitor: Any, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["tests.accounts.hashers.Counted", *settings.PASSWORD_HASHERS]
+    before = user.password
+
+    assert visitor.login().status_code == 200
+
+    assert type(user).objects.get(pk=user.pk).password != before
+    assert notices() == []
 
 
 def test_changing_from_a_browser_session_keeps_it(user: Any, client: Any) -> None:
