@@ -32,7 +32,7 @@ def forget_changed_user(
         forget_sessions(instance.pk, using=using)
 
 
-# A password that was set in the admin or a shell may be an attacker's; the API's own paths tell for themselves.
+# A password set in the admin or a shell may be an attacker's; the API's own paths tell for themselves.
 def look_at_password(*, instance: Any, created: bool, **_: Any) -> None:
     """Tell the user of a new password. Django keeps what was set, and not only hashed anew, until the row is
     written."""

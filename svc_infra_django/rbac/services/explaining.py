@@ -97,7 +97,7 @@ def explain(
     now = now or timezone.now()
     is_own = asked_by is not None and asked_by.user.pk == user.pk
     names_roles = asked_by is None or asked_by.can("svc_rbac.view_role")
-    # Staff of a tenant may make anybody one of theirs by an id, and that must not be a way to everybody's name.
+    # Staff of a tenant make anybody one of theirs by an id, and that must be no way to everybody's name.
     is_known = asked_by is None or is_own or not asked_by.tenant
     start, goal = Link("user", str(user if is_known else user.pk)), Link("permission", permission)
     asked = scope_of(obj) if obj is not None else Scope(tenant)
