@@ -361,6 +361,15 @@ class ScheduleAdmin(ReadableColumns, ScheduleAdminBase):
     readonly_fields = ("source", "shown_upcoming", "last_fire_at", "declared_at", "error")
     actions = ("enable", "disable", "fire")
 
+    def get_fields(self, request: HttpRequest, obj: Schedule | None = None) -> list[Any]:
+        is_shown = obj is not None and not self.has_change_permission(request, obj)
+        # To those who may only look, the arguments are shown as those of jobs are.
+        return ["shown_arguments" if is_shown and name == "args" else name for name in self.fields]
+
+    @admin.display(description="arguments")
+    def shown_arguments(self, schedule: Schedule) -> str:
+        return _preformatted(json.dumps(schedule.shown_arguments(), indent=2, ensure_ascii=False))
+
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> tuple[str, ...]:
         of_code = obj is not None and obj.source == Schedule.Source.CODE
         return ("key", "task", *self.readonly_fields) if of_code else self.readonly_fields
@@ -425,16 +434,18 @@ def _act(
     act: Callable[[Any], Any],
     done: str,
 ) -> None:
-    """Do it to each row; tell how many it was done to, and why not to the others."""
+    """Do it to each row, and keep who did; tell how many it was done to, and why not to the others."""
     count, refusals = 0, 0
     for row in rows:
         try:
             act(row)
-            count += 1
         except SvcInfraError as error:
             refusals += 1
             if refusals <= REFUSALS_TOLD:
                 page.message_user(request, f"{row}: {error}", messages.WARNING)
+        else:
+            count += 1
+            page.log_change(request, row, f"{done.capitalize()}.")
     if refusals > REFUSALS_TOLD:
         page.message_user(request, f"{refusals - REFUSALS_TOLD} more were refused.", messages.WARNING)
     page.message_user(request, f"{count} {done}.", messages.SUCCESS if count else messages.INFO)

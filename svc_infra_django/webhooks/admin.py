@@ -181,7 +181,9 @@ class EndpointAdmin(ReadableColumns, UserPicker, ModelAdmin):
         return [f"owner__{get_user_model().USERNAME_FIELD}__startswith", "tenant__exact"]
 
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
-        return [*EndpointForm.Meta.fields, "headers", *(self.shown if obj else [])]
+        # To those who may only look Django shows the attribute of that name, and that is unsealed.
+        asked = ["headers"] if obj is None or self.has_change_permission(request, obj) else []
+        return [*EndpointForm.Meta.fields, *asked, *(self.shown if obj else [])]
 
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
         return self.shown if obj else []

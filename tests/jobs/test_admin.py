@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
@@ -110,6 +111,35 @@ def test_whoever_may_only_look_has_no_actions(make_user: Any) -> None:
     act(client, "job", "cancel_jobs", Job.objects.get().pk)
 
     assert Job.objects.get().state == Job.State.READY
+
+
+def test_whoever_may_only_look_sees_no_secret_of_a_schedule(make_user: Any) -> None:
+    looker = make_user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_schedule"))
+    client = Client()
+    client.force_login(looker)
+    arguments = {"kwargs": {"a": 4711, "password": "hush"}}
+    row = Schedule.objects.create(
+        key="mine", task="tests.jobs.work.add", args=arguments, cron="0 * * * *", next_fire_at=timezone.now()
+    )
+
+    page = client.get(f"{BASE}/schedule/{row.pk}/change/").content.decode()
+
+    assert "4711" in page
+    assert "hush" not in page
+
+
+def test_what_staff_do_to_rows_of_machines_is_in_the_history(admin: Client) -> None:
+    result = work.add.enqueue(1)
+
+    act(admin, "job", "cancel_jobs", result.id)
+    act(admin, "job", "cancel_jobs", result.id)
+    act(admin, "job", "discard_jobs", result.id)
+    Queue.objects.get_or_create(name="default")
+    act(admin, "queue", "pause_queues", "default")
+
+    told = LogEntry.objects.order_by("pk").values_list("object_id", "change_message")
+    assert list(told) == [(result.id, "Cancelled."), (result.id, "Discarded."), ("default", "Paused.")]
 
 
 def test_rows_of_machines_cannot_be_written(admin: Client) -> None:

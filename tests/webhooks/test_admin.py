@@ -169,6 +169,22 @@ def test_staff_who_may_only_look_cannot_act(make_user: Any, make_endpoint: Calla
     assert Endpoint.objects.get().signing_keys.count() == 1
 
 
+def test_staff_who_may_only_look_are_not_shown_the_headers(
+    make_user: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint(headers={"Authorization": "Bearer hush"})
+    looker = make_user("looker", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_endpoint"))
+    client = Client()
+    client.force_login(looker)
+
+    page = client.get(f"{BASE}/endpoint/{endpoint.pk}/change/")
+
+    assert page.status_code == 200
+    assert "hush" not in page.content.decode()
+    assert "Authorization" not in page.content.decode()
+
+
 def test_event_types_are_added_by_hand_and_those_of_code_are_read_only(admin: Client) -> None:
     answer = admin.post(
         f"{BASE}/eventtype/add/", {"name": "fence.painted", "description": "", "schema": "{}"}
