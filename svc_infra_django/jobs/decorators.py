@@ -169,7 +169,7 @@ class JobTask(AnyTask):
         yield "backoff must be callable", callable(self.backoff)
         yield "retry_on names exceptions, or maps them to callables", _can_be_retried_on(self.retry_on)
         yield "discard_on names exceptions", _are_exceptions(self.discard_on)
-        yield "redact names arguments", all(isinstance(name, str) for name in self.redact)
+        yield "redact names arguments", _are_names(self.redact)
         yield "run_after must be a datetime", isinstance(self.run_after, datetime | None)
         yield "a tenant is a text of up to 128 characters", _is_text(self.tenant, most=TENANT_LENGTH)
         yield "headers are texts by name", all(map(_is_text, (*self.headers, *self.headers.values())))
@@ -195,7 +195,9 @@ class JobTask(AnyTask):
             if limit and not _is_text(limit.key):
                 raise BadTask(f"{path_of(self.func)}: {limit.key!r} cannot be stored as a key.")
         known = signature(self.func).parameters
-        for rule in (unique, self.concurrency, rate):
+        for rule in (unique, concurrency, rate):
+            if rule and not _are_names(rule.by):
+                raise BadTask(f"{path_of(self.func)}: by={rule.by!r} is no tuple of arguments' names.")
             for name in rule.by if rule else ():
                 if name not in known:
                     raise BadTask(
@@ -449,6 +451,10 @@ def is_name(name: Any) -> bool:
 
 def _is_text(text: Any, *, most: int | None = None) -> bool:
     return isinstance(text, str) and storable(text) == text and (most is None or len(text) <= most)
+
+
+def _are_names(names: Any) -> bool:
+    return isinstance(names, tuple | list) and all(isinstance(name, str) for name in names)
 
 
 def _is_count(number: Any) -> bool:

@@ -25,6 +25,7 @@ logger = get_logger("svc_infra_django.jobs")
 
 LOCKED_AT_ONCE = 100
 HEAD = 16
+LINED_UP_AT_ONCE = 500
 
 
 def promote(keys: Iterable[str | None]) -> int:
@@ -129,8 +130,26 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
                 worker_id=None,
             )
             metrics.increment("jobs.limited", queue=job.queue)
+        if refused:
+            _line_up(key, pace)
         pace.save(using=database(), update_fields=["free_at", "line_at"])
     return refused
+
+
+def _line_up(key: str, pace: Pace) -> None:
+    """Give a time of their own to those behind, too: each would be claimed in vain, and hold up other jobs.
+
+    Not to those that hold a place of a concurrency limit: they are few.
+    """
+    ready = Job.objects.using(database()).ready().filter(rate_key=key, concurrency_key=None)
+    chosen = ready.order_by("-priority", "pk").only("rate_seconds")
+    if connections[database()].features.has_select_for_update_skip_locked:
+        chosen = chosen.select_for_update(skip_locked=True)
+    behind = list(chosen[:LINED_UP_AT_ONCE])
+    for job in behind:
+        job.state, job.run_at = Job.State.SCHEDULED, pace.line_at
+        pace.line_at += timedelta(seconds=job.rate_seconds or 0)
+    Job.objects.using(database()).bulk_update(behind, ["state", "run_at"], batch_size=LINED_UP_AT_ONCE)
 
 
 def _lock(keys: Sequence[str]) -> None:

@@ -141,6 +141,7 @@ class Job(models.Model):
                 condition=Q(state=5, rate_key__isnull=False),
                 name="svc_jobs_job_in_line",
             ),
+            models.Index("rate_key", condition=Q(state=0, rate_key__isnull=False), name="svc_jobs_job_rated"),
             models.Index("worker_id", condition=Q(state=1), name="svc_jobs_job_running"),
             models.Index(
                 "publish_at", condition=Q(state=0, publish_at__isnull=False), name="svc_jobs_job_publish"

@@ -29,6 +29,9 @@ from .models import Effect, Job, JobAttempt, Queue
 
 logger = get_logger("svc_infra_django.jobs")
 
+FRUITLESS_CLAIMS = 50
+"""So often a turn claims again when rates held up all that it had claimed."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -93,7 +96,14 @@ def claim_these(ids: Sequence[UUID], *, worker: UUID, outcomes: Sequence[Outcome
 def _take_turn(outcomes: Sequence[Outcome], wish: Wish, *, now: datetime | None = None) -> list[Job]:
     claimed = _turn(outcomes, wish)
     promote(outcome.job.concurrency_key for outcome in outcomes if outcome.job.concurrency_key)
-    return admit(claimed, now=now)
+    admitted = admit(claimed, now=now)
+    for _ in range(FRUITLESS_CLAIMS):
+        if admitted or not claimed:
+            break
+        # Their rates held up all of them, and not those behind them.
+        claimed = _turn((), wish)
+        admitted = admit(claimed, now=now)
+    return admitted
 
 
 def _turn(outcomes: Sequence[Outcome], wish: Wish) -> list[Job]:

@@ -10,7 +10,7 @@ from django.db.models import Count, Exists, Min, OuterRef
 from django.utils import timezone
 
 from ..identifiers import uuid7_at
-from ..jobs import periodic, task
+from ..jobs import Rate, periodic, task
 from ..observability.metrics import metrics
 from .conf import settings
 from .delivery import challenge
@@ -19,6 +19,7 @@ from .mailer import send_notice
 from .models import REPLAY_STEP_SECONDS, Attempt, Delivery, Endpoint, Message, Replay
 
 PRUNE_BATCH = 500
+CHALLENGE_RATE = "10/m"
 
 
 @task(max_attempts=5)
@@ -27,11 +28,12 @@ def mail_owner(endpoint_id: str, kind: str) -> None:
     send_notice(UUID(endpoint_id), kind=kind)
 
 
-@task(max_attempts=5)
-def challenge_endpoint(endpoint_id: str) -> None:
+@task(max_attempts=5, rate=Rate(CHALLENGE_RATE, by=("owner_id",), burst=5))
+def challenge_endpoint(endpoint_id: str, owner_id: str) -> None:
     """Enable an endpoint that is paused for it once it answers the challenge.
 
-    Raises ChallengeUnanswered, to be run again a little later.
+    Raises ChallengeUnanswered, to be run again a little later. Whoever asks again and again, or makes
+    endpoint after endpoint, asks addresses no more often than the rate of one owner.
     """
     asked = Endpoint.objects.unanswered().filter(pk=endpoint_id)
     if (endpoint := asked.first()) is None:

@@ -31,9 +31,11 @@ NAN, INF = float("nan"), float("inf")
         *({"backoff": value} for value in (5, None, "soon")),
         *({"retry_on": value} for value in ("x", ("x",), 5, int, {ValueError: 5}, {"x": plain})),
         *({"discard_on": value} for value in ("xy", (5,), 5, int, None)),
-        *({"redact": value} for value in ((5,), [None])),
+        *({"redact": value} for value in ((5,), [None], 3, None)),
         *({"unique": value} for value in (1, "x", Unique(until="never"), Unique(by=("nope",)))),  # type: ignore[arg-type]
         *({"unique": Unique(window=value)} for value in (-1, 0, NAN, INF, "x", timedelta.max)),  # type: ignore[arg-type]
+        *({"unique": Unique(by=value)} for value in (3, None, "a", (3,))),  # type: ignore[arg-type]
+        *({"concurrency": value} for value in (Limit(2, by="a"), Limit(2, by=3))),  # type: ignore[arg-type]
         *({"concurrency": value} for value in (0, 40_000, 1.5, "2", Rate("1/m"))),
         *({"concurrency": value} for value in (Limit("2"), Limit(2, key="\x00"), Limit(2, key=5))),  # type: ignore[arg-type]
         *({"rate": value} for value in (5, "often", "0/m", "1/0s", Limit(2), Rate(5))),  # type: ignore[arg-type]

@@ -266,6 +266,7 @@ def test_places_are_counted_in_partial_indexes() -> None:
 
     assert "svc_jobs_job_holding" in jobs.holding().order_by().explain()
     assert "svc_jobs_job_blocked" in jobs.blocked().order_by("-priority", "pk").explain()
+    assert "svc_jobs_job_rated" in Job.objects.ready().filter(rate_key="a").order_by().explain()
     in_line = Job.objects.scheduled().filter(rate_key="a", run_at__gt=NOON)
     assert "svc_jobs_job_in_line" in in_line.explain()
 
@@ -426,6 +427,28 @@ def test_draining_runs_what_the_rate_allows_and_more_later() -> None:
     assert drain(now) == 1
     assert drain(now + timedelta(seconds=1)) == 1
     assert drain(now + timedelta(hours=1)) == 1
+
+
+def test_a_crowd_that_its_rate_holds_up_is_not_in_the_way_of_others() -> None:
+    enqueue_many(work.once_a_second, [[number] for number in range(100)])
+    work.add.enqueue(1)
+
+    (first,) = claim(now=NOON, room=5)
+    (second,) = claim(now=NOON, room=5)
+
+    assert (first.task, second.task) == (work.once_a_second.module_path, work.add.module_path)
+    times = Job.objects.scheduled().order_by("run_at").values_list("run_at", flat=True)
+    assert list(times) == [NOON + timedelta(seconds=number) for number in range(1, 100)]
+
+
+def test_crowds_of_many_keys_are_not_in_the_way_either() -> None:
+    for _ in range(2):
+        enqueue_many(work.once_a_second_each, [[str(number)] for number in range(12)])
+        claim(now=NOON, room=12)
+        Job.objects.filter(state=SCHEDULED).update(state=READY, run_at=None)
+    work.add.enqueue(1)
+
+    assert drain(NOON) == 1
 
 
 def test_keys_that_were_not_used_for_long_are_forgotten() -> None:

@@ -267,6 +267,10 @@ def two_a_tenant(tenant: str, path: str = "", seconds: float = 0.0, fail: bool =
 def once_a_second(number: int = 0) -> None: ...
 
 
+@task(rate=Rate("60/m", by=("customer",)))
+def once_a_second_each(customer: str) -> None: ...
+
+
 @task(rate="10/m")
 def ten_a_minute() -> None: ...
 

@@ -248,6 +248,11 @@ class Migration(migrations.Migration):
                         name="svc_jobs_job_in_line",
                     ),
                     models.Index(
+                        models.F("rate_key"),
+                        condition=models.Q(("rate_key__isnull", False), ("state", 0)),
+                        name="svc_jobs_job_rated",
+                    ),
+                    models.Index(
                         models.F("worker_id"), condition=models.Q(("state", 1)), name="svc_jobs_job_running"
                     ),
                     models.Index(

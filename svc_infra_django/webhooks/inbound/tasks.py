@@ -16,7 +16,8 @@ from .models import InboxMessage
 PRUNE_BATCH = 1000
 
 
-@task(max_attempts=8, unique=Unique())
+# Until it is started, not finished: what is asked for while it runs must not be lost with it.
+@task(max_attempts=8, unique=Unique(until="started"))
 def handle_message(message_id: str) -> bool:
     """Call the handler of a webhook in the inbox."""
     return handle(UUID(message_id))

@@ -225,7 +225,7 @@ def _is_asked(endpoint: Endpoint) -> bool:
 
 def _ask(endpoint: Endpoint) -> None:
     endpoint.mark_paused(reason=UNANSWERED)
-    challenge_endpoint.enqueue(str(endpoint.pk))
+    challenge_endpoint.enqueue(str(endpoint.pk), owner_id=str(endpoint.owner_id))
 
 
 def _apply(endpoint: Endpoint, **changes: Any) -> None:

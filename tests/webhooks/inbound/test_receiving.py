@@ -15,11 +15,14 @@ from django.test import Client
 from django.utils import timezone
 
 from svc_infra_django.config import Secret
+from svc_infra_django.identifiers import uuid7
+from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.turn import Outcome, take_turn
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.testing.senders import WebhookSender
 from svc_infra_django.webhooks.inbound import Received, replay
 from svc_infra_django.webhooks.inbound.errors import HandlerTaken, NoHandler
-from svc_infra_django.webhooks.inbound.handlers import handler_of, register
+from svc_infra_django.webhooks.inbound.handlers import handle, handler_of, register
 from svc_infra_django.webhooks.inbound.models import InboxMessage
 from svc_infra_django.webhooks.inbound.tasks import prune_inbox
 
@@ -172,6 +175,20 @@ def test_a_replay_calls_the_handler_with_the_same_bytes(at_work: Shop) -> None:
     (again,) = at_work.heard
     assert again == first
     assert InboxMessage.objects.get().attempts == 2
+
+
+def test_a_replay_asked_for_while_the_job_of_the_last_one_ends_is_not_lost(at_work: Shop) -> None:
+    WebhookSender("later").post("/hooks/later", EVENT, message_id="m1")
+    message = InboxMessage.objects.get()
+    (job,) = take_turn([], worker=uuid7(), queues=["default"], room=1)
+    assert handle(message.pk)  # as that job does; its end is not written yet
+
+    replay(message)
+    take_turn([Outcome(job, Job.State.SUCCEEDED)], worker=uuid7(), queues=[], room=0)
+    drain()
+
+    assert len(at_work.heard) == 2
+    assert InboxMessage.objects.get().state == "handled"
 
 
 def test_ninja_takes_the_same_view_and_the_verified_message(at_work: Shop) -> None:

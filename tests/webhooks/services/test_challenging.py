@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish, verify
@@ -13,7 +15,7 @@ from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.errors import ChallengeUnanswered
 from svc_infra_django.webhooks.inbound.presets import StandardWebhooks
 from svc_infra_django.webhooks.models import Endpoint
-from svc_infra_django.webhooks.services.subscribing import enable_endpoint, update_endpoint
+from svc_infra_django.webhooks.services.subscribing import enable_endpoint, resume_endpoint, update_endpoint
 from svc_infra_django.webhooks.tasks import challenge_endpoint
 
 from ..conftest import Receiver
@@ -61,7 +63,7 @@ def test_an_answer_without_the_challenge_is_none(asked: Endpoint, receiver: Rece
     receiver.answers(answer)
 
     with pytest.raises(ChallengeUnanswered):
-        challenge_endpoint.func(str(asked.pk))
+        challenge_endpoint.func(str(asked.pk), str(asked.owner_id))
 
     asked.refresh_from_db()
     assert asked.state == "paused"
@@ -89,7 +91,7 @@ def test_an_answer_of_the_address_before_does_not_count(
 
     monkeypatch.setattr("svc_infra_django.webhooks.tasks.challenge", move_then_answer)
 
-    challenge_endpoint.func(str(asked.pk))
+    challenge_endpoint.func(str(asked.pk), str(asked.owner_id))
 
     asked.refresh_from_db()
     assert asked.state == "paused"
@@ -106,6 +108,27 @@ def test_its_owner_cannot_do_without_the_challenge_and_staff_can(asked: Endpoint
     enable_endpoint(asked)
 
     assert asked.state == "enabled"
+
+
+def test_one_owner_cannot_make_a_load_generator_of_the_challenge(
+    asked: Endpoint, make_endpoint: Callable[..., Endpoint], stranger: Any, receiver: Receiver
+) -> None:
+    receiver.answers(404)
+    for number in range(4):
+        make_endpoint(f"/{number}", owner=asked.owner)
+        for _ in range(3):
+            resume_endpoint(asked)
+    now = timezone.now()
+
+    drain(now)
+    assert len(receiver.requests) == 5
+
+    make_endpoint("/other", owner=stranger)
+    drain(timezone.now())
+    assert "/other" in {request.path for request in receiver.requests}
+    receiver.requests.clear()
+    drain(now + timedelta(seconds=60))
+    assert len(receiver.requests) <= 11
 
 
 def test_an_endpoint_of_nobodys_is_made_by_staff_and_not_asked(
