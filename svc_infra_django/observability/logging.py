@@ -40,6 +40,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
                 structlog.stdlib.filter_by_level,
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 _merge_extra,
+                _spell_out,
                 structlog.stdlib.render_to_log_kwargs,
             ],
             cache_logger_on_first_use=True,
@@ -194,6 +195,18 @@ def _merge_extra(logger: WrappedLogger, name: str, event: EventDict) -> EventDic
     event.update(event.pop("extra", None) or {})
     for key in RESERVED & event.keys():
         event[f"{key}_"] = event.pop(key)
+    return event
+
+
+def _spell_out(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Where nobody configured logging, Python prints the event alone: there it says the rest too."""
+    if not logger.hasHandlers():
+        rest = {
+            name: value for name, value in event.items() if name not in ("event", "exc_info", "stack_info")
+        }
+        said = redacted_line({**get_contextvars(), **rest})
+        shown = [f"{name}={value!r}" for name, value in said.items() if value not in (None, "")]
+        event["event"] = " ".join([event["event"], *shown])
     return event
 
 

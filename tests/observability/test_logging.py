@@ -154,12 +154,13 @@ def test_a_logger_needs_no_django() -> None:
         "from svc_infra_django.observability import logger\n"
         "logger.warning('early', extra={'n': 1})\n"
         "from svc_infra_django.observability.logging import get_logger\n"
-        "get_logger('x').error('early too', n=2)\n"
+        "get_logger('x').error('early too', n=2, password='hunter2', detail='a\\nb', nothing=None)\n"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={}, check=True)
 
-    assert done.stderr == "early\nearly too\n"
+    # Nobody configured logging either, so Python prints the bare message.
+    assert done.stderr == "early n=1\nearly too n=2 password='[redacted]' detail='a\\nb'\n"
 
 
 def test_the_whole_config_is_accepted_and_says_everything_once() -> None:
