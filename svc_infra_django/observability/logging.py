@@ -204,8 +204,10 @@ def _spell_out(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
         rest = {
             name: value for name, value in event.items() if name not in ("event", "exc_info", "stack_info")
         }
-        said = redacted_line({**get_contextvars(), **rest})
-        shown = [f"{name}={value!r}" for name, value in said.items() if value not in (None, "")]
+        said = redacted_line({**rest, **{k: v for k, v in get_contextvars().items() if k not in rest}})
+        # A member of an enumeration as the text that it is.
+        texts = {name: str(value) if isinstance(value, str) else value for name, value in said.items()}
+        shown = [f"{name}={value!r}" for name, value in texts.items() if value not in (None, "")]
         event["event"] = " ".join([event["event"], *shown])
     return event
 
