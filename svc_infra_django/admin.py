@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.auth import get_user_model
 from django.db import models
+from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
@@ -29,11 +31,25 @@ else:
 class ReadableColumns:
     """For admins of many rows: a moment to the second and an id by its end, so that each row is one line.
 
-    The whole of either is shown where the pointer rests.
+    The whole of either is shown where the pointer rests. A column that no page shows filters no list either.
     """
 
     def get_list_display(self, request: HttpRequest) -> list[Any]:
         return [readable(self.model, column) for column in super().get_list_display(request)]  # type: ignore[misc,attr-defined]
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Not by what is not shown: who may ask how it begins, one letter after the other, has read it."""
+        name = lookup.partition(LOOKUP_SEP)[0]
+        columns = self.model._meta.concrete_fields  # type: ignore[attr-defined]
+        asked = next((field for field in columns if field.name == name), None)
+        if asked is not None and not asked.is_relation and name not in self._shown(request):
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))  # type: ignore[misc]
+
+    def _shown(self, request: HttpRequest) -> set[Any]:
+        fieldsets = self.get_fieldsets(request, self.model())  # type: ignore[attr-defined]
+        filters = [each[0] if isinstance(each, tuple) else each for each in self.list_filter]  # type: ignore[attr-defined]
+        return {self.model._meta.pk.name, *self.list_display, *filters, *flatten_fieldsets(fieldsets)}  # type: ignore[attr-defined]
 
 
 @cache

@@ -91,3 +91,41 @@ def test_a_secret_is_shown_by_an_answer_that_nobody_keeps(asking) -> None:
     assert "<script>" not in page.split('id="content-main"')[1].split("</div>")[0]
     assert response["Cache-Control"] == "no-store"
     assert response["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("page", "column"),
+    [
+        ("svc_accounts/authsession", "password_state"),
+        ("svc_accounts/authsession", "browser_key"),
+        ("svc_accounts/totpdevice", "sealed_key"),
+        ("svc_accounts/emaildevice", "digest"),
+        ("svc_accounts/signingkey", "sealed_private"),
+        ("svc_apikeys/apikey", "digest"),
+        ("svc_webhooks/endpoint", "sealed_headers"),
+        ("svc_jobs/job", "args"),
+        ("socialaccount/socialapp", "secret"),
+        ("socialaccount/socialapp", "settings"),
+        ("socialaccount/socialtoken", "token"),
+    ],
+)
+def test_rule_36_no_list_can_be_asked_how_a_secret_begins(admin_client, page, column) -> None:
+    assert admin_client.get(f"/admin/{page}/").status_code == 200
+    assert admin_client.get(f"/admin/{page}/", {f"{column}__startswith": "a"}).status_code == 400
+    assert admin_client.get(f"/admin/{page}/", {column: "a"}).status_code == 400
+
+
+def test_a_list_is_filtered_by_whatever_it_shows(admin_client) -> None:
+    ours = {
+        model: page
+        for model, page in admin.site._registry.items()
+        if model._meta.app_label.startswith("svc_")
+    }
+    asked = 0
+    for model, page in ours.items():
+        address = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+        for column in {field.name for field in model._meta.concrete_fields} & set(page.list_display):
+            answer = admin_client.get(address, {f"{column}__isnull": "False"})
+            assert answer.status_code == 200, (address, column)
+            asked += 1
+    assert asked > 50

@@ -264,6 +264,11 @@ if apps.is_installed("allauth.socialaccount"):
     class ProviderAdmin(allauth_admin.SocialAppAdmin):  # type: ignore[misc]  # django-allauth is untyped
         form = ProviderForm
 
+        def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+            """Not by what the page hides: a list that can be asked how a secret begins gives it away."""
+            hidden = lookup.startswith(("secret", "key", "settings"))
+            return not hidden and bool(super().lookup_allowed(lookup, value, request))
+
     class ProviderTokenAdmin(MachineRowAdmin):
         """Which tokens of providers are kept, if any are; they are shown nowhere, and may be deleted."""
 
