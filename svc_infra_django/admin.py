@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.auth import get_user_model
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 else:
     # Generic for the type checker only.
     ModelAdmin = admin.ModelAdmin
+
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ReadableColumns:
@@ -151,6 +157,33 @@ class UserPicker:
         searchable = self.admin_site._registry.get(get_user_model())  # type: ignore[attr-defined]
         fields = tuple(super().get_autocomplete_fields(request))  # type: ignore[misc]
         return (*fields, *self.user_fields) if searchable and searchable.search_fields else fields
+
+
+class KeptJSONField(forms.JSONField):
+    """JSON of people, which may be more than Python can read, or a database can keep."""
+
+    def kept(self, value: Any) -> Any:
+        """`value` as it is stored. Raises ValueError, OverflowError or RecursionError."""
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        # What is left once the backslashes of the text itself are gone is an escape.
+        if "\\u0000" in text.replace("\\\\", "") or SURROGATE.search(text):
+            raise ValueError("text with a NUL character or a lone surrogate")
+        return value
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return self.kept(super().to_python(value))
+        except RecursionError:
+            raise forms.ValidationError("This is nested too deeply.", code="invalid") from None
+        except (ValueError, OverflowError) as error:
+            raise forms.ValidationError(f"This cannot be kept: {error}.", code="invalid") from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return self.kept(super().bound_data(data, initial))
+        except (RecursionError, ValueError, OverflowError):
+            # Shown again as it was written.
+            return forms.fields.InvalidJSONInput(data)
 
 
 @sensitive_variables("secret")

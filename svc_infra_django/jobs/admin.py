@@ -19,7 +19,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.timesince import timesince
 
-from ..admin import MachineRowAdmin, ReadableColumns
+from ..admin import KeptJSONField, MachineRowAdmin, ReadableColumns
 from ..errors import SvcInfraError, ValidationError
 from . import throughput
 from .charts import throughput_chart
@@ -294,23 +294,11 @@ class WorkerAdmin(MachineRowAdmin):
         return ", ".join(worker.queues) or "all"
 
 
-class ArgumentsField(forms.JSONField):
-    """JSON that may be more than Python can read, or a database can keep."""
+class ArgumentsField(KeptJSONField):
+    """Arguments as jobs may have them."""
 
-    def to_python(self, value: Any) -> Any:
-        try:
-            return plain(super().to_python(value), limit=settings.max_argument_bytes)
-        except RecursionError:
-            raise forms.ValidationError("This is nested too deeply.", code="invalid") from None
-        except (ValueError, OverflowError) as error:
-            raise forms.ValidationError(f"This cannot be kept: {error}.", code="invalid") from None
-
-    def bound_data(self, data: Any, initial: Any) -> Any:
-        try:
-            return plain(super().bound_data(data, initial), limit=settings.max_argument_bytes)
-        except (RecursionError, ValueError, OverflowError):
-            # Shown again as it was written.
-            return forms.fields.InvalidJSONInput(data)
+    def kept(self, value: Any) -> Any:
+        return plain(value, limit=settings.max_argument_bytes)
 
 
 class ScheduleForm(ModelForm):

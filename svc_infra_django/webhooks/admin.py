@@ -21,7 +21,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from ..admin import MachineRowAdmin, ReadableColumns, UserPicker, secret_shown_once, shown_moment
+from ..admin import (
+    KeptJSONField,
+    MachineRowAdmin,
+    ReadableColumns,
+    UserPicker,
+    secret_shown_once,
+    shown_moment,
+)
 from ..errors import SvcInfraError
 from .models import Attempt, Delivery, Endpoint, EventType, Message, Replay, SigningKey
 from .pictures import Dot, Lane, outcome, sparkline, success_rate, timeline
@@ -55,7 +62,7 @@ class EndpointForm(ModelForm):
         initial="*",
         help_text="One name or pattern (order.*) a line; * is everything.",
     )
-    headers = forms.JSONField(
+    headers = KeptJSONField(
         required=False,
         label="New headers",
         widget=forms.Textarea(attrs={"rows": 3, "cols": 60}),
@@ -69,6 +76,7 @@ class EndpointForm(ModelForm):
             "url", "description", "owner", "tenant", "event_types", "timeout_seconds", "retry_schedule",
             "rate_limit", "max_in_flight",
         ]  # fmt: skip
+        field_classes: ClassVar = {"retry_schedule": KeptJSONField}
         widgets: ClassVar = {"retry_schedule": forms.Textarea(attrs={"rows": 3, "cols": 60})}
         help_texts: ClassVar = {
             "url": "Where webhooks are posted to.",
@@ -290,6 +298,9 @@ class EndpointAdmin(ReadableColumns, UserPicker, ModelAdmin):
 
 class EventTypeForm(EventTypeModelForm):
     """An event type as `publish` and the API can use it."""
+
+    class Meta:
+        field_classes: ClassVar = dict.fromkeys(("schema", "examples", "retry_schedule"), KeptJSONField)
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]

@@ -441,3 +441,23 @@ def test_a_credential_in_a_url_is_on_no_page_but_that_of_the_endpoint(
         answer = admin.get(f"{BASE}/{page}")
         assert answer.status_code == 200
         assert "hush-hush" not in answer.content.decode(), page
+
+
+@pytest.mark.parametrize("field", ["schema", "examples", "retry_schedule"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', r'["\ud800"]', r'{"\u0000": 1}', "[1e400]"])
+def test_json_that_cannot_be_kept_is_refused_beside_its_field(admin: Client, field: str, text: str) -> None:
+    written = {"name": "lorry.left", "schema": "{}", "examples": "[]", "retry_schedule": "null", field: text}
+
+    page = admin.post(f"{BASE}/eventtype/add/", written)
+
+    assert page.status_code == 200
+    assert page.context["adminform"].form.errors[field]
+    assert not EventType.objects.filter(name="lorry.left").exists()
+
+
+@pytest.mark.parametrize("field", ["headers", "retry_schedule"])
+def test_an_endpoint_takes_no_json_that_cannot_be_read(admin: Client, field: str) -> None:
+    for text in ("[" * 100_000, r'"\ud800"'):
+        page = admin.post(f"{BASE}/endpoint/add/", form("https://example.com", **{field: text}))
+        assert page.context["adminform"].form.errors[field]
+    assert not Endpoint.objects.exists()
