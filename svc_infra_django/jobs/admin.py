@@ -70,9 +70,7 @@ class QueueFilter(admin.SimpleListFilter):
         return [(name, name) for name in Queue.objects.values_list("name", flat=True)[:100]]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Job]) -> QuerySet[Job]:
-        name = self.value()
-        # Whatever stands in the address comes here; PostgreSQL refuses text with a NUL character.
-        return queryset.filter(queue=name.replace("\x00", "?")) if name else queryset
+        return queryset.filter(queue=self.value()) if self.value() else queryset
 
 
 @admin.register(Job)

@@ -340,7 +340,7 @@ class EventTypeForm(EventTypeModelForm):
 
 
 @admin.register(EventType)
-class EventTypeAdmin(ModelAdmin):
+class EventTypeAdmin(ReadableColumns, ModelAdmin):
     """What endpoints can ask for. Those that code declares are written by `migrate`."""
 
     form = EventTypeForm

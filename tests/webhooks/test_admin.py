@@ -443,6 +443,13 @@ def test_a_credential_in_a_url_is_on_no_page_but_that_of_the_endpoint(
         assert "hush-hush" not in answer.content.decode(), page
 
 
+def test_whatever_stands_in_the_address_there_is_a_page(admin: Client) -> None:
+    for model in ("endpoint", "eventtype", "message", "delivery", "replay"):
+        for query in ("state=%00", "source=%00", "tenant=%00", "q=%00", "state__exact=%ff"):
+            assert admin.get(f"{BASE}/{model}/?{query}", follow=True).status_code == 200
+        assert admin.get(f"{BASE}/{model}/%00/change/", follow=True).status_code == 200
+
+
 @pytest.mark.parametrize("field", ["schema", "examples", "retry_schedule"])
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', r'["\ud800"]', r'{"\u0000": 1}', "[1e400]"])
 def test_json_that_cannot_be_kept_is_refused_beside_its_field(admin: Client, field: str, text: str) -> None:
