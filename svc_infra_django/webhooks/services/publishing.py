@@ -183,7 +183,8 @@ def _body(event_type: str, data: Any, *, now: datetime) -> bytes:
     """The bytes that are sent, written once (Standard Webhooks, "Webhook payload")."""
     if event_type in catalog and not isinstance(data, catalog[event_type].payload):
         try:
-            catalog[event_type].payload.model_validate(data, from_attributes=False)
+            # What receivers were told of is sent: "7" where a number is declared goes as 7.
+            data = catalog[event_type].payload.model_validate(data, from_attributes=False)
         except pydantic.ValidationError as error:
             problems = [
                 FieldProblem(data_pointer(found["loc"]), found["type"], found["msg"])

@@ -261,6 +261,20 @@ def test_data_must_fit_a_declared_type(endpoint: Endpoint, painted: Any) -> None
     assert Delivery.objects.count() == 2
 
 
+def test_of_a_declared_type_what_was_declared_is_sent(db: None) -> None:
+    class Weighed(BaseModel):
+        kilograms: int
+        is_full: bool = False
+
+    EventType("lorry.weighed", Weighed, outward=True)
+    try:
+        message = publish("lorry.weighed", {"kilograms": "700", "note": "for us alone"})
+    finally:
+        del catalog["lorry.weighed"]
+
+    assert json.loads(message.body)["data"] == {"kilograms": 700, "is_full": False}
+
+
 def test_a_model_of_another_type_does_not_fit_either(db: None, painted: Any) -> None:
     class Repainted(BaseModel):
         coat: int
