@@ -17,7 +17,7 @@ from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.rescue import rescue
 from svc_infra_django.jobs.services.operating import pause, resume
 from svc_infra_django.jobs.tending import stage
-from svc_infra_django.jobs.worker import JobWorker
+from svc_infra_django.jobs.worker import JobWorker, drain
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,22 +131,31 @@ def test_a_paused_queue_is_published_when_it_is_resumed(broker: Broker) -> None:
     assert broker.told == [job.id]
 
 
-def test_a_queue_changes_hands_with_all_that_waits_in_it(
+def test_a_queue_changes_hands_with_its_jobs_in_every_state(
     broker: Broker, svc_settings: Callable[..., None]
 ) -> None:
     svc_settings(jobs={"engines": {}})
-    job = work.add.enqueue(1)
-    assert broker.told == []
+    ready, running = work.add.enqueue(1).id, work.add.using(priority=1).enqueue(2).id
+    (claimed,) = turn.take_turn([], worker=uuid7(), queues=["default"], room=1)
+    later = work.add.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(3).id
+    *open_, blocked = enqueue_many(work.two_a_tenant, [["a"]] * 3)
+    assert (str(claimed.pk), broker.told) == (running, [])
 
     svc_settings(jobs={"engines": {"*": "celery"}})
+    rescue(lease=timedelta(seconds=30), max_crashes=3)
+    stage(now=timezone.now() + timedelta(hours=2))
     publishing.republish()
-    assert broker.told == [job.id]
+    assert sorted(broker.told) == sorted([ready, running, later, *open_])
     assert "default" not in JobWorker()._open_queues()
+    (held,) = turn.claim_these([UUID(open_[0])], worker=uuid7())
+    turn.claim_these([], worker=uuid7(), outcomes=[turn.Outcome(held, Job.State.SUCCEEDED)])
+    publishing.republish()
+    assert blocked in broker.told
 
     svc_settings(jobs={"engines": {}})
     assert "default" in JobWorker()._open_queues()
-    (claimed,) = turn.take_turn([], worker=uuid7(), queues=["default"], room=1)
-    assert str(claimed.pk) == job.id
+    assert drain() == 5
+    assert set(Job.objects.values_list("state", flat=True)) == {Job.State.SUCCEEDED}
 
 
 @pytest.mark.parametrize("engine", [Any, "rabbit"])

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -10,9 +11,10 @@ from uuid import UUID
 
 import pytest
 from django.contrib.auth.models import Group
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from prometheus_client import REGISTRY
 
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many, tending, turn
@@ -92,11 +94,17 @@ def test_whoever_lost_a_job_cannot_write_to_it(state: Job.State, caplog: pytest.
     (fresh,) = claim()
     assert (fresh.pk, fresh.epoch) == (stale.pk, stale.epoch + 2)
 
+    before = fenced()
     claim(outcomes=[Outcome(stale, state, error="x.Y")])
 
     fresh.refresh_from_db()
     assert (fresh.state, fresh.attempt) == (Job.State.RUNNING, 2)
     assert "taken away" in caplog.text
+    assert fenced() == before + 1
+
+
+def fenced() -> float:
+    return REGISTRY.get_sample_value("jobs_fenced_total", {"queue": "default"}) or 0.0
 
 
 def test_the_jobs_of_a_living_worker_are_left_alone() -> None:
@@ -298,6 +306,14 @@ def test_a_backoff_that_is_no_time_fails_the_job_and_not_the_worker(delay: Any) 
 
 def plan_of(ask: Callable[[], Any], *, containing: str) -> str:
     """The plan of the first statement of `ask` with these words in it, its values bound as it binds them."""
+    statement, params = statement_of(ask, containing=containing)
+    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
+    with connection.cursor() as cursor:
+        cursor.execute(f"{explain} {statement}", params)
+        return str(cursor.fetchall())
+
+
+def statement_of(ask: Callable[[], Any], *, containing: str) -> tuple[str, Any]:
     asked: list[tuple[str, Any]] = []
 
     def listen(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -306,11 +322,7 @@ def plan_of(ask: Callable[[], Any], *, containing: str) -> str:
 
     with connection.execute_wrapper(listen):
         ask()
-    statement, params = next((sql, params) for sql, params in asked if containing in sql)
-    explain = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
-    with connection.cursor() as cursor:
-        cursor.execute(f"{explain} {statement}", params)
-        return str(cursor.fetchall())
+    return next((sql, params) for sql, params in asked if containing in sql)
 
 
 def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
@@ -358,6 +370,53 @@ def test_jobs_whose_keys_are_known_are_found_by_them() -> None:
     assert not {"svc_jobs_job_ready", "svc_jobs_job_running", "Seq Scan on svc_jobs_job"} & set(
         re.findall(r"svc_jobs_job_\w+|Seq Scan on svc_jobs_job", plan)
     )
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_what_an_old_snapshot_keeps_from_being_cleaned_away_costs_a_claim_a_look_at_its_pages() -> None:
+    """Every version of every row is still there, and the index of what is ready leads to those of old."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE svc_jobs_job CASCADE")  # earlier tests have left their own dead rows there
+    with old_snapshot():
+        *over, next_one = enqueue_many(work.add, [[number] for number in range(2001)])
+        done: list[Job] = []
+        for _ in range(10):
+            done = claim(room=200, outcomes=map(succeed, done))
+        claim(room=0, outcomes=map(succeed, done))
+        assert Job.objects.filter(state=Job.State.SUCCEEDED).count() == len(over)
+
+        by_queue, plan = work_of(lambda: claim(room=1))
+        by_key, _ = work_of(lambda: turn.claim_these([UUID(next_one)], worker=uuid7()))
+
+    assert "svc_jobs_job_ready" in plan
+    assert by_queue < len(over) / 10, "many rows lie on a page"
+    assert by_key < 40, "whatever else is in the table"
+
+
+@contextmanager
+def old_snapshot() -> Iterator[None]:
+    """Another session began to read before all that happens in the block, and goes on after it."""
+    other = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT count(*) FROM svc_jobs_job")
+            yield
+    finally:
+        other.close()
+
+
+def work_of(ask: Callable[[], Any]) -> tuple[int, str]:
+    """How many pages the UPDATE that `ask` makes looks at, and its plan. Nothing is changed by it."""
+    with transaction.atomic():
+        statement, params = statement_of(ask, containing="UPDATE")
+        transaction.set_rollback(True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+        transaction.set_rollback(True)
+    return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], str(plan)
 
 
 @pytest.mark.postgresql
