@@ -105,7 +105,7 @@ def _sqlite() -> Iterator[Case]:
 def _celery() -> Iterator[Case]:
     """Both by messages of one id and by messages of many, as a backlog that is enqueued at once has them."""
     for what, jobs, environment, bar in (
-        ("Celery engine, single ids", "8000", {"BENCH_SINGLE": "1"}, 0.8),
+        ("Celery engine, single ids", "12000", {"BENCH_SINGLE": "1"}, 0.8),
         ("Celery engine, ids in chunks", "20000", {}, 4.0),
     ):
         yield in_turn(

@@ -13,7 +13,7 @@ from ...jobs.models import Job
 from ...jobs.publishing import put_off
 from ...jobs.turn import Outcome
 
-TURN_SECONDS = 0.02
+TURN_SECONDS = 0.05
 """So far apart are turns at least while messages come, and outcomes wait for the next no longer than this."""
 
 
