@@ -79,7 +79,8 @@ class AccountsSettings(Section):
     """Whether strangers may make themselves an account by `POST auth/signup`."""
 
     mails_per_hour: int = Field(5, ge=1)
-    """Verification and reset mails that one address gets within an hour, whoever asks for them."""
+    """Mails of each kind (to prove an address, to set a new password, codes) that one address gets within an
+    hour, whoever asks for them."""
 
     signups_per_client: int = Field(20, ge=1)
     """Sign-ups and reset requests from one client address within an hour."""

@@ -505,6 +505,7 @@ class Throttle(models.Model):
         PASSWORD = "password", "wrong present passwords"  # the name of a count
         MFA = "mfa", "wrong codes"
         MAIL = "mail", "mails to an address, or asked for by a user"
+        RESET = "reset", "mails to an address with a key for a new password"
         CODE = "code", "codes mailed to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
         OAUTH = "oauth", "logins by providers from a client"

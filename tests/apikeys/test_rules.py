@@ -104,6 +104,18 @@ def test_rule_56_scopes_are_within_the_owners_rights_when_made_and_when_used(use
     assert robot.get("/api/rbac/roles").status_code == 403
 
 
+def test_rule_56_a_key_may_not_what_only_its_owner_may(make_user: Any, permit: Any) -> None:
+    owners = [permit(make_user("ada"), "view_role", "view_assignment"), make_user("root", is_superuser=True)]
+    for owner in owners:
+        _, secret = issue_key(owner=owner, name="robot", scopes=["svc_rbac.view_role"])
+        robot = Client(headers={"X-API-Key": secret})
+
+        assert owner.has_perm("svc_rbac.view_assignment")
+        assert robot.get("/api/rbac/roles").status_code == 200
+        refused = robot.get("/api/rbac/assignments")
+        assert (refused.status_code, refused.json()["permission"]) == (403, "svc_rbac.view_assignment")
+
+
 def test_rule_56_a_key_manages_no_keys_passwords_factors_or_roles(make_user: Any) -> None:
     key, secret = issue_key(owner=make_user("root", is_superuser=True), name="robot")
     robot = Client(headers={"X-API-Key": secret})

@@ -500,6 +500,7 @@ class Migration(migrations.Migration):
                             ("password", "wrong present passwords"),
                             ("mfa", "wrong codes"),
                             ("mail", "mails to an address, or asked for by a user"),
+                            ("reset", "mails to an address with a key for a new password"),
                             ("code", "codes mailed to an address"),
                             ("signup", "sign-ups and resets from a client"),
                             ("oauth", "logins by providers from a client"),

@@ -14,7 +14,7 @@ from ...principals import Principal
 from ..compat import addresses_of, folded, unproven_address
 from ..conf import settings
 from ..events import PASSWORD_CHANGED, PasswordChanged
-from ..models import AuthSession
+from ..models import AuthSession, Throttle
 from ..querysets import AuthSessionQuerySet
 from ..signing import RESET, bad_key, demand_state, password_state, reset_state, subject_of
 from ..tasks import send_notice, send_reset_mail
@@ -42,7 +42,9 @@ def change_password(principal: Principal, *, current: str, new: str, now: dateti
 def request_reset(email: str, *, client: Client, now: datetime) -> None:
     """Have a key mailed if the address is known; seem to in any case. Raises TooManyAttempts."""
     address = folded(email)
-    take_mail_slots(address, client=client, now=now)
+    # Counted apart: strangers who sign up with somebody's address must not keep them from a new password.
+    # Those who ask for one in their place do not either, for the key is in the mail.
+    take_mail_slots(address, client=client, now=now, scope=Throttle.Scope.RESET)
     # Whether anybody has the address is looked up when the mail is made, so this takes the same time.
     send_reset_mail.enqueue(address)
 

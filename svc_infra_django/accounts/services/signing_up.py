@@ -115,13 +115,13 @@ def write_password(user: Any, password: str) -> None:
     user.save(update_fields=["password"])
 
 
-def take_mail_slots(address: str, *, client: Client, now: datetime) -> None:
+def take_mail_slots(address: str, *, client: Client, now: datetime, scope: str = Throttle.Scope.MAIL) -> None:
     """Count a mail to `address` asked for by `client`. Raises TooManyAttempts."""
     if client.network:
         take_slot(
             Throttle.Scope.SIGNUP, client.network, limit=settings.signups_per_client, seconds=HOUR, now=now
         )
-    take_slot(Throttle.Scope.MAIL, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
+    take_slot(scope, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
 
 
 def demand_good_address(address: str) -> None:

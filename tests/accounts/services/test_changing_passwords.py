@@ -54,6 +54,17 @@ def test_rule_11_changing_ends_all_other_sessions_and_tells_the_user(
     assert new_visitor().login(password=NEXT).status_code == 200
 
 
+def test_strangers_who_sign_up_with_an_address_do_not_keep_its_owner_from_a_new_password(
+    user: Any, visitor: Any
+) -> None:
+    sent = {"email": "ada@example.com", "password": NEXT}
+    assert [visitor.post("signup", sent).status_code for _ in range(6)] == [202] * 5 + [429]
+
+    assert (
+        visitor.post("password/reset/confirm", {"key": asked(visitor), "password": NEXT}).status_code == 204
+    )
+
+
 def notices() -> list[str]:
     drain()
     return [message.subject for message in mail.outbox if message.subject == "Your password was changed"]
