@@ -182,8 +182,11 @@ def check_deployment(app_configs: Any, **_: Any) -> Iterable[CheckMessage]:
             hint="Put Argon2, scrypt or PBKDF2 first in PASSWORD_HASHERS.",
             id="svc_accounts.W004",
         )
-    for name in LINKS:
-        if getattr(settings, name).startswith("http://"):
+    addresses: dict[str, Iterable[str]] = {name: [getattr(settings, name)] for name in LINKS}
+    addresses["oauth_callback_url"] = [settings.oauth_callback_url]
+    addresses["oauth_front_ends"] = settings.oauth_front_ends
+    for name, urls in addresses.items():
+        if any(url.startswith("http://") for url in urls):
             yield Warning(
                 f'SVC_INFRA["accounts"]["{name}"] leads over a connection that anybody can read.',
                 hint="Use https.",

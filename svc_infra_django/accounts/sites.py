@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import django_otp
@@ -26,12 +27,19 @@ from structlog.contextvars import bind_contextvars
 from ..api.authentication import SecondFactorMissing, session_principal
 from ..errors import SvcInfraError
 from ..observability.middleware import client_address
-from .errors import InvalidCredentials, InvalidMFAToken, SessionOver
+from .errors import InvalidCredentials, InvalidMFAToken, SessionOver, TooManyAttempts, WrongPassword
 from .events import ADMIN_ENTERED, AdminEntered
 from .models import MFAChallenge, TOTPDevice, lacks_factor
 from .schemas import client_of
 from .services.beginning_browsers import begin_browser
-from .services.enrolling_mfa import Enrolment, begin_enrolment, finish_enrolment, shown_enrolment
+from .services.enrolling_mfa import (
+    Enrolment,
+    begin_enrolment,
+    finish_enrolment,
+    settle_password,
+    shown_enrolment,
+    take_password_slot,
+)
 from .services.logging_in import SecondStep, log_in_staff
 from .services.noticing_devices import notice_new_device
 from .services.noting_browsers import note_browser
@@ -101,6 +109,23 @@ class SecondFactorAdminSite(AdminSite):
         if django_otp.user_has_device(challenge.owner):
             return self._second_step(request, challenge, extra_context)
         return self._enrolment(request, challenge, extra_context)
+
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Django's page, no door for guessing either: wrong present passwords count as the API's do."""
+        if request.method != "POST":
+            return super().password_change(request, extra_context)
+        try:
+            take_password_slot(request.user, now=timezone.now())
+        except TooManyAttempts as error:
+            messages.error(request, error.message)
+            return HttpResponseRedirect(request.path)
+        response = super().password_change(request, extra_context)
+        form = (getattr(response, "context_data", None) or {}).get("form")
+        with suppress(WrongPassword):  # the page says so
+            settle_password(request.user, is_right=form is None or not form.has_error("old_password"))
+        return response
 
     @sensitive_variables()
     def _first_step(self, request: HttpRequest, extra: dict[str, Any] | None) -> HttpResponse:

@@ -100,6 +100,19 @@ def test_the_default_issuer_and_plain_links_are_named(safe: Any, svc_settings: A
     assert ids(check_deployment(None)) == ["W002", "W005"]
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"oauth_callback_url": "http://api.example.com/api/oauth/callback"},
+        {"oauth_front_ends": ("https://app.example.com/", "http://app.example.com/")},
+    ],
+)
+def test_a_login_that_ends_in_the_clear_is_named(safe: Any, svc_settings: Any, place: Any) -> None:
+    svc_settings(accounts=place)
+
+    assert ids(check_deployment(None)) == ["W005"]
+
+
 def test_rule_46_a_deployed_admin_without_the_second_step_is_named(safe: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(apps.get_app_config("admin"), "default_site", "django.contrib.admin.sites.AdminSite")
 

@@ -10,7 +10,7 @@ from django.core import mail
 from django.test import Client
 from django.utils import timezone
 
-from svc_infra_django.accounts.models import MFAChallenge, RecoveryCode, TOTPDevice
+from svc_infra_django.accounts.models import MFAChallenge, RecoveryCode, Throttle, TOTPDevice
 from svc_infra_django.accounts.sites import SecondFactorAdminSite
 from svc_infra_django.jobs.worker import drain
 from tests.accounts.services.test_mfa import code_now, enrol
@@ -234,6 +234,32 @@ def test_rule_4_the_admin_counts_wrong_passwords_with_the_api(boss: Any, client:
 
     assert "Too many attempts" in first_step(client).content.decode()
     assert visitor.login("boss@example.com").status_code == 429
+
+
+def test_rule_4_the_present_password_is_not_guessed_in_the_admin_either(
+    boss: Any, client: Any, visitor: Any, events: Any
+) -> None:
+    device, _ = enrol(boss)
+    first_step(client)
+    step(client, code=code_now(device))
+    following = "another horse battery 8"
+
+    def change(present: str) -> Any:
+        sent = {"old_password": present, "new_password1": following, "new_password2": following}
+        return client.post("/admin/password_change/", sent)
+
+    assert [change("wrong").status_code for _ in range(10)] == [200] * 10
+    assert [event.type.name for event in events][-1] == "login.proof_failed"
+    stopped = change(PASSWORD)
+    assert (stopped.status_code, stopped.url) == (302, "/admin/password_change/")
+    assert "Too many" in client.get("/admin/password_change/").content.decode()
+    assert type(boss).objects.get(pk=boss.pk).check_password(PASSWORD)
+
+    Throttle.objects.all().delete()
+    assert change("wrong").status_code == 200
+    assert change(PASSWORD).url == "/admin/password_change/done/"
+    assert not Throttle.objects.exclude(count=0).exists()
+    assert is_in(client)
 
 
 def test_rule_36_the_session_keeps_no_token_between_the_steps(boss: Any, client: Any) -> None:

@@ -367,7 +367,7 @@ def test_the_hours_of_a_key_are_shown(client: Client, issued: Any) -> None:
     assert client.get(f"{URL}/{issued[0].pk}/usage", {"days": 91}).status_code == 422
 
 
-def test_a_key_is_taken_from_its_networks_by_the_real_peer(user: Any, svc_settings: Any) -> None:
+def test_rule_57_a_key_is_taken_from_its_networks_by_the_real_peer(user: Any, svc_settings: Any) -> None:
     _, secret = issue_key(owner=user, name="robot", allowed_networks=["192.0.2.0/24"])
     url = "/api/rbac/check?permission=a.b"
     robot = Client(headers={"X-API-Key": secret})

@@ -121,6 +121,12 @@ def step_up(
 @sensitive_variables()
 def prove_password(user: Any, password: str, *, now: datetime) -> None:
     """Check the present password of a user who is logged in. Raises WrongPassword or TooManyAttempts."""
+    take_password_slot(user, now=now)
+    settle_password(user, is_right=check_password(user, password) is not None)
+
+
+def take_password_slot(user: Any, *, now: datetime) -> None:
+    """Count a present password before it is looked at. Raises TooManyAttempts."""
     take_attempt(
         Throttle.Scope.PASSWORD,
         str(user.pk),
@@ -128,7 +134,11 @@ def prove_password(user: Any, password: str, *, now: datetime) -> None:
         seconds=settings.login_window_seconds,
         now=now,
     )
-    if check_password(user, password) is None:
+
+
+def settle_password(user: Any, *, is_right: bool) -> None:
+    """The password that was counted has been looked at. Raises WrongPassword."""
+    if not is_right:
         PROOF_FAILED.emit(ProofFailed(user_id=str(user.pk), method="pwd"), owner=user)
         raise WrongPassword()
     forget(Throttle.Scope.PASSWORD, str(user.pk))

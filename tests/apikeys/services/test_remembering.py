@@ -141,7 +141,7 @@ def test_what_is_over_is_refused_by_every_process_within_the_bound(
         verify_key(issued[1])
 
 
-def test_what_our_services_change_is_seen_by_the_very_next_call(issued: Any) -> None:
+def test_rule_55_what_our_services_change_is_seen_by_the_very_next_call(issued: Any) -> None:
     key, secret = issued
     verify_key(secret)
     change_key(key, allowed_networks=["192.0.2.0/24"])

@@ -206,7 +206,7 @@ def test_a_key_of_another_environment_is_refused_whatever_its_text_says(
         (["192.0.2.0/24"], "192.0.2.1, 10.0.0.1", False),
     ],
 )
-def test_a_key_with_networks_is_taken_from_there_only(
+def test_rule_57_a_key_with_networks_is_taken_from_there_only(
     user: Any, networks: list[str], address: str, is_allowed: bool
 ) -> None:
     _, secret = issue_key(owner=user, name="robot", allowed_networks=networks)
