@@ -110,9 +110,7 @@ class SecondFactorAdminSite(AdminSite):
             return self._second_step(request, challenge, extra_context)
         return self._enrolment(request, challenge, extra_context)
 
-    def password_change(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Django's page, no door for guessing either: wrong present passwords count as the API's do."""
         if request.method != "POST":
             return super().password_change(request, extra_context)
