@@ -63,6 +63,7 @@ class AuthSession(models.Model):
         LOGOUT_ALL = "logout_all", "logged out everywhere"
         PASSWORD = "password", "password changed"  # a reason, not a password
         MFA = "mfa", "second factor changed"
+        PROVIDER = "provider", "provider disconnected"
         REUSE = "reuse", "refresh token reused"
         ADMIN = "admin", "ended by staff"
 

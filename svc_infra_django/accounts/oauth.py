@@ -126,9 +126,10 @@ def list_connected(request: ApiRequest) -> Any:
 @not_delegated
 def disconnect_provider(request: ApiRequest, account: int) -> Any:
     """Disconnect one of them. It wants a fresh login; `POST auth/step-up` makes this one so."""
-    require_fresh_factor(request.principal, password=None, code=None, now=timezone.now())
+    now = timezone.now()
+    require_fresh_factor(request.principal, password=None, code=None, now=now)
     row = get_object_or_404(connected(request.principal.user), pk=account)
-    disconnect(request.principal, row)
+    disconnect(request.principal, row, now=now)
     return Status(204, None)
 
 

@@ -667,6 +667,28 @@ def test_a_connection_dies_with_the_password_that_began_it(ada: Any, user: Any, 
     assert not SocialAccount.objects.exists()
 
 
+def test_who_came_by_a_provider_is_out_when_it_is_disconnected(
+    ada: Any, user: Any, browser: Browser, new_visitor: Any
+) -> None:
+    phone = new_visitor()
+    phone.login()
+    connect(ada, browser)
+    browser.come_back()
+    came = browser.log_in().json()
+    waiting = browser.log_in(next=FRONT_END)
+    code = query_of(waiting["Location"])["code"][0]
+    headers = {"Authorization": f"Bearer {came['access_token']}"}
+    assert Client().get("/api/auth/me", headers=headers).status_code == 200
+
+    assert own(ada, "delete", f"accounts/{SocialAccount.objects.get().pk}").status_code == 204
+
+    assert Client().get("/api/auth/me", headers=headers).status_code == 401
+    sent = {"code": code, "state": browser.begun["state"]}
+    assert Client().post("/api/oauth/exchange", sent, content_type="application/json").status_code == 401
+    assert ada.get("me").status_code == phone.get("me").status_code == 200
+    assert AuthSession.objects.get(revoked_for="provider").owner == user
+
+
 def test_a_connection_dies_with_the_session_that_began_it(
     ada: Any, browser: Browser, new_visitor: Any
 ) -> None:

@@ -142,6 +142,7 @@ class Migration(migrations.Migration):
                             ("logout_all", "logged out everywhere"),
                             ("password", "password changed"),
                             ("mfa", "second factor changed"),
+                            ("provider", "provider disconnected"),
                             ("reuse", "refresh token reused"),
                             ("admin", "ended by staff"),
                         ],

@@ -40,7 +40,7 @@ from ..events import (
     ProviderDisconnected,
     UserSignedUp,
 )
-from ..models import AuthSession, RecoveryCode
+from ..models import AuthSession, OAuthHandoff, RecoveryCode
 from ..providers import Identity
 from ..tasks import send_notice
 from .ending_sessions import revoke_sessions
@@ -89,12 +89,15 @@ def connected(user: Any) -> Any:
 
 
 @transaction.atomic
-def disconnect(principal: Principal, account: Any) -> None:
-    """Take this way in away. Raises LastWayIn if no other would be left."""
+def disconnect(principal: Principal, account: Any, *, now: datetime) -> None:
+    """Take this way in away; whoever else came by a provider is out. Raises LastWayIn if no other is left."""
     user = principal.user
     if not user.has_usable_password() and not connected(user).exclude(pk=account.pk).exists():
         raise LastWayIn()
     account.delete()
+    OAuthHandoff.objects.filter(owner=user).delete()
+    federated = AuthSession.objects.others(principal).filter(amr__startswith="fed")
+    revoke_sessions(federated, user_id=user.pk, reason=AuthSession.Reason.PROVIDER, now=now)
     send_notice.enqueue(str(user.pk), "provider_disconnected")
     payload = ProviderDisconnected(user_id=str(user.pk), provider=account.provider)
     PROVIDER_DISCONNECTED.emit(payload, owner=user)
