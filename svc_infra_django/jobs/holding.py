@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from queue import SimpleQueue
-from threading import Semaphore, Thread
+from threading import Semaphore, Thread, local
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, IntegrityError, close_old_connections
 from django.db import Error as DatabaseFailure
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
@@ -127,6 +129,25 @@ class UnknownTasks:
                 job, Job.State.FAILED, error="svc_infra_django.jobs.errors.UnknownTask", traceback=str(error)
             )
         return Outcome(job, Job.State.READY)
+
+
+class _Thread(local):
+    has_connected = False
+
+
+_thread = _Thread()
+
+
+@receiver(connection_created, dispatch_uid="svc_infra_django.jobs.holding")
+def _note_connection(**_: object) -> None:
+    _thread.has_connected = True
+
+
+def close_connections() -> None:
+    """Close those of this thread that are broken or too old, as Django does between two requests."""
+    # To look for them takes longer than many a job, and most threads that run such jobs never had one.
+    if _thread.has_connected:
+        close_old_connections()
 
 
 class ThreadPool:

@@ -11,7 +11,7 @@ from ctypes import c_ulong, py_object, pythonapi
 from datetime import datetime
 from functools import lru_cache
 from inspect import iscoroutinefunction
-from logging import ERROR, INFO
+from logging import ERROR, INFO, getLogger
 from threading import Lock, Timer, get_ident
 from time import perf_counter
 from traceback import format_exception
@@ -48,6 +48,7 @@ from .retries import Decision, Verdict, decide
 from .turn import Outcome, database, first_effect, immediate, settle_one, write_progress
 
 logger = get_logger("svc_infra_django.jobs")
+std_logger = getLogger("svc_infra_django.jobs")
 
 TRACEBACK_LENGTH = 32_768
 PROGRESS_SECONDS = 1.0
@@ -132,8 +133,7 @@ def run(
 
 
 def _run(job: Job, task: AnyTask, is_lost: Callable[[], bool], report: Report | None) -> Outcome:
-    _bind(job)
-    with _span(job):
+    with _about(job):
         attempt = Attempt(job, task, is_lost, report)
         try:
             attempt.begin()
@@ -156,8 +156,7 @@ async def arun(
 
     Binds the job to the context, so it wants one of its own.
     """
-    _bind(job)
-    with _span(job):
+    with _about(job):
         attempt = Attempt(job, task, is_lost, report)
         try:
             if job.attempt > 1:
@@ -241,7 +240,7 @@ class Attempt:
 
     def succeeded(self, value: Any) -> Outcome:
         self.ended = self.outcome(Job.State.SUCCEEDED, result=value, is_settled=self.is_atomic)
-        if logger.isEnabledFor(INFO):
+        if std_logger.isEnabledFor(INFO):
             logger.info("job succeeded", duration_ms=round(self.ended.seconds * 1000, 1))
         return self.ended
 
@@ -291,14 +290,13 @@ VERDICTS = {
 }
 
 
-def _bind(job: Job) -> None:
+def _about(job: Job) -> AbstractContextManager[Any]:
+    """Bind the job to the context, for good; returns a span for its attempt."""
+    job_id = str(job.pk)
     headers = job.headers if isinstance(job.headers, dict) else {}
     carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)}
-    bind_contextvars(**carried, job_id=str(job.pk), task=job.task, attempt=job.attempt)
-
-
-def _span(job: Job) -> AbstractContextManager[Any]:
-    return span("job", **{"job.id": str(job.pk), "job.task": job.task, "job.attempt": job.attempt})
+    bind_contextvars(**carried, job_id=job_id, task=job.task, attempt=job.attempt)
+    return span("job", **{"job.id": job_id, "job.task": job.task, "job.attempt": job.attempt})
 
 
 def _story(error: BaseException) -> str:

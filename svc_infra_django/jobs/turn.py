@@ -6,7 +6,7 @@ Every statement is guarded by state and epoch, so whoever lost a job cannot writ
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -233,34 +233,44 @@ def _report_lost(outcomes: Sequence[Outcome]) -> None:
             )
 
 
+# The literals 0, 1 and 2 are Job.State.READY, RUNNING and SUCCEEDED: only from constants does the planner
+# prove a partial index. Where the keys are known it must not: it would rather read all of an index that held
+# nothing when it was last analyzed, however long it is by now. So there it says `state + 0`.
+_ACKNOWLEDGE = """
+    UPDATE {table} AS j SET
+           state = 2, finished_at = {now}, result = {result}, error = '', traceback = '',
+           unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
+    FROM {done} WHERE j.id = d.id AND j.state + 0 = 1 AND j.epoch = d.epoch
+"""
+
+
 def _acknowledge(alias: str, wins: Sequence[Outcome]) -> None:
-    """Write the successes, on SQLite: many times one prepared statement."""
+    """Write the successes, on SQLite."""
     if not wins:
         return
     connection = connections[alias]
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    key = Job._meta.pk
-    sql = f"""
-        UPDATE {_names(connection)["table"]} SET
-               state = 2, finished_at = %s, result = %s, error = '', traceback = '',
-               unique_key = CASE WHEN unique_until = 2 THEN NULL ELSE unique_key END
-        WHERE id = %s AND state = 1 AND epoch = %s
-    """  # noqa: S608 - table names only
+    # As one text, here and in the claim: at every step to another row Python's threads would fight for the
+    # interpreter, which takes them longer than it takes SQLite to write the row.
+    done = """
+        (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS epoch,
+                json_extract(value, '$[2]') AS result FROM json_each(%s)) AS d
+    """
+    sql = _ACKNOWLEDGE.format(**_names(connection), now="%s", result="d.result", done=done)
+    written = json.dumps([(win.job.pk.hex, win.job.epoch, _as_json(win.result)) for win in wins])
     with connection.cursor() as cursor:
-        cursor.executemany(
-            sql,
-            [
-                (now, _as_json(win.result), key.get_db_prep_value(win.job.pk, connection), win.job.epoch)
-                for win in wins
-            ],
-        )
+        cursor.execute(sql, [_now(connection), written])
         if cursor.rowcount == len(wins):
             return
-    done = set(
+    done_before = set(
         Job.objects.using(alias).filter(pk__in=[win.job.pk for win in wins], state=Job.State.SUCCEEDED)
         .values_list("pk", "epoch")
     )  # fmt: skip
-    _report_lost([win for win in wins if (win.job.pk, win.job.epoch) not in done])
+    _report_lost([win for win in wins if (win.job.pk, win.job.epoch) not in done_before])
+
+
+def _now(connection: Any) -> Any:
+    """Bound and not the database's own: for SQLite this process is the database."""
+    return connection.ops.adapt_datetimefield_value(timezone.now())
 
 
 def _as_json(result: Any) -> str | None:
@@ -268,8 +278,9 @@ def _as_json(result: Any) -> str | None:
 
 
 NOT_CLAIMED = {
-    "owner",
+    "owner_id",
     "tenant",
+    "worker_id",
     "publish_at",
     "publishes",
     "unique_key",
@@ -282,16 +293,14 @@ NOT_CLAIMED = {
     "rate_seconds",
     "rate_burst",
 }
-CLAIMED: tuple[str, ...] = tuple(
-    str(field.column) for field in Job._meta.concrete_fields if field.name not in NOT_CLAIMED
-)
+_CLAIMED_FIELDS: list[Any] = [field for field in Job._meta.concrete_fields if field.column not in NOT_CLAIMED]
+CLAIMED: tuple[str, ...] = tuple(str(field.column) for field in _CLAIMED_FIELDS)
 """What a worker has to know of a job: all but whose it is, how it ended and what its limits are."""
-_CLAIMED_FIELDS: list[Any] = [field for field in Job._meta.concrete_fields if field.column in CLAIMED]
-_CLAIMED_NAMES = [field.attname for field in _CLAIMED_FIELDS]
+_AS_JSON = ", ".join(
+    f"json({field.column})" if field.get_internal_type() == "JSONField" else field.column
+    for field in _CLAIMED_FIELDS
+)
 
-# The literals 0 and 1 are Job.State.READY and RUNNING: only from constants does the planner prove a partial
-# index. Where the keys are known it must not: it would rather read all of an index that held nothing when it
-# was last analyzed, however long it is by now. So there it says `state + 0`.
 _CLAIM_SET = """
 state = 1, epoch = {table}.epoch + 1, attempt = {table}.attempt + 1, attempted_at = {now},
 started_at = COALESCE({table}.started_at, {now}), worker_id = %s,
@@ -300,43 +309,42 @@ unique_key = CASE WHEN {table}.unique_until = 1 THEN NULL ELSE {table}.unique_ke
 
 
 def _claim(alias: str, wish: Wish) -> list[Job]:
-    """On SQLite, inside a transaction that may write."""
+    """On SQLite, inside a transaction that may write, so what is read is still so when it is written."""
     connection = connections[alias]
-    names = _names(connection)
+    names, now = _names(connection), timezone.now()
     if wish.ids:
-        chosen = f"""
-            SELECT id FROM {names["table"]} WHERE state = 0 AND id IN ({", ".join(["%s"] * len(wish.ids))})
-            AND queue NOT IN (SELECT name FROM {names["queues"]} WHERE paused_at IS NOT NULL)
-        """  # noqa: S608 - table names only
-        return _claim_chosen(alias, wish.worker, chosen, [_key(connection, pk) for pk in wish.ids])
-    known = f"AND task NOT IN ({', '.join(['%s'] * len(wish.excluding))})" if wish.excluding else ""
-    chosen = f"""
-        SELECT id FROM {names["table"]} WHERE state = 0 AND queue = %s {known}
-        AND NOT EXISTS (SELECT 1 FROM {names["queues"]} q WHERE q.name = %s AND q.paused_at IS NOT NULL)
-        ORDER BY priority DESC, id LIMIT %s
-    """  # noqa: S608 - table names only
+        choices = [("id IN (SELECT value FROM json_each(%s))", _keys(wish.ids), len(wish.ids))]
+    else:
+        choices = [("queue = %s", queue, wish.room) for queue in wish.queues]
     claimed: list[Job] = []
-    for queue in wish.queues:
-        if (left := wish.room - len(claimed)) <= 0:
-            break
-        claimed += _claim_chosen(alias, wish.worker, chosen, [queue, *wish.excluding, queue, left])
+    for condition, of, room in choices:
+        if len(claimed) < room:
+            chosen = f"""
+                SELECT {", ".join(CLAIMED)} FROM {names["table"]} WHERE state = 0 AND {condition}
+                AND queue NOT IN (SELECT name FROM {names["queues"]} WHERE paused_at IS NOT NULL)
+                AND task NOT IN (SELECT value FROM json_each(%s))
+                ORDER BY priority DESC, id LIMIT %s
+            """  # noqa: S608 - made of constants
+            # One text for all of them: see `_acknowledge`.
+            sql = f"SELECT json_group_array(json_array({_AS_JSON})) FROM ({chosen})"  # noqa: S608 - likewise
+            (text,) = _rows(alias, sql, [of, json.dumps(list(wish.excluding)), room - len(claimed)])[0]
+            claimed += _jobs(alias, json.loads(text), wish.worker)
+    for job in claimed:
+        job.state, job.epoch, job.attempt = Job.State.RUNNING, job.epoch + 1, job.attempt + 1
+        job.started_at, job.attempted_at = job.started_at or now, now
+    if claimed:
+        sql = f"""
+            UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
+            WHERE id IN (SELECT value FROM json_each(%s))
+        """  # noqa: S608 - made of constants
+        moment = connection.ops.adapt_datetimefield_value(now)
+        with connection.cursor() as cursor:
+            cursor.execute(sql, [moment, moment, wish.worker.hex, _keys(job.pk for job in claimed)])
     return claimed
 
 
-def _claim_chosen(alias: str, worker: UUID, chosen: str, params: Sequence[Any]) -> list[Job]:
-    connection = connections[alias]
-    names = _names(connection)
-    # `now` is bound and not the database's own: for SQLite this process is the database.
-    now = connection.ops.adapt_datetimefield_value(timezone.now())
-    sql = f"""
-        UPDATE {names["table"]} SET {_CLAIM_SET.format(**names, now="%s")}
-        WHERE id IN ({chosen}) RETURNING {", ".join(CLAIMED)}
-    """  # noqa: S608 - made of constants
-    return _in_order(alias, _rows(alias, sql, [now, now, _key(connection, worker), *params]))
-
-
-def _key(connection: Any, value: UUID) -> Any:
-    return Job._meta.pk.get_db_prep_value(value, connection)
+def _keys(ids: Iterable[UUID]) -> str:
+    return json.dumps([pk.hex for pk in ids])
 
 
 def _acknowledge_and_claim(alias: str, wins: Sequence[Outcome], wish: Wish) -> list[Job]:
@@ -356,25 +364,22 @@ def _acknowledge_and_claim(alias: str, wins: Sequence[Outcome], wish: Wish) -> l
     rows = _rows(alias, sql, [*acknowledged, *claimed])
     if wins and rows[0][0] < len(wins):
         _report_lost(wins)
-    return _in_order(alias, (row[1:] for row in rows if row[1:] and row[1] is not None))
+    jobs = _jobs(alias, (row[1:] for row in rows if row[1:] and row[1] is not None), wish.worker)
+    # RETURNING has no order.
+    return sorted(jobs, key=lambda job: (-job.priority, job.pk.int))
 
 
 def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]:
-    sql = """
-        UPDATE {table} j SET
-               state = 2, finished_at = clock_timestamp(), result = {result}, error = '', traceback = '',
-               unique_key = CASE WHEN j.unique_until = 2 THEN NULL ELSE j.unique_key END
-        FROM unnest(%s::uuid[], %s::int[]{results}) AS d(id, epoch{name})
-        WHERE j.id = d.id AND j.state + 0 = 1 AND j.epoch = d.epoch
-        RETURNING j.id
-    """
     ids, epochs = _listed(win.job.pk.hex for win in wins), _listed(win.job.epoch for win in wins)
-    names = _names(connections[alias])
-    if all(win.result is None for win in wins):
-        return sql.format(**names, result="NULL", results="", name=""), [ids, epochs]
-    results = [_as_json(win.result) for win in wins]
-    sql = sql.format(**names, result="d.result", results=", %s::jsonb[]", name=", result")
-    return sql, [ids, epochs, results]
+    results = [] if all(win.result is None for win in wins) else [[_as_json(win.result) for win in wins]]
+    written = _ACKNOWLEDGE.format(
+        **_names(connections[alias]),
+        now="clock_timestamp()",
+        result="d.result" if results else "NULL",
+        done=f"unnest(%s::uuid[], %s::int[]{', %s::jsonb[]' if results else ''}) "
+        f"AS d(id, epoch{', result' if results else ''})",
+    )
+    return f"{written} RETURNING j.id", [ids, epochs, *results]
 
 
 def _claiming(alias: str, wish: Wish) -> tuple[str, list[Any]]:
@@ -437,30 +442,31 @@ def _rows(alias: str, sql: str, params: Sequence[Any]) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def _in_order(alias: str, rows: Iterable[Sequence[Any]]) -> list[Job]:
-    """The claimed jobs of `rows`, which come in any order from RETURNING, as they are to be run."""
-    connection: Any = connections[alias]
-    converters = [
-        (place, converter, field.get_col(Job._meta.db_table))
-        for place, field in enumerate(_CLAIMED_FIELDS)
-        for converter in (
-            *connection.ops.get_db_converters(field.get_col(Job._meta.db_table)),
-            *field.get_db_converters(connection),
-        )
-    ]
+def _jobs(alias: str, rows: Iterable[Sequence[Any]], worker: UUID) -> list[Job]:
+    """The jobs of `rows`, each with the values of CLAIMED, in the hands of `worker`."""
+    zone = connections[alias].timezone
+    # What the driver has not made of a value itself. The converters of the fields look at each much longer.
+    loaders: dict[str, Callable[[str], Any]] = {
+        "UUIDField": UUID,
+        "JSONField": json.loads,
+        "DateTimeField": lambda text: datetime.fromisoformat(text).replace(tzinfo=zone),
+    }
+    kinds = [(field.attname, loaders.get(field.get_internal_type())) for field in _CLAIMED_FIELDS]
+    names = [name for name, _ in kinds]
+    loading = [(name, load) for name, load in kinds if load]
     jobs = []
     for row in rows:
-        values = list(row)
-        for place, converter, column in converters:
-            if values[place] is not None:
-                values[place] = converter(values[place], column, connection)
         # As `Model.from_db` makes it, without the signals and checks that take longer than the job may.
         job = Job.__new__(Job)
-        job.__dict__.update(zip(_CLAIMED_NAMES, values, strict=True))
+        values = job.__dict__
+        values.update(zip(names, row, strict=True))
+        for name, load in loading:
+            if isinstance(values[name], str):
+                values[name] = load(values[name])
+        values["worker_id"] = worker
         job._state = ModelState()
         job._state.adding, job._state.db = False, alias
         jobs.append(job)
-    jobs.sort(key=lambda job: (-job.priority, job.pk.int))
     return jobs
 
 

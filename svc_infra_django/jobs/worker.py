@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from datetime import datetime, timedelta
 from functools import partial
-from inspect import iscoroutinefunction
 from random import uniform
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -19,7 +18,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import DataError, IntegrityError, close_old_connections, connections
+from django.db import DataError, IntegrityError, connections
 from django.db import Error as DatabaseFailure
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -41,6 +40,7 @@ from .holding import (
     Running,
     ThreadPool,
     UnknownTasks,
+    close_connections,
     count,
     write_apart,
 )
@@ -48,7 +48,7 @@ from .limits import sweep
 from .models import Job, Queue, Worker
 from .publishing import PUBLISHED_AT_ONCE, engine_of, republish
 from .rescue import RESCUED_AT_ONCE, rescue
-from .runner import arun, broken, run, timed_out
+from .runner import arun, broken, is_async, run, timed_out
 from .scheduler import fire_due, keep_schedules, sync_schedules
 from .throughput import tally
 from .turn import Outcome
@@ -62,6 +62,7 @@ KEEP_SCHEDULES_SECONDS = 600.0
 LAST_WRITE_SECONDS = 10.0
 LAST_WORDS_SECONDS = 2.0
 LAST_JOIN_SECONDS = 5.0
+IDLE_QUESTION_SECONDS = 0.05
 
 
 class WorkerService(ABC):
@@ -235,10 +236,12 @@ class JobWorker:
         """Sleep until there may be something to do, but no longer than `pause`; whether it was shorter."""
         if connections[turn.database()].vendor != "sqlite":
             return self._wake.wait(pause)
-        # A database in a file cannot tell us. It counts the commits of others, and to ask costs microseconds.
+        # A database in a file cannot tell us. It counts the commits of others, and to ask costs microseconds,
+        # but wakes the processor: the longer nothing happened, the less often.
+        step = min(IDLE_QUESTION_SECONDS, max(BUSY_POLL_SECONDS, pause / 5))
         deadline = monotonic() + pause
         while (left := deadline - monotonic()) > 0:
-            if self._wake.wait(min(left, BUSY_POLL_SECONDS)):
+            if self._wake.wait(min(left, step)):
                 return True
             seen, self._commits = self._commits, waking.commits()
             if seen != self._commits:
@@ -364,17 +367,17 @@ class JobWorker:
             return None
 
     def _begin(self, running: Running, task: AnyTask) -> None:
-        if iscoroutinefunction(task.func):
+        if is_async(task.func):
             self._loop.call_soon_threadsafe(self._begin_async, running, task)
         else:
             self._threads.submit(partial(self._run_in_thread, running, task))
 
     def _run_in_thread(self, running: Running, task: AnyTask) -> None:
         following: tuple[Running, AnyTask] | None = (running, task)
-        close_old_connections()
+        close_connections()
         while following:
             running, task = following
-            if iscoroutinefunction(task.func):
+            if is_async(task.func):
                 self._begin(running, task)
                 return
             self._run_sync(running, task)
@@ -392,7 +395,7 @@ class JobWorker:
             if not running.is_lost:
                 running.begin(task)
                 outcome = run(running.job, task, is_lost=lambda: running.is_lost, report=running.report)
-                close_old_connections()
+                close_connections()
         except BaseException as error:  # frontier: a job without an outcome would be running for ever
             outcome = outcome or broken(running.job, error)
         self._end(running, outcome)

@@ -342,7 +342,7 @@ def test_ten_thousand_waiting_jobs_cost_the_claim_nothing() -> None:
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE svc_jobs_job" if connection.vendor == "postgresql" else "ANALYZE")
 
-    plan = plan_of(lambda: claim(room=5), containing="UPDATE")
+    plan = plan_of(lambda: claim(room=5), containing="ORDER BY priority DESC")
 
     assert "svc_jobs_job_ready" in plan
     if connection.vendor == "postgresql":
@@ -429,6 +429,34 @@ def test_a_turn_over_many_queues_is_one_statement(ledger: str, django_assert_num
         jobs = turn.take_turn([succeed(done)], worker=uuid7(), queues=["none", "mail", "default"], room=2)
 
     assert sorted(job.queue for job in jobs) == ["default", "mail"]
+
+
+@pytest.mark.sqlite
+def test_a_turn_on_sqlite_has_no_more_statements_for_more_jobs() -> None:
+    enqueue_many(work.add, [[number] for number in range(102)])
+    one, fifty = claim(room=1), claim(room=50)
+
+    def statements_of(jobs: list[Job]) -> list[str]:
+        told: list[str] = []
+        connection.connection.set_trace_callback(told.append)
+        try:
+            assert len(claim(room=len(jobs), outcomes=[succeed(job, 1) for job in jobs])) == len(jobs)
+        finally:
+            connection.connection.set_trace_callback(None)
+        return told
+
+    assert len(statements_of(one)) == len(statements_of(fifty))
+    assert Job.objects.filter(state=Job.State.SUCCEEDED, result=1).count() == 51
+
+
+@pytest.mark.sqlite
+def test_successes_are_written_by_the_keys_of_their_jobs() -> None:
+    enqueue_many(work.add, [[number] for number in range(100)])
+    jobs = claim(room=100)
+
+    plan = plan_of(lambda: claim(outcomes=[succeed(job) for job in jobs]), containing="state = 2")
+
+    assert re.findall(r"SEARCH (\w+) USING INDEX (\w+)", plan) == [("j", "sqlite_autoindex_svc_jobs_job_1")]
 
 
 def test_an_idle_turn_on_sqlite_does_not_take_the_lock_of_all_writers() -> None:
