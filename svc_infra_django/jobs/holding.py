@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from queue import SimpleQueue
 from threading import Semaphore, Thread, local
 from time import monotonic
@@ -24,7 +23,7 @@ from .conf import settings
 from .errors import UnknownTask
 from .models import Job
 from .runner import broken
-from .throughput import minute_of, tally
+from .throughput import tally
 from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
@@ -41,7 +40,7 @@ class Running:
     def __init__(self, job: Job) -> None:
         self.job = job
         # With the epoch: a job that was taken away may come back while its first body still runs.
-        self.key = (job.pk, job.epoch)
+        self.key = (job.id, job.epoch)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Outcome] | None = None
         self.is_lost = False
@@ -203,15 +202,15 @@ def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
 
 def count(outcomes: Iterable[Outcome]) -> None:
     """Tell the metrics and the chart how attempts ended."""
-    ended: dict[tuple[str, str, Job.State, datetime], list[float]] = {}
+    ended: dict[tuple[str, str, Job.State], list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.state != Job.State.READY:
-            key = outcome.job.queue, outcome.job.task, outcome.state, minute_of(outcome.ended_at)
-            ended.setdefault(key, []).append(outcome.seconds)
-    for (queue, task, state, minute), times in ended.items():
-        name = "retried" if state == Job.State.SCHEDULED else state.label
-        metrics.increment("jobs.finished", len(times), queue=queue, task=task, outcome=name)
-        tally.add(queue, state, at=minute, count=len(times))
-        timer = metrics.series("timer", "jobs.run", queue=queue, task=task)
-        for seconds in times:
-            timer.observe(seconds)
+        ended.setdefault((outcome.job.queue, outcome.job.task, outcome.state), []).append(outcome)
+    for (queue, task, state), alike in ended.items():
+        if state != Job.State.READY:
+            name = "retried" if state == Job.State.SCHEDULED else state.label
+            metrics.increment("jobs.finished", len(alike), queue=queue, task=task, outcome=name)
+            # They ended one shortly after the other: since the turn before this.
+            tally.add(queue, state, at=alike[-1].ended_at, count=len(alike))
+            timer = metrics.series("timer", "jobs.run", queue=queue, task=task)
+            for outcome in alike:
+                timer.observe(outcome.seconds)

@@ -292,7 +292,7 @@ VERDICTS = {
 
 def _about(job: Job) -> AbstractContextManager[Any]:
     """Bind the job to the context, for good; returns a span for its attempt."""
-    job_id = str(job.pk)
+    job_id = str(job.id)
     headers = job.headers if isinstance(job.headers, dict) else {}
     carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)}
     bind_contextvars(**carried, job_id=job_id, task=job.task, attempt=job.attempt)

@@ -256,7 +256,7 @@ def _acknowledge(alias: str, wins: Sequence[Outcome]) -> None:
                 json_extract(value, '$[2]') AS result FROM json_each(%s)) AS d
     """
     sql = _ACKNOWLEDGE.format(**_names(connection), now="%s", result="d.result", done=done)
-    written = json.dumps([(win.job.pk.hex, win.job.epoch, _as_json(win.result)) for win in wins])
+    written = json.dumps([(win.job.id.hex, win.job.epoch, _as_json(win.result)) for win in wins])
     with connection.cursor() as cursor:
         cursor.execute(sql, [_now(connection), written])
         if cursor.rowcount == len(wins):
@@ -339,7 +339,7 @@ def _claim(alias: str, wish: Wish) -> list[Job]:
         """  # noqa: S608 - made of constants
         moment = connection.ops.adapt_datetimefield_value(now)
         with connection.cursor() as cursor:
-            cursor.execute(sql, [moment, moment, wish.worker.hex, _keys(job.pk for job in claimed)])
+            cursor.execute(sql, [moment, moment, wish.worker.hex, _keys(job.id for job in claimed)])
     return claimed
 
 
@@ -366,11 +366,11 @@ def _acknowledge_and_claim(alias: str, wins: Sequence[Outcome], wish: Wish) -> l
         _report_lost(wins)
     jobs = _jobs(alias, (row[1:] for row in rows if row[1:] and row[1] is not None), wish.worker)
     # RETURNING has no order.
-    return sorted(jobs, key=lambda job: (-job.priority, job.pk.int))
+    return sorted(jobs, key=lambda job: (-job.priority, job.id.int))
 
 
 def _acknowledging(alias: str, wins: Sequence[Outcome]) -> tuple[str, list[Any]]:
-    ids, epochs = _listed(win.job.pk.hex for win in wins), _listed(win.job.epoch for win in wins)
+    ids, epochs = _listed(win.job.id.hex for win in wins), _listed(win.job.epoch for win in wins)
     results = [] if all(win.result is None for win in wins) else [[_as_json(win.result) for win in wins]]
     written = _ACKNOWLEDGE.format(
         **_names(connections[alias]),

@@ -603,14 +603,12 @@ class JobWorker:
         self._repeat(self._stage_once)
 
     def _stage_once(self) -> float:
-        if tending.stage():
+        due_in = tending.next_due_in()
+        if due_in is not None and due_in <= 0 and tending.stage():
             self._wake.set()
             republish()
             return 0.0
-        due_in = tending.next_due_in()
-        if due_in is None:
-            return settings.stage_seconds
-        return min(settings.stage_seconds, max(0.005, due_in))
+        return settings.stage_seconds if due_in is None else min(settings.stage_seconds, max(0.005, due_in))
 
     def _tend(self) -> None:
         """Rescue the jobs of the dead, tell how full the queues are, delete what is old."""
