@@ -242,6 +242,7 @@ def _confirm(kind: Any, principal: Principal, code: str, *, now: datetime) -> Co
         raise NothingToConfirm()
     take_code_slot(user, now=now)
     if django_otp.verify_token(user, device.persistent_id, code) is None:
+        PROOF_FAILED.emit(ProofFailed(user_id=str(user.pk), method="otp"), owner=user)
         raise WrongCode()
     with transaction.atomic():
         forget_codes(user)

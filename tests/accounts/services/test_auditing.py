@@ -207,6 +207,14 @@ def test_rule_63_a_wrong_code_after_the_right_password_is_a_row_and_so_is_its_st
     assert subjects.count("Wrong codes for your account") == 1
 
 
+def test_rule_63_a_wrong_code_of_a_factor_that_is_being_added_is_a_row(ada: Any, user: Any) -> None:
+    ada.post("mfa/totp", {})
+    assert ada.post("mfa/totp/confirm", {"code": "000000"}).status_code == 401
+
+    row = AuditEvent.objects.get(name="login.proof_failed")
+    assert (row.subject, row.actor, row.data["method"]) == (str(user.pk), str(user.pk), "otp")
+
+
 def test_rule_63_a_wrong_present_password_is_a_row(ada: Any, user: Any) -> None:
     ada.post("password/change", {"current_password": "wrong", "password": "another horse battery 8"})
 
