@@ -90,6 +90,12 @@ class BadReplay(ValidationError):
     code = "webhooks.bad_replay"
 
 
+class TooManyReplays(RateLimitedError):
+    """You have many replays under way; wait until one is done, or stop it."""
+
+    code = "webhooks.too_many_replays"
+
+
 class ReplayFinished(ConflictError):
     """This replay is over."""
 

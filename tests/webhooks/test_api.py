@@ -402,6 +402,20 @@ def test_much_is_replayed_with_a_count_before_and_progress_after(
     assert post(client, f"{url}/cancel").status_code == 404
 
 
+def test_nobody_makes_a_load_generator_of_replays(client: Client, user: Any, stranger: Any) -> None:
+    asked = {"since": "2026-01-01T00:00:00Z"}
+    made = [post(client, "/replays", asked) for _ in range(11)]
+
+    assert [answer.status_code for answer in made] == [201] * 10 + [429]
+    assert made[-1].json()["code"] == "webhooks.too_many_replays"
+    assert made[-1]["Retry-After"] == "5"
+    client.force_login(stranger)
+    assert post(client, "/replays", asked).status_code == 201
+    client.force_login(user)
+    drain()
+    assert post(client, "/replays", asked).status_code == 201
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"since": "yesterday"}, {"since": "2026-01-01T00:00:00"}, {"endpoint_id": "x"}, {"per_second": -1},

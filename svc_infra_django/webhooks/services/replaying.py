@@ -10,12 +10,14 @@ from django.utils import timezone
 
 from ...observability.metrics import metrics
 from ..conf import settings
-from ..errors import BadReplay, EndpointNotEnabled, NotReplayable, ReplayFinished
-from ..models import Delivery, Endpoint, Message, Replay
+from ..errors import BadReplay, EndpointNotEnabled, NotReplayable, ReplayFinished, TooManyReplays
+from ..models import REPLAY_STEP_SECONDS, Delivery, Endpoint, Message, Replay
 from ..querysets import DeliveryQuerySet
 from ..tasks import go_on_replaying
 
 MAX_PER_SECOND = 1_000
+MAX_RUNNING = 10
+"""So many replays of one owner may be under way: one call can mean very many requests."""
 
 
 @transaction.atomic
@@ -84,12 +86,17 @@ def start_replay(
     What is chosen fits all that is given: of one endpoint, of one message, published since then; with an
     `owner` only what goes to their endpoints in `tenant`. What settles after this moment is not touched,
     and neither is what goes to disabled endpoints or was expunged. Raises BadReplay if nothing is given
-    that limits it, EndpointNotEnabled.
+    that limits it, EndpointNotEnabled, TooManyReplays for an owner who has many under way.
     """
     rate = settings.replay_per_second if per_second is None else per_second
     asked = _asked(owner, tenant, endpoint, message, since, only_failed, rate)
     if endpoint is not None and endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
+    if (
+        owner is not None
+        and Replay.objects.filter(owner=owner, state=Replay.State.RUNNING).count() >= MAX_RUNNING
+    ):
+        raise TooManyReplays(retry_after=round(REPLAY_STEP_SECONDS))
     asked.total = Delivery.objects.to_replay(asked).count()
     asked.save(force_insert=True)
     go_on_replaying.enqueue(str(asked.pk), asked.steps)
