@@ -118,7 +118,13 @@ def received(message: InboxMessage) -> Received:
     body = bytes(message.body)
     data = preset_of(message.source).parse(body, message.headers)
     return Received(
-        message.source, message.external_id, message.event_type, data, body=body, headers=message.headers
+        message.source,
+        message.external_id,
+        message.event_type,
+        data,
+        body=body,
+        headers=message.headers,
+        signer=message.signer,
     )
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from ...observability.redaction import redacted
 from ...rows import id_field
 from .conf import SOURCE_LENGTH
-from .presets import ID_LENGTH, TYPE_LENGTH
+from .presets import ID_LENGTH, SIGNER_LENGTH, TYPE_LENGTH
 from .querysets import InboxQuerySet
 
 ERROR_LENGTH = 1000
@@ -27,6 +27,8 @@ class InboxMessage(models.Model):
 
     id = id_field()
     source = models.CharField(max_length=SOURCE_LENGTH)
+    signer = models.CharField(max_length=SIGNER_LENGTH, blank=True, default="", editable=False)
+    """A keyed digest of the secret that signed it, where each customer has one: they share no ids."""
     external_id = models.CharField(max_length=ID_LENGTH)
     """The sender's id, or a digest of the body if there is none."""
     event_type = models.CharField(max_length=TYPE_LENGTH, blank=True, default="")
@@ -51,7 +53,7 @@ class InboxMessage(models.Model):
         ordering = ["-received_at", "-id"]
         verbose_name = "received webhook"
         constraints = [
-            models.UniqueConstraint("source", "external_id", name="svc_inbound_once"),
+            models.UniqueConstraint("source", "signer", "external_id", name="svc_inbound_once"),
             models.CheckConstraint(
                 condition=Q(state__in=["received", "handled", "failed"]), name="svc_inbound_state"
             ),

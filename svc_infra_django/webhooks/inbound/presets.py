@@ -25,6 +25,7 @@ from .errors import UnreadableWebhook
 
 ID_LENGTH = 256
 TYPE_LENGTH = 255
+SIGNER_LENGTH = 32
 
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -52,6 +53,9 @@ class Received:
 
     headers: Mapping[str, str] = field(repr=False)
     """Those headers that the preset keeps, with lower-case names."""
+
+    signer: str = field(default="", repr=False)
+    """Tells customers apart who have a secret each: ids are known again among those of the same one."""
 
 
 class Preset(ABC):

@@ -22,7 +22,9 @@ class InboxQuerySet(models.QuerySet["InboxMessage"]):
         Two deliveries of one webhook at once wait for each other here. Call it in a transaction.
         """
         self.bulk_create([message], ignore_conflicts=True)
-        kept = self.select_for_update().get(source=message.source, external_id=message.external_id)
+        kept = self.select_for_update().get(
+            source=message.source, signer=message.signer, external_id=message.external_id
+        )
         return kept, kept.pk == message.pk
 
     def prunable(self, *, before: datetime) -> InboxQuerySet:

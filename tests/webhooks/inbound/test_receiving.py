@@ -210,6 +210,21 @@ def test_each_customer_may_have_a_secret_of_their_own(at_work: Shop) -> None:
     assert send("secret of ada", "grace") == 401
 
 
+def test_no_customer_can_use_up_the_id_of_another(at_work: Shop) -> None:
+    for customer in ("mallory", "ada", "ada"):
+        sender = WebhookSender("own", secret=f"secret of {customer}")
+        assert sender.post(f"/hooks/{customer}/own", EVENT, message_id="m1").status_code == 204
+
+    assert [message.external_id for message in at_work.heard] == ["m1", "m1"]
+    first, second = InboxMessage.objects.order_by("received_at")
+    assert (first.repeats, second.repeats) == (0, 1)
+    assert first.signer != second.signer
+    assert "ada" not in second.signer
+    replay(second)
+    drain()
+    assert at_work.heard[2] == at_work.heard[1]
+
+
 def test_this_suite_is_told_that_we_want_its_webhooks(at_work: Shop) -> None:
     asked = {"type": "webhooks.challenge", "data": {"challenge": "3eZbrw1aB"}}
 

@@ -25,6 +25,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("source", models.CharField(max_length=64)),
+                ("signer", models.CharField(blank=True, default="", editable=False, max_length=32)),
                 ("external_id", models.CharField(max_length=256)),
                 ("event_type", models.CharField(blank=True, default="", max_length=255)),
                 ("body", models.BinaryField()),
@@ -62,7 +63,10 @@ class Migration(migrations.Migration):
                 ],
                 "constraints": [
                     models.UniqueConstraint(
-                        models.F("source"), models.F("external_id"), name="svc_inbound_once"
+                        models.F("source"),
+                        models.F("signer"),
+                        models.F("external_id"),
+                        name="svc_inbound_once",
                     ),
                     models.CheckConstraint(
                         condition=models.Q(("state__in", ["received", "handled", "failed"])),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import Literal
 
@@ -13,11 +16,12 @@ from django.db import transaction
 from ....observability.context import carried
 from ....observability.logging import get_logger
 from ....observability.metrics import metrics
+from ....sealing import derived_keys
 from ...errors import VerificationError
 from ..conf import Source
 from ..handlers import configured, database, preset_of, run
 from ..models import InboxMessage
-from ..presets import ID_LENGTH, TYPE_LENGTH, UNSTORABLE, Received, storable
+from ..presets import ID_LENGTH, SIGNER_LENGTH, TYPE_LENGTH, UNSTORABLE, Received, storable
 from ..tasks import handle_message
 
 logger = get_logger("svc_infra_django.inbound")
@@ -46,10 +50,16 @@ def verified(
     signed and cannot be read, UnknownSource.
     """
     source_settings, preset = configured(source), preset_of(source)
-    known = [secret.reveal() for secret in source_settings.secrets] if secrets is None else list(secrets)
     named = {name.lower(): value for name, value in headers.items()}
+    verify = partial(
+        preset.verify, body, named, tolerance=source_settings.tolerance_seconds, now=now.timestamp()
+    )
+    signer = ""
     try:
-        preset.verify(body, named, known, tolerance=source_settings.tolerance_seconds, now=now.timestamp())
+        if secrets is None:
+            verify([secret.reveal() for secret in source_settings.secrets])
+        else:
+            signer = _signer(verify, secrets)
     except VerificationError:
         metrics.increment("inbound.received", source=source, outcome="refused")
         logger.warning("webhook refused", source=source)
@@ -63,6 +73,7 @@ def verified(
         data=data,
         body=body,
         headers={name: storable(named[name], length=1024) for name in preset.kept_headers if name in named},
+        signer=signer,
     )
 
 
@@ -77,6 +88,7 @@ def receive(received: Received, *, later: bool = False) -> Reception:
         message, is_new = InboxMessage.objects.keep_once(
             InboxMessage(
                 source=received.source,
+                signer=received.signer,
                 external_id=received.external_id,
                 event_type=received.event_type,
                 body=received.body,
@@ -108,6 +120,16 @@ def _settled(message: InboxMessage, *, is_new: bool, later: bool) -> Reception:
         return Reception(message, "queued")
     error = run(message)
     return Reception(message, "failed" if error else "handled", error)
+
+
+def _signer(verify: Callable[[Sequence[str]], None], secrets: Sequence[str]) -> str:
+    """Which of the secrets signed, as a keyed digest. Raises VerificationError if none did."""
+    for secret in secrets:
+        with suppress(VerificationError):
+            verify([secret])
+            key = derived_keys("inbound.signer")[0]
+            return hmac.digest(key, secret.encode(), "sha256").hex()[:SIGNER_LENGTH]
+    raise VerificationError()
 
 
 def _key(external_id: str, body: bytes, source: Source) -> str:
