@@ -118,6 +118,11 @@ class Principal:
         return "mfa" if "mfa" in self.amr else "sfa"
 
     @property
+    def bounded_user(self) -> Any:
+        """The user as far as the credential goes: for code that asks the user, and not the principal."""
+        return self.user if self.scopes is None else BoundedUser(self)
+
+    @property
     def is_delegated(self) -> bool:
         """True for keys and other credentials that act for a user without being the user."""
         return self.method == "api_key"
@@ -147,6 +152,38 @@ class LazyUser(_Lazy):
 
 
 _UNREAD = {"_wrapped": empty, "is_active": True, "is_authenticated": True, "is_anonymous": False}
+
+
+class BoundedUser(_Lazy):
+    """The user behind a credential with scopes: no staff, no superuser, allowed what `Principal.can` allows."""
+
+    is_staff = is_superuser = False
+
+    def __init__(self, principal: Principal) -> None:
+        object.__getattribute__(self, "__dict__").update(_wrapped=principal.user, _principal=principal)
+
+    def has_perm(self, perm: str, obj: Any = None) -> bool:
+        """As the user's own, within the scopes."""
+        allowed: bool = self._principal.can(perm, obj)
+        return allowed
+
+    def has_perms(self, perm_list: Iterable[str], obj: Any = None) -> bool:
+        """As the user's own, within the scopes."""
+        return all(self.has_perm(perm, obj) for perm in perm_list)
+
+    def has_module_perms(self, app_label: str) -> bool:
+        """As the user's own, if a scope names the app."""
+        named = any(scope.partition(".")[0] in (app_label, "*") for scope in self._principal.scopes)
+        return named and self._wrapped.has_module_perms(app_label)
+
+    def get_all_permissions(self, obj: Any = None) -> set[str]:
+        """As the user's own, within the scopes."""
+        return {perm for perm in self._wrapped.get_all_permissions(obj) if self.has_perm(perm, obj)}
+
+    ahas_perm = sync_to_async(has_perm)
+    ahas_perms = sync_to_async(has_perms)
+    ahas_module_perms = sync_to_async(has_module_perms)
+    aget_all_permissions = sync_to_async(get_all_permissions)
 
 
 def loaded(user: Any) -> Any:

@@ -166,7 +166,8 @@ def get_current_user(request: HttpRequest) -> Any:
     principal = getattr(request, "principal", None) or identified(request)
     if principal is None:
         raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
-    return loaded(principal.user)
+    loaded(principal.user)
+    return principal.bounded_user
 
 
 # Asked of the same few views on every request.
@@ -212,10 +213,12 @@ def _admitted(request: Any, principal: Principal) -> Principal:
     if not principal.user.is_active:
         raise AuthenticationError("This account is not active.")
 
-    async def auser() -> Any:
-        return principal.user
+    user = principal.bounded_user
 
-    request.principal, request.user, request.auser = principal, principal.user, auser
+    async def auser() -> Any:
+        return user
+
+    request.principal, request.user, request.auser = principal, user, auser
     if request.method not in ("GET", "HEAD", "OPTIONS"):
         # Who did it, for what is written and logged below.
         bind_contextvars(user_id=str(principal.user.pk))

@@ -8,16 +8,21 @@ from math import log2
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.db import models
 from django.test import Client
+from rest_framework.request import Request
 
+from svc_infra_django.api import get_current_user
 from svc_infra_django.apikeys import change_key, issue_key, revoke_key, rotate_key, verify_key
 from svc_infra_django.apikeys.errors import InvalidKey, KeysCannotManageKeys, ScopeNotHeld
 from svc_infra_django.apikeys.hashing import ALPHABET, SECRET_LENGTH, checksum, new_key, parse_key
 from svc_infra_django.apikeys.models import ApiKey, AuditEntry
 from svc_infra_django.apikeys.recorder import recorder
+from svc_infra_django.contrib.drf import PrincipalAuthentication
 from svc_infra_django.principals import Principal
+from svc_infra_django.rbac.models import Role
 
 URL = "/api/api-keys"
 CHECK = "/api/rbac/check?permission=a.b"
@@ -114,6 +119,33 @@ def test_rule_56_a_key_may_not_what_only_its_owner_may(make_user: Any, permit: A
         assert robot.get("/api/rbac/roles").status_code == 200
         refused = robot.get("/api/rbac/assignments")
         assert (refused.status_code, refused.json()["permission"]) == (403, "svc_rbac.view_assignment")
+
+
+def user_of_rest_framework(request: Any) -> Any:
+    return Request(request, authenticators=[PrincipalAuthentication()]).user
+
+
+@pytest.mark.parametrize("ask", [get_current_user, user_of_rest_framework])
+def test_rule_56_scopes_bind_the_user_of_the_request_too(make_user: Any, rf: Any, ask: Any) -> None:
+    root = make_user("root", is_superuser=True, is_staff=True)
+    _, secret = issue_key(owner=root, name="robot", scopes=["svc_rbac.view_role", "auth.*"])
+    user = ask(rf.get("/", headers={"X-API-Key": secret}))
+
+    assert (user, user.pk, user.is_active, user.is_authenticated) == (root, root.pk, True, True)
+    assert isinstance(user, type(root)) and user.get_username() == "root"
+    assert not user.is_staff and not user.is_superuser
+    assert user.has_perm("svc_rbac.view_role") and user.has_perms(["svc_rbac.view_role", "auth.view_user"])
+    assert not user.has_perm("svc_rbac.add_role")
+    assert not user.has_perms(["svc_rbac.view_role", "svc_rbac.add_role"])
+    assert user.has_module_perms("auth") and not user.has_module_perms("svc_webhooks")
+    assert {each.partition(".")[0] for each in user.get_all_permissions()} == {"svc_rbac", "auth"}
+    assert async_to_sync(user.ahas_perm)("auth.view_user")
+    assert not async_to_sync(user.ahas_perm)("svc_rbac.add_role")
+    made = Role.objects.create(name="made by a key", owner=user)
+    assert Role.objects.get(owner=user) == made and made.owner.pk == root.pk
+
+    _, whole = issue_key(owner=root, name="all of it")
+    assert ask(rf.get("/", headers={"X-API-Key": whole})).is_superuser
 
 
 def test_rule_56_a_key_manages_no_keys_passwords_factors_or_roles(make_user: Any) -> None:

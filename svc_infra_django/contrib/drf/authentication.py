@@ -24,7 +24,7 @@ class PrincipalAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Any, Principal] | None:
         principal = identified(request._request, accepts_test_keys=self.accepts_test_keys)
-        return None if principal is None else (principal.user, principal)
+        return None if principal is None else (principal.bounded_user, principal)
 
     def authenticate_header(self, request: Request) -> str:
         return challenges()
