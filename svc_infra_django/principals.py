@@ -155,7 +155,7 @@ _UNREAD = {"_wrapped": empty, "is_active": True, "is_authenticated": True, "is_a
 
 
 class BoundedUser(_Lazy):
-    """The user behind a credential with scopes: no staff, no superuser, allowed what `Principal.can` allows."""
+    """The user behind a credential with scopes: no staff, no superuser, and allowed what its principal is."""
 
     is_staff = is_superuser = False
 
