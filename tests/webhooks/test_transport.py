@@ -270,12 +270,24 @@ def test_the_timeout_covers_a_receiver_that_drips(
     assert send(receiver.url(), timeout=0.4).error == "timeout"
 
 
+def test_the_connection_has_a_limit_of_its_own(
+    send: Callable[..., Outcome], svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"connect_timeout_seconds": 0.2})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        outcome = send(f"https://127.0.0.1:{silent.getsockname()[1]}/")
+
+    assert outcome.error == "timeout"
+    assert outcome.seconds < 25  # of the thirty that the whole attempt has
+
+
 def endless(handler: Any) -> None:
     handler.send_response(200)
     handler.end_headers()
     for _ in range(2000):
         handler.wfile.write(b"x" * 65_536)
     handler.close_connection = True
+    handler.server.received.requests.clear()  # to tell that all of it was read
 
 
 def test_an_endless_body_is_cut_while_reading(receiver: Receiver, send: Callable[..., Outcome]) -> None:
@@ -284,6 +296,7 @@ def test_an_endless_body_is_cut_while_reading(receiver: Receiver, send: Callable
     outcome = send(receiver.url())
 
     assert (outcome.status, len(outcome.body)) == (200, 16_384)
+    assert len(receiver.requests) == 1
 
 
 def endless_head(handler: Any) -> None:
