@@ -58,6 +58,7 @@ def derived_keys(purpose: str) -> tuple[bytes, ...]:
     return tuple(_derive(force_bytes(secret), purpose) for secret in secrets)
 
 
+@lru_cache(maxsize=64)
 def key_id(key: bytes) -> str:
     """A short public name for a key: it says which one opens the box, and nothing about the key."""
     return sha256(b"svc_infra_django.key_id" + key).hexdigest()[:8]

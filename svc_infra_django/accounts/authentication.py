@@ -48,4 +48,4 @@ class BearerToken(Authenticator):
         scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        return check_access_token(token.strip(" "), now=timezone.now())
+        return check_access_token(token.strip(" "))

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
-from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from ..api import Authenticator
@@ -37,6 +36,6 @@ class ApiKeyHeader(Authenticator):
         text = request.META.get(IN_META)
         if text is None:
             return None
-        known = recognise(text, address=partial(client_address, request), now=timezone.now())
+        known = recognise(text, address=partial(client_address, request))
         owner = LazyUser(known.user_id, known.owner)
         return Principal(owner, "api_key", known.id_text, known.tenant, known.scopes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from ..sealing import derived_keys, key_id
@@ -27,8 +27,7 @@ KEY = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """What may be shown of a key, and where it belongs."""
 
     prefix: str
@@ -56,11 +55,11 @@ def parse_key(text: str) -> Parts | None:
 def checksum(text: str) -> str:
     """CRC-32 (ISO 3309) of `text` in base 62, six characters: it finds typing errors, it proves nothing."""
     number = crc32(text.encode())
-    digits = []
+    digits = ""
     for _ in range(CHECKSUM_LENGTH):
         number, rest = divmod(number, len(ALPHABET))
-        digits.append(ALPHABET[rest])
-    return "".join(reversed(digits))
+        digits = ALPHABET[rest] + digits
+    return digits
 
 
 def digest(text: str, *, pepper: bytes) -> bytes:

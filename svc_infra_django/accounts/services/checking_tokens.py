@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
+from time import time
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError, models, router
+from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
+from ...lookups import PreparedLookup, Row
 from ...principals import LazyUser, Principal
-from ...rows import PreparedLookup, Row
 from ..conf import settings
 from ..errors import InvalidAccessToken, SessionsUnreadable
 from ..jwt import Claims, InvalidJWT, digest_of, named_key, opened
@@ -26,7 +28,7 @@ NEEDED = (
 )
 
 
-def check_access_token(token: str, *, now: datetime) -> Principal:
+def check_access_token(token: str, *, now: datetime | None = None) -> Principal:
     """The principal behind `token`. Raises InvalidAccessToken, whatever is wrong.
 
     That session, user and password still stand is remembered for less than `revocation_seconds`, so
@@ -36,8 +38,9 @@ def check_access_token(token: str, *, now: datetime) -> Principal:
     """
     name = digest_of(token)
     known = memory.recall(name)
-    if known is None or known.ends_at <= now.timestamp() or known.kid not in key_ring().keys:
-        known, user = _looked_up(token, name, now=now)
+    at = time() if now is None else now.timestamp()
+    if known is None or known.ends_at <= at or known.kid not in key_ring().keys:
+        known, user = _looked_up(token, name, now=now or timezone.now())
     else:
         user = LazyUser(known.state.user_id, partial(_read_user, known.state))
     state = known.state

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from django.db import router
 
-from ...rows import PreparedLookup, Row
+from ...lookups import PreparedLookup, Row
 from ..models import ApiKey
 
 _keys = PreparedLookup(lambda: ApiKey.objects.select_related("owner"), by="digest")

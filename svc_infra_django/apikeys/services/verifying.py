@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import ip_address
+from time import time
 
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from ...errors import RateLimitedError
+from ...lookups import Row
 from ...observability.metrics import metrics
-from ...rows import Row
 from ..conf import environments
 from ..errors import AddressNotAllowed, InvalidKey
 from ..hashing import LAST_SHOWN, LONGEST_KEY, digest, parse_key, peppers
@@ -42,27 +43,27 @@ def verify_key(text: str, *, address: str = "", now: datetime | None = None) -> 
     if is_in_transaction():
         # It sees its own changes, of which nobody else knows yet.
         nearby.forget(text[-LAST_SHOWN:])
-    return recognise(text, address=lambda: address, now=now or timezone.now()).key()
+    return recognise(text, address=lambda: address, now=now).key()
 
 
 averify_key = sync_to_async(verify_key)
 
 
-def recognise(text: str, *, address: Callable[[], str], now: datetime) -> KnownKey:
+def recognise(text: str, *, address: Callable[[], str], now: datetime | None = None) -> KnownKey:
     """As `verify_key`, without building the row. `address` is called for keys that ask for it."""
     if len(text) > LONGEST_KEY:
         raise InvalidKey()
     name = name_of(text)
-    known = nearby.recall(name) or _looked_up(text, name, address=address, now=now)
-    at = now.timestamp()
-    if known.ends_at is not None and known.ends_at <= now:
+    known = nearby.recall(name) or _looked_up(text, name, address=address, now=now or timezone.now())
+    at = time() if now is None else now.timestamp()
+    if known.ends_at is not None and known.ends_at.timestamp() <= at:
         recorder.note_refusal(known.id_text, at, reason="expired", address=address())
         raise InvalidKey()
     if known.networks:
         _check_address(known, address(), at=at)
     if known.rate is not None or known.quota is not None:
         try:
-            spend(known.id, rate=known.rate, quota=known.quota, now=now)
+            spend(known.id, rate=known.rate, quota=known.quota, now=datetime.fromtimestamp(at, UTC))
         except RateLimitedError as refusal:
             recorder.note_refusal(known.id_text, at, reason=refusal.code.partition(".")[2], address=address())
             raise

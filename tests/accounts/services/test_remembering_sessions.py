@@ -20,7 +20,7 @@ from svc_infra_django.accounts.services.ending_sessions import end_session
 from svc_infra_django.accounts.services.issuing_tokens import Tokens, issue_tokens, refresh_tokens
 from svc_infra_django.accounts.services.remembering_sessions import memory
 from svc_infra_django.accounts.services.sharing_sessions import forget_sessions
-from svc_infra_django.rows import Row
+from svc_infra_django.lookups import Row
 
 pytestmark = pytest.mark.django_db
 

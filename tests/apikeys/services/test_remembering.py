@@ -17,7 +17,7 @@ from svc_infra_django.apikeys.errors import AddressNotAllowed, InvalidKey
 from svc_infra_django.apikeys.models import ApiKey
 from svc_infra_django.apikeys.services import remembering
 from svc_infra_django.cache import cache
-from svc_infra_django.rows import Row
+from svc_infra_django.lookups import Row
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
