@@ -94,6 +94,11 @@ class CeleryWorker:
         self._process.wait()
         self.presume_dead()
 
+    def kill_main(self) -> None:
+        """Its main process alone."""
+        self._process.kill()
+        self._process.wait()
+
     def presume_dead(self) -> None:
         Worker.objects.update(heartbeat_at=timezone.now() - timedelta(days=1))
 
@@ -106,11 +111,20 @@ class CeleryWorker:
     def memory(self) -> int:
         """What all its processes have in memory, in pages."""
         pages = 0
+        for process in self.left():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                pages += int((process / "statm").read_text().split()[1])
+        return pages
+
+    def left(self) -> list[Path]:
+        """Those of its processes that live, as directories of /proc."""
+        found = []
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(FileNotFoundError, ProcessLookupError):
-                if os.getpgid(int(process.name)) == self._process.pid:
-                    pages += int((process / "statm").read_text().split()[1])
-        return pages
+                state, _, group = (process / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self._process.pid and state != "Z":
+                    found.append(process)
+        return found
 
     def freeze(self) -> None:
         """Stop all its processes; SIGCONT lets them go on."""
