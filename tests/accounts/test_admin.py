@@ -6,6 +6,7 @@ import pytest
 from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -218,6 +219,43 @@ def test_staff_remove_one_device_and_the_others_go_on(ada: Any, user: Any, admin
     assert EmailDevice.objects.get() == mailbox
     assert ada.get("me").status_code == 401
     assert ada.login().json()["mfa_required"] is True
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_user_who_has_logged_in_can_be_deleted_and_is_out(
+    ada: Any, user: Any, make_user: Any, admin_client: Any, many: bool
+) -> None:
+    browser = Client()
+    browser.force_login(user)
+    begin_totp(user, name="phone", now=timezone.now())
+    EmailDevice.objects.create(user=user, name="E-mail", confirmed=False)
+    assert browser.get("/api/auth/me").status_code == ada.get("me").status_code == 200
+
+    if many:
+        sent = {"action": "delete_selected", "_selected_action": [str(user.pk)], "post": "yes"}
+        assert admin_client.post("/admin/auth/user/", sent).status_code == 302
+    else:
+        assert admin_client.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"}).status_code == 302
+
+    assert not type(user).objects.filter(pk=user.pk).exists()
+    assert not AuthSession.objects.filter(owner_id=user.pk).exists()
+    assert browser.get("/api/auth/me").status_code == ada.get("me").status_code == 401
+
+
+def test_sessions_and_devices_are_deleted_with_their_user_alone(
+    ada: Any, user: Any, make_user: Any, admin_client: Any, client: Any
+) -> None:
+    session = AuthSession.objects.get(owner=user)
+    device = begin_totp(user, name="phone", now=timezone.now()).device
+    for model, row in (("authsession", session), ("totpdevice", device)):
+        assert admin_client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+        act(admin_client, model, "delete_selected", row.pk)
+        assert type(row).objects.filter(pk=row.pk).exists()
+
+    staff = make_user("staff", is_staff=True)
+    staff.user_permissions.set(Permission.objects.filter(codename__in=["view_user", "delete_user"]))
+    client.force_login(staff)
+    assert client.post(f"/admin/auth/user/{user.pk}/delete/", {"post": "yes"}).status_code == 403
 
 
 def test_rule_36_no_page_shows_what_providers_trust_us_with(user: Any, admin_client: Any) -> None:
