@@ -118,13 +118,13 @@ def _celery() -> Iterator[Case]:
 def _tables() -> Iterator[Case]:
     """What lies in the table beside the jobs, and the limit of what the database can do."""
     alone = {"BENCH_ALONE": "1"}  # measured here once more, so that it is measured in the same minutes
-    for beside, environment, rounds in (
-        ("a million finished rows in the table", {"BENCH_HISTORY": HISTORY}, 5),
-        ("ten thousand scheduled jobs in the table", {"BENCH_HISTORY": "10001", "BENCH_WAITING": "1"}, 3),
-        ("ten thousand blocked jobs with limits in the table", {"BENCH_LIMITED": "10000"}, 3),
+    for beside, environment in (
+        ("a million finished rows in the table", {"BENCH_HISTORY": HISTORY}),
+        ("ten thousand scheduled jobs in the table", {"BENCH_HISTORY": "10001", "BENCH_WAITING": "1"}),
+        ("ten thousand blocked jobs with limits in the table", {"BENCH_LIMITED": "10000"}),
     ):
         yield in_turn(
-            beside, bar=0.8, peer_name="an empty table", rounds=rounds,
+            beside, bar=0.8, peer_name="an empty table", rounds=3,
             ours=partial(OURS.measure, "drain", MANY, "10", **environment),
             peer=OURS.each_round("drain", MANY, "10", **alone),
         )  # fmt: skip
