@@ -294,7 +294,7 @@ def _about(job: Job) -> AbstractContextManager[Any]:
     """Bind the job to the context, for good; returns a span for its attempt."""
     job_id = str(job.id)
     headers = job.headers if isinstance(job.headers, dict) else {}
-    carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)}
+    carried = {name: str(headers[name]) for name in CARRIED if headers.get(name)} if headers else {}
     bind_contextvars(**carried, job_id=job_id, task=job.task, attempt=job.attempt)
     return span("job", **{"job.id": job_id, "job.task": job.task, "job.attempt": job.attempt})
 

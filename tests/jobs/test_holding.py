@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from threading import Event, get_ident
+from threading import Event, Thread, get_ident
 
 import pytest
+from django.db import connection, connections
 
-from svc_infra_django.jobs import enqueue_many, turn
-from svc_infra_django.jobs.holding import ThreadPool, write_apart
+from svc_infra_django.jobs import enqueue_many, holding, turn
+from svc_infra_django.jobs.holding import ThreadPool, close_connections, write_apart
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.turn import Outcome
 from svc_infra_django.jobs.worker import JobWorker
@@ -30,6 +31,26 @@ def test_an_outcome_that_the_database_refuses_does_not_hold_up_the_others() -> N
     assert states == [Job.State.SUCCEEDED, Job.State.FAILED, Job.State.SUCCEEDED]
     assert Job.objects.get(pk=second.pk).error.endswith("IntegrityError")
     assert not worker._unwritten
+
+
+@pytest.mark.django_db(transaction=True)
+def test_connections_are_looked_after_once_a_thread_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = list[str]()
+
+    def work_with_a_connection() -> None:
+        monkeypatch.setattr(holding, "close_old_connections", lambda: looks.append(stage))
+        stage = "before"
+        close_connections()
+        stage = "after"
+        connection.ensure_connection()
+        close_connections()
+        connections.close_all()
+
+    thread = Thread(target=work_with_a_connection)
+    thread.start()
+    thread.join()
+
+    assert looks == ["after"]
 
 
 def test_a_thread_is_started_only_when_all_others_are_busy() -> None:

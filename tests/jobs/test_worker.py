@@ -72,6 +72,17 @@ def test_jobs_whose_worker_died_once_are_not_held_ahead() -> None:
     assert {(job.state, job.attempt) for job in Job.objects.all()} == {(Job.State.READY, 0)}
 
 
+def test_staging_takes_no_lock_while_nothing_is_due(django_assert_num_queries: Any) -> None:
+    work.add.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(1)
+
+    with django_assert_num_queries(1):
+        assert JobWorker()._stage_once() > 0
+
+    Job.objects.update(run_at=timezone.now() - timedelta(seconds=1))
+    assert JobWorker()._stage_once() == 0
+    assert Job.objects.get().state == Job.State.READY
+
+
 def test_an_async_job_runs() -> None:
     result = work.aadd.enqueue(2)
 
