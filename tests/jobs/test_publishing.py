@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
 from svc_infra_django.identifiers import uuid7
@@ -51,7 +52,12 @@ def let_time_pass(**duration: float) -> None:
 
 
 def test_ids_are_published_after_the_commit(broker: Broker) -> None:
-    ids = [work.add.enqueue(1).id, *enqueue_many(work.add, [[2], [3]])]
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        work.add.enqueue(0)
+        raise ZeroDivisionError
+    with transaction.atomic():
+        ids = [work.add.enqueue(1).id, *enqueue_many(work.add, [[2], [3]])]
+        assert broker.told == []
 
     assert broker.told == ids
     assert publishing.republish() == 0

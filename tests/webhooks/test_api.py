@@ -148,6 +148,19 @@ def test_a_strangers_things_are_not_found(
         assert client.get(f"{URL}{path}").json()["items"] == []
 
 
+def test_what_is_mine_in_another_tenant_is_not_found_in_this_one(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint]
+) -> None:
+    endpoint = make_endpoint(owner=user, tenant="acme")
+    message = publish("order.placed", {}, owner=user, tenant="acme")
+    delivery = Delivery.objects.get()
+
+    for path in (f"endpoints/{endpoint.pk}", f"messages/{message.pk}", f"deliveries/{delivery.pk}"):
+        assert client.get(f"{URL}/{path}").status_code == 404
+        assert client.get(f"{URL}/{path.partition('/')[0]}").json()["items"] == []
+    assert post(client, f"/deliveries/{delivery.pk}/replay").status_code == 404
+
+
 def test_nobody_gets_in_without_a_credential(db: None, receiver: Receiver) -> None:
     anonymous = Client()
 

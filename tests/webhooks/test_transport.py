@@ -312,6 +312,14 @@ def test_an_endless_head_is_a_failure(receiver: Receiver, send: Callable[..., Ou
     assert send(receiver.url()).error == "protocol"
 
 
+def test_a_head_is_read_up_to_its_limit(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    receiver.answers(200, **{f"X_{n}": "y" * 1000 for n in range(50)})
+    assert send(receiver.url()).status == 200
+
+    receiver.answers(200, **{f"X_{n}": "y" * 1000 for n in range(80)})
+    assert send(receiver.url()).error == "protocol"
+
+
 def test_a_compressed_body_is_left_as_it_is(receiver: Receiver, send: Callable[..., Outcome]) -> None:
     bomb = gzip.compress(b"\x00" * 10_000_000)
     receiver.body = bomb

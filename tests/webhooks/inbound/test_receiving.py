@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
+from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.test import Client
+from django.urls import resolve
 from django.utils import timezone
 
 from svc_infra_django.config import Secret
@@ -308,6 +311,15 @@ def test_a_body_beyond_the_limit_is_refused_before_anything_is_computed(
     svc_settings(inbound={"max_body_bytes": 1_000_000})
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
     assert WebhookSender("stripe").post("/hooks/stripe", {"x": "y" * 100}).status_code == 413
+
+
+def test_a_body_that_does_not_say_its_length_is_measured(svc_settings: Callable[..., None]) -> None:
+    svc_settings(inbound={"max_body_bytes": 100})
+    scope = {"type": "http", "method": "POST", "path": "/hooks/stripe", "headers": []}
+    view = resolve("/hooks/stripe").func
+
+    assert view(ASGIRequest(scope, BytesIO(b"x" * 101))).status_code == 413
+    assert view(ASGIRequest(scope, BytesIO(b"x" * 100))).status_code == 401
 
 
 def test_only_a_post_is_a_webhook() -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from svc_infra_django.sealing import UnsealingFailed
 from svc_infra_django.webhooks import publish, verify
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.errors import VerificationError
@@ -37,6 +38,16 @@ def test_an_endpoint_may_sign_with_a_public_key_too(endpoint: Endpoint, receiver
     stored = SigningKey.objects.get(kind="v1a")
     assert stored.secret.startswith("whsk_")
     assert "whsk_" not in stored.sealed_secret
+
+
+def test_a_sealed_secret_opens_in_its_own_row_alone(endpoint: Endpoint) -> None:
+    rotate_secret(endpoint, grace_hours=1)
+    first, second = SigningKey.objects.all()
+
+    first.sealed_secret = second.sealed_secret
+
+    with pytest.raises(UnsealingFailed):
+        _ = first.secret
 
 
 def test_a_rotation_replaces_both_keys_and_the_old_ones_sign_until_the_grace_is_over(
