@@ -15,6 +15,7 @@ from ...errors import FieldProblem
 from ...events import catalog
 from ..errors import BadEventType, BadSchema
 from ..models import EVENT_TYPE_LENGTH, EventType, EventTypeVersion
+from .subscribing import checked
 
 NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 MAX_SCHEMA_BYTES = 65_536
@@ -74,9 +75,11 @@ def describe(
 ) -> EventType:
     """Write an event type that code does not declare; another schema than before is a new version.
 
-    What `publish` is given from then on must fit the schema. Raises BadEventType and BadSchema.
+    What `publish` is given from then on must fit the schema. Raises BadEventType, BadSchema, and BadEndpoint
+    for a schedule that none could have.
     """
     check_name(name)
+    schedule = checked("retry_schedule", retry_schedule)
     known = EventType.objects.select_for_update().filter(name=name).first()
     event_type = known or EventType(name=name)
     if event_type.source == EventType.Source.CODE or name in catalog:
@@ -84,7 +87,7 @@ def describe(
     was = None if known is None else known.schema
     event_type.schema = dict(schema or {})
     event_type.description, event_type.examples = description, list(examples)
-    event_type.retry_schedule = None if retry_schedule is None else list(retry_schedule)
+    event_type.retry_schedule = schedule
     save_described(event_type, was=was)
     return event_type
 

@@ -11,7 +11,7 @@ from django.core.management import call_command
 from pydantic import BaseModel
 
 from svc_infra_django.events import EventType, catalog
-from svc_infra_django.webhooks.errors import BadEventType, BadSchema
+from svc_infra_django.webhooks.errors import BadEndpoint, BadEventType, BadSchema
 from svc_infra_django.webhooks.models import EventType as EventTypeRow
 from svc_infra_django.webhooks.models import EventTypeVersion
 from svc_infra_django.webhooks.services.declaring import (
@@ -100,6 +100,14 @@ def test_what_code_declares_is_not_described_by_hand(db: None, painted: Any) -> 
 def test_a_schema_that_is_none_or_needs_something_from_elsewhere_is_refused(db: None, schema: Any) -> None:
     with pytest.raises(BadSchema):
         describe("lorry.left", schema=schema)
+
+    assert not EventTypeRow.objects.filter(name="lorry.left").exists()
+
+
+@pytest.mark.parametrize("schedule", [["soon"], [-1], [float("nan")], "5", [10**9]])
+def test_a_schedule_that_no_delivery_could_keep_is_refused(db: None, schedule: Any) -> None:
+    with pytest.raises(BadEndpoint):
+        describe("lorry.left", retry_schedule=schedule)
 
     assert not EventTypeRow.objects.filter(name="lorry.left").exists()
 
