@@ -32,11 +32,10 @@ class _OfUser(MachineRowAdmin):
         return [f"{self.user_field}__{get_user_model().USERNAME_FIELD}__exact"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Along with their user alone: without that nobody could delete whoever has logged in once."""
-        users = get_user_model()._meta
-        view = getattr(request.resolver_match, "url_name", None) or ""
-        is_of_users = view.startswith(f"{users.app_label}_{users.model_name}_")
-        return is_of_users and admin.ModelAdmin.has_delete_permission(self, request, obj)
+        """Along with their user alone, on another page: else nobody could delete whoever has logged in once."""
+        page = getattr(request.resolver_match, "url_name", None) or ""
+        is_own = page.startswith(f"{self.opts.app_label}_{self.opts.model_name}_")
+        return bool(page) and not is_own and admin.ModelAdmin.has_delete_permission(self, request, obj)
 
 
 @admin.register(AuthSession)
