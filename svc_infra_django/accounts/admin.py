@@ -32,7 +32,7 @@ class _OfUser(MachineRowAdmin):
         return [f"{self.user_field}__{get_user_model().USERNAME_FIELD}__exact"]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Along with their user alone, on another page: else nobody could delete whoever has logged in once."""
+        """Along with their user alone, on another page: else nobody could delete who has ever logged in."""
         page = getattr(request.resolver_match, "url_name", None) or ""
         is_own = page.startswith(f"{self.opts.app_label}_{self.opts.model_name}_")
         return bool(page) and not is_own and admin.ModelAdmin.has_delete_permission(self, request, obj)
