@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from django.db import connections
-from django.db.models import Count, F, Max
+from django.db.models import Count, Max
 
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
@@ -92,6 +92,7 @@ def admit(jobs: Sequence[Job], *, now: datetime | None = None) -> list[Job]:
 def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
     """Let start as many of the jobs as the rate allows; returns the keys of those that have to wait."""
     refused: set[Any] = set()
+    turns: list[tuple[datetime, Job]] = []
     rows = Job.objects.using(database())
     rates = {
         pk: (timedelta(seconds=seconds or 0), burst or 1)
@@ -122,15 +123,11 @@ def _refuse(key: str, jobs: Sequence[Job], *, now: datetime) -> set[Any]:
                 at = first = start
             pace.line_at = max(pace.line_at, at + step)
             refused.add(job.pk)
-            rows.filter(pk=job.pk, state=Job.State.RUNNING, epoch=job.epoch).update(
-                state=Job.State.SCHEDULED,
-                run_at=at,
-                attempt=F("attempt") - 1,
-                epoch=F("epoch") + 1,
-                worker_id=None,
-            )
+            turns.append((at, job))
             metrics.increment("jobs.limited", queue=job.queue)
-        if refused:
+        if turns:
+            unclaimed = "attempt = attempt - 1, epoch = epoch + 1, worker_id = NULL"
+            _give_times(turns, unclaimed, where=f"state = {Job.State.RUNNING}")
             _line_up(key, pace)
         pace.save(using=database(), update_fields=["free_at", "line_at"])
     return refused
@@ -142,14 +139,33 @@ def _line_up(key: str, pace: Pace) -> None:
     Not to those that hold a place of a concurrency limit: they are few.
     """
     ready = Job.objects.using(database()).ready().filter(rate_key=key, concurrency_key=None)
-    chosen = ready.order_by("-priority", "pk").only("rate_seconds")
+    chosen = ready.order_by("-priority", "pk").only("rate_seconds", "epoch")
     if connections[database()].features.has_select_for_update_skip_locked:
         chosen = chosen.select_for_update(skip_locked=True)
-    behind = list(chosen[:LINED_UP_AT_ONCE])
-    for job in behind:
-        job.state, job.run_at = Job.State.SCHEDULED, pace.line_at
+    turns: list[tuple[datetime, Job]] = []
+    for job in chosen[:LINED_UP_AT_ONCE]:
+        turns.append((pace.line_at, job))
         pace.line_at += timedelta(seconds=job.rate_seconds or 0)
-    Job.objects.using(database()).bulk_update(behind, ["state", "run_at"], batch_size=LINED_UP_AT_ONCE)
+    _give_times(turns, "worker_id = NULL", where=f"state = {Job.State.READY}")
+
+
+def _give_times(turns: Sequence[tuple[datetime, Job]], more: str, *, where: str) -> None:
+    """Schedule each of the jobs for its time, unless it has changed hands.
+
+    One statement many times: with an ORM's expression for each job, five hundred take half a second.
+    """
+    connection = connections[database()]
+    key: Any = Job._meta.pk
+    sql = f"""
+        UPDATE {connection.ops.quote_name(Job._meta.db_table)}
+        SET state = {Job.State.SCHEDULED}, run_at = %s, {more} WHERE id = %s AND epoch = %s AND {where}
+    """  # noqa: S608 - a table's name and constants
+    values = [
+        (connection.ops.adapt_datetimefield_value(at), key.get_db_prep_value(job.pk, connection), job.epoch)
+        for at, job in turns
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(sql, values)
 
 
 def _lock(keys: Sequence[str]) -> None:
