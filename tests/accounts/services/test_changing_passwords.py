@@ -70,7 +70,7 @@ def notices() -> list[str]:
     return [message.subject for message in mail.outbox if message.subject == "Your password was changed"]
 
 
-def test_rule_15_and_63_a_password_that_staff_set_is_told_to_its_user(
+def test_rules_15_and_63_a_password_that_staff_set_is_told_to_its_user(
     user: Any, make_user: Any, client: Any, settings: Any
 ) -> None:
     client.force_login(make_user("root", is_staff=True, is_superuser=True))
