@@ -60,6 +60,25 @@ def test_a_turn_writes_and_claims_at_once() -> None:
     assert second.result is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [10**30, -0.5, 1e-320, 1e22, "", 'é\u2028"\\/\n\U0001f600', {"a": [None, True, {"": []}]}, "[1]"],
+    ids=repr,
+)
+def test_arguments_come_out_of_a_claim_as_they_went_in(value: Any) -> None:
+    with bound(request_id='quoted "and" é'):
+        work.add.enqueue(value)
+
+    (job,) = claim()
+
+    assert job.args == {"args": [value], "kwargs": {}}
+    assert job.headers["request_id"] == 'quoted "and" é'
+    stored = Job.objects.get()
+    assert {name: getattr(stored, name) for name in vars(job) if name != "_state"} == {
+        name: found for name, found in vars(job).items() if name != "_state"
+    }
+
+
 def test_several_queues_share_the_room_in_order(ledger: str) -> None:
     work.mail.enqueue(ledger, "x")
     enqueue_many(work.add, [[1], [2]])
