@@ -485,6 +485,35 @@ def test_rule_13_a_provider_skips_no_second_factor(
     assert me(done)["amr"] == ["fed", "otp", "mfa"]
 
 
+@pytest.mark.parametrize("in_browser", [False, True])
+@pytest.mark.parametrize("is_staff", [False, True])
+def test_rule_13_the_code_of_a_front_end_skips_no_second_factor_either(
+    browser: Browser, svc_settings: Any, in_browser: bool, is_staff: bool
+) -> None:
+    svc_settings(accounts={"staff_second_factor": True})
+    browser.log_in()
+    user = get_user_model().objects.get()
+    if is_staff:
+        get_user_model().objects.update(is_staff=True)
+    else:
+        enrol(user)
+    arrived = browser.log_in(next=FRONT_END)
+    client = Client(enforce_csrf_checks=True)
+    token = client.get("/api/auth/csrf").json()["csrf_token"]
+    sent = {"code": query_of(arrived["Location"])["code"][0], "state": browser.begun["state"]}
+
+    answer = client.post(
+        "/api/oauth/exchange",
+        {**sent, "session": in_browser},
+        content_type="application/json",
+        headers={"X-CSRFToken": token},
+    ).json()
+
+    assert (answer["mfa_required"], answer["mfa_enrolment_required"]) == (True, is_staff)
+    assert not {"access_token", "session"} & set(answer)
+    assert client.get("/api/auth/me").status_code == 401
+
+
 def test_a_disabled_user_does_not_come_in_by_a_provider(browser: Browser) -> None:
     browser.log_in()
     get_user_model().objects.update(is_active=False)
