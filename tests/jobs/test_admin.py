@@ -142,6 +142,20 @@ def test_what_staff_do_to_rows_of_machines_is_in_the_history(admin: Client) -> N
     assert list(told) == [(result.id, "Cancelled."), (result.id, "Discarded."), ("default", "Paused.")]
 
 
+def test_discarding_wants_the_permission_to_delete(make_user: Any) -> None:
+    operator = make_user("operator", is_staff=True)
+    wanted = Permission.objects.filter(codename__in=["view_job", "change_job"])
+    operator.user_permissions.add(*wanted)
+    client = Client()
+    client.force_login(operator)
+    result = work.add.enqueue(1)
+
+    act(client, "job", "discard_jobs", result.id)
+    assert Job.objects.exists()
+    act(client, "job", "cancel_jobs", result.id)
+    assert Job.objects.get().state == Job.State.CANCELLED
+
+
 def test_rows_of_machines_cannot_be_written(admin: Client) -> None:
     work.add.enqueue(1)
     pk = Job.objects.get().pk

@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from svc_infra_django.apikeys import issue_key
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Queue, Schedule, Throughput, Worker
@@ -125,6 +126,29 @@ def test_arguments_and_results_are_redacted(operator: Client) -> None:
         assert "s3cr3t" not in shown and "hunter2" not in shown
         assert "[redacted]" in shown
     assert operator.get(f"{URL}/{result.id}").json()["result"]["order"] == 7
+
+
+def test_a_credential_of_one_tenant_reaches_no_jobs(make_user: Any) -> None:
+    """The queues are one for all tenants: what runs in them, and with which arguments, is not one's own."""
+    job, some = work.add.enqueue(1), "019ab39e-0000-7000-8000-000000000000"
+    _, key = issue_key(owner=make_user("root", is_superuser=True), name="acme", tenant="acme")
+    client = Client(headers={"X-API-Key": key})
+
+    for method, path, body in (
+        *(("get", path, None) for path in ("", f"/{job.id}", "/queues", "/workers", "/schedules")),
+        *(("get", path, None) for path in ("/throughput", f"/schedules/{some}")),
+        *(("post", f"/{job.id}/{act}", None) for act in ("retry", "cancel", "duplicate")),
+        *(("post", path, None) for path in ("/queues/default/pause", "/queues/default/resume")),
+        *(("delete", path, None) for path in (f"/{job.id}", f"/schedules/{some}")),
+        ("post", "/retry-failed", {}),
+        ("patch", "/queues/default", {}),
+        ("post", "/schedules", {"key": "k", "task": job.task.module_path, "cron": "* * * * *"}),
+        ("patch", f"/schedules/{some}", {"enabled": False}),
+        ("post", f"/schedules/{some}/fire", None),
+    ):
+        data = {} if method == "get" else {"data": body, "content_type": "application/json"}
+        answer = getattr(client, method)(f"/api/jobs{path}", **data)
+        assert (answer.status_code, answer.json()["code"]) == (403, "tenant_refused"), (method, path)
 
 
 def test_a_dead_job_is_retried_and_a_waiting_one_cancelled(operator: Client) -> None:

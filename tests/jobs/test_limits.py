@@ -441,6 +441,28 @@ def test_a_crowd_that_its_rate_holds_up_is_not_in_the_way_of_others() -> None:
     assert list(times) == [NOON + timedelta(seconds=number) for number in range(1, 100)]
 
 
+def test_the_most_urgent_of_a_crowd_stands_first_in_its_line() -> None:
+    enqueue_many(work.once_a_second, [[number] for number in range(10)])
+    urgent = work.once_a_second.using(priority=5)
+    ids = [urgent.enqueue(number).id for number in range(3)]
+
+    assert len(claim(now=NOON, room=2)) == 1
+
+    line = Job.objects.scheduled().order_by("run_at").values_list("pk", flat=True)
+    assert [str(pk) for pk in line[:2]] == ids[1:]
+
+
+def test_who_holds_a_place_is_not_lined_up_for_a_rate(django_capture_on_commit_callbacks: Any) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        for _ in range(3):
+            work.both_limits.enqueue("ada")
+    Job.objects.filter(state=BLOCKED).update(state=READY)
+
+    claim(now=NOON, room=2)
+
+    assert (count(state=SCHEDULED), count(state=READY)) == (1, 1)
+
+
 def test_crowds_of_many_keys_are_not_in_the_way_either() -> None:
     for _ in range(2):
         enqueue_many(work.once_a_second_each, [[str(number)] for number in range(12)])

@@ -92,6 +92,20 @@ def test_cancelling_lets_go_of_the_unique_key() -> None:
     assert work.only_once.enqueue("a").id != first.id
 
 
+def test_who_is_retried_has_its_unique_key_again() -> None:
+    first = work.only_once.enqueue("a")
+    cancel(first.id)
+
+    retry(first.id)
+
+    assert work.only_once.enqueue("a").id == first.id
+    cancel(first.id)
+    second = work.only_once.enqueue("a")
+    with pytest.raises(JobNotRetryable, match="one at a time"):
+        retry(first.id)
+    assert second.id != first.id
+
+
 @pytest.mark.parametrize("identifier", ["nonsense", "019ab39e-0000-7000-8000-000000000000"])
 def test_a_job_that_is_not_there_is_not_found(identifier: str) -> None:
     for act in (cancel, retry, duplicate, discard):

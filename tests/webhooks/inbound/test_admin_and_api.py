@@ -12,6 +12,7 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.urls import include, path
 
+from svc_infra_django.apikeys import issue_key
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks.inbound.models import InboxMessage
 
@@ -52,6 +53,17 @@ def keep(count: int = 1, **fields: Any) -> list[InboxMessage]:
         )
         for n in range(count)
     )
+
+
+def test_a_credential_of_one_tenant_reaches_no_inbox(make_user: Any) -> None:
+    (message,) = keep()
+    root = make_user("root", is_superuser=True)
+    _, key = issue_key(owner=root, name="acme", tenant="acme")
+    client = Client(headers={"X-API-Key": key})
+
+    for method, url in (("get", URL), ("get", f"{URL}/{message.pk}"), ("post", f"{URL}/{message.pk}/replay")):
+        answer = getattr(client, method)(url)
+        assert (answer.status_code, answer.json()["code"]) == (403, "tenant_refused"), url
 
 
 def test_a_failed_webhook_is_found_read_and_replayed(staff: Client, at_work: Shop) -> None:

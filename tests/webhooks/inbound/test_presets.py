@@ -20,6 +20,7 @@ from svc_infra_django.webhooks.inbound.presets import (
     GitHub,
     Preset,
     Shopify,
+    Simple,
     Slack,
     StandardWebhooks,
     Stripe,
@@ -62,6 +63,16 @@ def is_genuine(
     except VerificationError:
         return False
     return True
+
+
+@pytest.mark.parametrize("kind", [Stripe, GitHub, Shopify, Slack, Simple])
+def test_what_is_signed_with_nothing_is_forged(kind: type[Preset], monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = kind()
+    with monkeypatch.context() as patch:
+        patch.setattr("svc_infra_django.webhooks.inbound.presets._key", str.encode)
+        headers = signed(preset, secret="")
+
+    assert not is_genuine(preset, headers, secrets=[""])
 
 
 @every_preset
