@@ -7,14 +7,14 @@ is delivered at least once, and `webhook-id` tells the receiver what it saw befo
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime, timedelta
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from datetime import datetime
 from secrets import token_urlsafe
 from threading import Event
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, InterfaceError, connections, router, transaction
@@ -23,16 +23,16 @@ from pydantic_core import to_json
 
 from ..errors import SvcInfraError
 from ..identifiers import uuid7
-from ..jobs.database import immediate
 from ..jobs.worker import WorkerService
 from ..observability.context import carrying, traceparent
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from ..sealing import unseal
+from .claims import Claimer, Held
 from .conf import settings
 from .errors import Expunged, NoSigningKey
 from .models import Delivery, Endpoint, SigningKey
-from .queue import NIL, Claimed, LaneClaim
+from .queue import Claimed
 from .settlement import settle
 from .signing import Key, secret_key, sign
 from .transport import Outcome, Request, Transport
@@ -43,14 +43,11 @@ FLUSH_SIZE = 500
 FLUSH_SECONDS = 0.05
 STOP_SECONDS = 3.0
 SETTLE_TRIES = 10
-SWEEP_SECONDS = 5.0
-PROMOTE_SECONDS = 0.1
-PROMOTED = 2_000
 CLAIM_AGAIN_SECONDS = 1.0
-PACED_SECONDS = 0.1
-PACED_ENDPOINTS = 50
 KNOWN_SECRETS = 10_000
 CHALLENGE = "webhooks.challenge"
+
+Result = TypeVar("Result")
 
 
 def deliver_due(*, limit: int | None = None, now: datetime | None = None) -> int:
@@ -72,10 +69,13 @@ class DelivererService(WorkerService):
     name: ClassVar[str] = "webhooks"
 
     def run(self, stop: Event) -> None:
-        # While PostgreSQL writes, this thread can send. SQLite has one writer at a time anyway.
+        # While PostgreSQL claims and writes, this thread can send. SQLite has one writer at a time anyway.
         is_native = connections[router.db_for_write(Delivery)].vendor == "postgresql"
-        writer = ThreadPoolExecutor(1, thread_name_prefix="webhooks-writer") if is_native else None
-        deliverer = Deliverer(writer=writer)
+        claiming, writing = (
+            ThreadPoolExecutor(1, thread_name_prefix=f"webhooks-{name}") if is_native else Here()
+            for name in ("claims", "results")
+        )
+        deliverer = Deliverer(claiming=claiming, writing=writing)
         try:
             while not stop.is_set():
                 deliverer.deliver(stop=stop)
@@ -83,44 +83,56 @@ class DelivererService(WorkerService):
         finally:
             deliverer.close()
             connections.close_all()
-            if writer is not None:
-                writer.submit(connections.close_all)
-                writer.shutdown()
+            for thread in (claiming, writing):
+                thread.submit(connections.close_all)
+                thread.shutdown()
+
+
+class Here(Executor):
+    """Runs what is submitted at once, in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        future = Future[Result]()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # frontier: whoever asks for the result gets it
+            future.set_exception(error)
+        return future
 
 
 class Deliverer:
     """One claimer, one transport, one set of results waiting to be written.
 
     Any number of them may run against one database: rows that one is taking the others skip, and the
-    epoch of a claim fences out whoever comes back after the lease. With a `writer`, an executor of one
-    thread, results are written there while this thread goes on sending; without, here.
+    epoch of a claim fences out whoever comes back after the lease. Deliveries are claimed in `claiming`
+    and results written in `writing`, executors of one thread, while this thread goes on sending.
     """
 
     def __init__(
         self,
         *,
         transport: Transport | None = None,
-        writer: ThreadPoolExecutor | None = None,
+        claiming: Executor | None = None,
+        writing: Executor | None = None,
         clock: Callable[[], datetime] = timezone.now,
     ) -> None:
         self.clock = clock
-        self.writer = writer
-        self.writing: Future[None] | None = None
+        self.claimer = Claimer()
+        self.claiming, self.writing = claiming or Here(), writing or Here()
+        self.claim_made: Future[list[Claimed]] | None = None
+        self.write_made: Future[None] | None = None
         self.transport = transport or Transport()
         self.results: list[tuple[Claimed, Outcome]] = []
         self.results_since = 0.0
-        self.under_way: dict[UUID, Claimed] = {}
-        self.by_endpoint: Counter[UUID] = Counter()
-        self.later = 0
-        self.after: dict[int, UUID] = dict.fromkeys(Delivery.Lane.values, NIL)
-        self.is_first_drained = False
-        self.paced_at = float("-inf")
+        self.in_hand: dict[UUID, Claimed] = {}
+        self.held = Held()
+        self.sending: Counter[UUID] = Counter()
+        self.waiting: dict[UUID, deque[tuple[Claimed, float]]] = {}
         self.keys: dict[str, Key] = {}
         self.headers: dict[str, list[tuple[str, str]]] = {}
-        self.swept_at = self.promoted_at = float("-inf")
-        self.empty_until = float("-inf")
-        self.claimed_at = float("-inf")
-        self.claims_after = float("-inf")
+        self.claimed_at = self.empty_until = self.claims_after = float("-inf")
+        self.is_enough = 0
+        self.is_freed = False
 
     def deliver(self, *, limit: int | None = None, stop: Event | None = None) -> int:
         """Claim and send until nothing is due, `limit` is reached or `stop` is set; attempts made.
@@ -128,18 +140,21 @@ class Deliverer:
         A slow receiver holds its own slots only: results are written as they come and free slots are
         filled while others are still waiting.
         """
-        self.empty_until = self.promoted_at = float("-inf")
+        self.empty_until = self.claimer.promoted_at = float("-inf")
         taken = 0
         stopped_at = None
         while True:
             if stop is not None and stop.is_set() and stopped_at is None:
                 stopped_at = monotonic()
             if stopped_at is None and (limit is None or taken < limit):
-                taken += self._claim_or_wait(limit=None if limit is None else limit - taken)
-            if not self.under_way:
+                taken += self.claim(limit=None if limit is None else limit - taken)
+            else:
+                taken += self._start_claimed()
+            if not self.in_hand:
                 self.flush()
                 return taken
-            if stopped_at is not None and monotonic() - stopped_at > STOP_SECONDS:
+            is_late = stopped_at is not None and monotonic() - stopped_at > STOP_SECONDS
+            if is_late and self.claim_made is None:
                 self.flush()
                 self.let_go()
                 return taken
@@ -147,41 +162,55 @@ class Deliverer:
             if len(self.results) >= FLUSH_SIZE or monotonic() - self.results_since > FLUSH_SECONDS:
                 self._begin_to_write()
 
-    def _claim_or_wait(self, *, limit: int | None) -> int:
-        if monotonic() < self.claims_after:
-            return 0
-        try:
-            return self.claim(limit=limit)
-        except (DatabaseError, InterfaceError):
-            # What was sent has an answer, which must not be lost with the claim.
-            is_idle = not (self.under_way or self.results or self.writing)
-            if is_idle or transaction.get_connection().in_atomic_block:
-                raise
-            logger.exception("nothing can be claimed yet", under_way=len(self.under_way))
-            connections.close_all()
-            self.claims_after = monotonic() + CLAIM_AGAIN_SECONDS
-            return 0
-
     def claim(self, *, limit: int | None) -> int:
-        """Fill the free slots, first attempts before later ones, and begin to send."""
-        free = settings.concurrency - len(self.under_way)
+        """Begin to fill the free slots and to send what was claimed; how many those are."""
+        self._begin_to_claim(limit=limit)
+        return self._start_claimed()
+
+    def _begin_to_claim(self, *, limit: int | None) -> None:
+        free = settings.concurrency - self.transport.under_way
         wanted = free if limit is None else min(free, limit)
         moment = monotonic()
         # A claim for every single slot that gets free would be a statement for every delivery; waiting
         # until many are free would let those that hang hold up the rest.
-        is_early = free < settings.concurrency // 2 and moment - self.claimed_at < FLUSH_SECONDS
-        if wanted < 1 or moment < self.empty_until or (is_early and limit is None):
-            return 0
-        self.claimed_at = moment
+        is_early = len(self.in_hand) > self.is_enough and moment - self.claimed_at < FLUSH_SECONDS
+        is_too_early = moment < max(self.empty_until, self.claims_after) or (is_early and limit is None)
+        if self.claim_made is not None or wanted < 1 or is_too_early:
+            return
+        self.claimed_at, self.is_freed = moment, False
         now = self.clock()
-        self._sweep(moment, now=now)
-        self._promote(moment, now=now)
+        self.claim_made = self.claiming.submit(self.claimer.claim, self.held.copy(), limit=wanted, now=now)
+        self.claim_made.add_done_callback(lambda _: self.transport.wake())
 
-        paced = self._claim_paced(limit=wanted, moment=moment, now=now)
-        claimed = paced + self._claim_lanes(limit=wanted - len(paced), now=now)
-        if not claimed:
-            self.empty_until = moment + settings.poll_seconds
-        self._start(claimed, now=now)
+    def _start_claimed(self) -> int:
+        # With nothing else in hand the claim is waited for.
+        if self.claim_made is None or (self.in_hand and not self.claim_made.done()):
+            return 0
+        made, self.claim_made = self.claim_made, None
+        try:
+            claimed = made.result()
+        except (DatabaseError, InterfaceError):
+            # What was sent has an answer, which must not be lost with the claim.
+            is_idle = not (self.in_hand or self.results or self.write_made)
+            if is_idle or transaction.get_connection().in_atomic_block:
+                raise
+            logger.exception("nothing can be claimed yet", under_way=len(self.in_hand))
+            self.claiming.submit(connections.close_all)
+            self.claims_after = monotonic() + CLAIM_AGAIN_SECONDS
+            return 0
+        if not claimed and not self.is_freed:
+            self.empty_until = monotonic() + settings.poll_seconds
+        for one in claimed:
+            metrics.observe("webhooks.lag", max(one.lag, 0.0), trigger=one.trigger)
+            self.in_hand[one.id] = one
+        self.held.add(claimed)
+        now, until = self.clock(), self.claimed_at + settings.lease_seconds
+        for one in claimed:
+            if self.sending[one.endpoint_id] < settings.endpoint_concurrency:
+                self._send(one, now=now)
+            else:
+                self.waiting.setdefault(one.endpoint_id, deque()).append((one, until))
+        self.is_enough = len(self.in_hand) // 2
         return len(claimed)
 
     def receive(self, outcomes: Iterable[Outcome]) -> None:
@@ -191,32 +220,49 @@ class Deliverer:
             if not self.results:
                 self.results_since = monotonic()
             self.results.append((claimed, outcome))
-            del self.under_way[claimed.id]
-            self.by_endpoint[claimed.endpoint_id] -= 1
-            self.later -= claimed.lane
-            if self.by_endpoint[claimed.endpoint_id] == settings.endpoint_concurrency - _share():
-                # This endpoint may be served again, so a claim may find what it passed over.
-                self.empty_until = float("-inf")
+            self.sending[claimed.endpoint_id] -= 1
+            self._put_down(claimed)
+            self._send_next(claimed.endpoint_id)
+
+    def _put_down(self, one: Claimed) -> None:
+        was_full = self.held.is_full(one.endpoint_id)
+        del self.in_hand[one.id]
+        self.held.remove(one)
+        if was_full and not self.held.is_full(one.endpoint_id):
+            # This endpoint may be served again, so a claim may find what it passed over.
+            self.empty_until, self.is_freed = float("-inf"), True
+
+    def _send_next(self, endpoint: UUID) -> None:
+        """Give the slot that got free to what waits for it."""
+        waiting = self.waiting.get(endpoint)
+        if not waiting:
+            if not self.sending[endpoint]:
+                del self.sending[endpoint]
+            return
+        one, until = waiting.popleft()
+        if not waiting:
+            del self.waiting[endpoint]
+        if monotonic() + _timeout(one) <= until:
+            self._send(one, now=self.clock())
+        else:
+            self._give_back([one])
+            self._send_next(endpoint)
 
     def flush(self) -> None:
         """Write all results, and return when they are written."""
-        while self.results or self.writing:
+        while self.results or self.write_made:
             self._begin_to_write(waits=True)
 
     def _begin_to_write(self, *, waits: bool = False) -> None:
         """Let the results be written once those before them are; `waits` for those if need be."""
-        if self.writing is not None:
-            if not (waits or self.writing.done() or len(self.results) >= 2 * FLUSH_SIZE):
+        if self.write_made is not None:
+            if not (waits or self.write_made.done() or len(self.results) >= 2 * FLUSH_SIZE):
                 return
-            writing, self.writing = self.writing, None
-            writing.result()
-        if not self.results:
-            return
-        if self.writer is None:
-            self._write(self.results)
-        else:
-            self.writing = self.writer.submit(self._write, self.results)
-        self.results = []
+            made, self.write_made = self.write_made, None
+            made.result()
+        if self.results:
+            results, self.results = self.results, []
+            self.write_made = self.writing.submit(self._write, results)
 
     def _write(self, results: Sequence[tuple[Claimed, Outcome]]) -> None:
         """Settle. A database that fails is tried again for a while: the sending is done."""
@@ -233,141 +279,32 @@ class Deliverer:
                 return
 
     def let_go(self) -> None:
-        """Give back what is still under way: another deliverer sends it again."""
-        given_back = [(claimed.id, claimed.epoch) for claimed in self.under_way.values()]
-        logger.warning("stopping; deliveries given back", deliveries=len(given_back))
-        Delivery.objects.release(given_back, now=self.clock())
-        self.under_way.clear()
-        self.by_endpoint.clear()
-        self.later = 0
+        """Give back what is still in hand: another deliverer sends it again."""
+        logger.warning("stopping; deliveries given back", deliveries=len(self.in_hand))
+        self._give_back(list(self.in_hand.values()))
+        self.sending.clear()
+        self.waiting.clear()
         self.transport.close()
         self.transport = Transport()
+
+    def _give_back(self, claimed: Sequence[Claimed]) -> None:
+        Delivery.objects.release([(one.id, one.epoch) for one in claimed], now=self.clock())
+        for one in claimed:
+            self._put_down(one)
 
     def close(self) -> None:
         self.transport.close()
 
-    def _sweep(self, moment: float, *, now: datetime) -> None:
-        if moment - self.swept_at <= SWEEP_SECONDS:
-            return
-        self.swept_at = moment
-        if lost := Delivery.objects.release_expired(now=now):
-            logger.warning("leases ran out; due again", deliveries=lost)
-            metrics.increment("webhooks.lost", lost)
-        Delivery.objects.cancel_stranded(now=now)
-
-    def _promote(self, moment: float, *, now: datetime) -> None:
-        if moment - self.promoted_at <= PROMOTE_SECONDS:
-            return
-        # Where there were so many there are more, and the next claim brings them.
-        is_all = Delivery.objects.promote(now=now, limit=PROMOTED) < PROMOTED
-        self.promoted_at = moment if is_all else float("-inf")
-
-    def _claim_lanes(self, *, limit: int, now: datetime) -> list[Claimed]:
-        if limit < 1:
-            return []
-        # Retries go behind first attempts, yet a fifth of a claim is theirs, so that they cannot starve.
-        # And however many hang, a quarter of all slots is never theirs.
-        kept = limit - 1 if self.is_first_drained else min(limit // 5, limit - 1)
-        kept = max(min(kept, settings.concurrency * 3 // 4 - self.later), 0)
-        asked: dict[int, int] = {Delivery.Lane.FIRST: limit - kept, Delivery.Lane.LATER: kept}
-        claimed = self._claim_round(asked, now=now)
-        found = Counter(one.lane for one in claimed)
-        served = Counter(one.endpoint_id for one in claimed if one.lane == Delivery.Lane.FIRST)
-        # Who was given a full share may have more: then the others are drained, and the lane is not.
-        is_short = found[Delivery.Lane.FIRST] < asked[Delivery.Lane.FIRST]
-        self.is_first_drained = is_short and max(served.values(), default=0) < _share()
-        # What one lane left over is the other's; a little of it is left to the next claim.
-        rest = limit - len(claimed)
-        more = [lane for lane in asked if found[lane] == asked[lane]]
-        if rest > limit // 5 and len(more) == 1:
-            claimed += self._claim_round({more[0]: self._room(more[0], rest)}, now=now)
-        return claimed
-
-    def _room(self, lane: int, rest: int) -> int:
-        if lane == Delivery.Lane.FIRST:
-            return rest
-        return max(min(rest, settings.concurrency * 3 // 4 - self.later), 0)
-
-    def _claim_round(self, asked: Mapping[int, int], *, now: datetime) -> list[Claimed]:
-        lanes = [LaneClaim(lane, limit, self.after[lane]) for lane, limit in asked.items() if limit > 0]
-        if not lanes:
-            return []
-        share = _share()
-        most = settings.endpoint_concurrency - share
-        claimed = Delivery.objects.claim(
-            lanes,
-            share=share,
-            full=[endpoint for endpoint, count in self.by_endpoint.items() if count > most],
-            now=now,
-            lease_until=now + timedelta(seconds=settings.lease_seconds),
-        )
-        for lane in lanes:
-            served = [one.endpoint_id for one in claimed if one.lane == lane.lane]
-            # Go on behind the last one served, or from the beginning once the round is done.
-            again = [endpoint for endpoint in served if endpoint <= lane.after]
-            self.after[lane.lane] = max(again or served) if len(served) == lane.limit else NIL
-        self._hold(claimed)
-        return claimed
-
-    def _claim_paced(self, *, limit: int, moment: float, now: datetime) -> list[Claimed]:
-        """Serve endpoints that have a rate, a cap or an open breaker, each as much as it may have now.
-
-        Their rows are locked meanwhile, so the counts hold for all deliverers together.
-        """
-        if moment - self.paced_at < PACED_SECONDS:
-            return []
-        self.paced_at = moment
-        if not Endpoint.objects.paced().filter(state=Endpoint.State.ENABLED).exists():
-            self.paced_at = moment + PACED_SECONDS * 9
-            return []
-        with immediate(router.db_for_write(Delivery)):
-            endpoints = Endpoint.objects.lock_paced_with_work(now=now, limit=PACED_ENDPOINTS)
-            sending = Delivery.objects.sending_by_endpoint(endpoint.pk for endpoint in endpoints)
-            shares: dict[UUID, int] = {}
-            for endpoint in endpoints:
-                room = min(
-                    endpoint.room(sending=sending[endpoint.pk], now=now),
-                    settings.endpoint_concurrency - self.by_endpoint[endpoint.pk],
-                    limit - sum(shares.values()),
-                )
-                if room > 0:
-                    shares[endpoint.pk] = room
-            if not shares:
-                return []
-            until = now + timedelta(seconds=settings.lease_seconds)
-            claimed = Delivery.objects.claim_for(shares, now=now, lease_until=until)
-            taken = Counter(one.endpoint_id for one in claimed)
-            for endpoint in endpoints:
-                endpoint.spend(taken[endpoint.pk], now=now)
-            Endpoint.objects.bulk_update(endpoints, ["paced_until"])
-        self._hold(claimed)
-        return claimed
-
-    def _hold(self, claimed: Iterable[Claimed]) -> None:
-        for one in claimed:
-            self.under_way[one.id] = one
-            self.by_endpoint[one.endpoint_id] += 1
-            self.later += one.lane
-
-    def _start(self, claimed: Iterable[Claimed], *, now: datetime) -> None:
-        # No request may outlive its lease.
-        longest = max(settings.lease_seconds - 1, 1)
-        usual = settings.timeout_seconds
-        for one in claimed:
-            metrics.observe("webhooks.lag", max(one.lag, 0.0), trigger=one.trigger)
-            try:
-                keys = [self._key(*key) for key in one.keys]
-                request = prepare(
-                    one,
-                    keys=keys,
-                    own=self._own_headers(one),
-                    timeout=min(one.timeout or usual, longest),
-                    now=now,
-                )
-            except SvcInfraError as error:
-                self.receive([Outcome(one, error="config", detail=error.message)])
-            else:
-                self.transport.start(request)
+    def _send(self, one: Claimed, *, now: datetime) -> None:
+        self.sending[one.endpoint_id] += 1
+        try:
+            keys = [self._key(*key) for key in one.keys]
+            own = self._own_headers(one)
+            request = prepare(one, keys=keys, own=own, timeout=_timeout(one), now=now)
+        except SvcInfraError as error:
+            self.receive([Outcome(one, error="config", detail=error.message)])
+        else:
+            self.transport.start(request)
 
     def _key(self, key_id: UUID, sealed: str) -> Key:
         if sealed not in self.keys:
@@ -444,6 +381,6 @@ def _signed(body: bytes, *, message_id: str, keys: Sequence[Key], now: datetime)
     ]
 
 
-def _share() -> int:
-    """How many deliveries one claim takes for one endpoint: half of its slots, so that a claim can follow."""
-    return max(settings.endpoint_concurrency // 2, 1)
+def _timeout(one: Claimed) -> float:
+    # No request may outlive its lease.
+    return min(one.timeout or settings.timeout_seconds, max(settings.lease_seconds - 1, 1))

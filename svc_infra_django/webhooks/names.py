@@ -72,6 +72,12 @@ class Names:
                 self._known[name] = (expires, addresses)
         return found
 
+    def wake(self) -> None:
+        """Make `wakes` readable."""
+        # Closed: nobody waits any more. Full: it is awake already.
+        with suppress(OSError):
+            self._waker.send(b".")
+
     def close(self) -> None:
         """Wait for no answer any more."""
         self.wakes.close()
@@ -94,9 +100,7 @@ class Names:
                 self._answered.put((name, self._lookup(name), ""))
             except (OSError, UnicodeError) as error:
                 self._answered.put((name, [], str(error)))
-            # Closed: nobody waits any more. Full: it is awake already.
-            with suppress(OSError):
-                self._waker.send(b".")
+            self.wake()
 
 
 def addresses_of(name: str) -> list[str]:

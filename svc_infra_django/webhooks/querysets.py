@@ -296,6 +296,8 @@ class DeliveryQuerySet(DeliveryQueue):
         So a claim walks only where there is work, however many wait for a retry.
         """
         come = self.filter(state="pending", lane=2, due_at__lte=now).order_by("due_at")
+        if not come.values("pk")[:1]:
+            return 0
         if connections[router.db_for_write(self.model)].features.has_select_for_update_skip_locked:
             come = come.select_for_update(skip_locked=True)
         is_first = Q(attempts=0, trigger__in=["publish", "test"])

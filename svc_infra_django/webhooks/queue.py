@@ -163,6 +163,19 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
             SELECT w.id FROM walk {served} {taken} LIMIT {most}
         """
 
+    def is_any_due(self, *, now: datetime) -> bool:
+        """Whether anything waits whose time has come: a read of the first entries of the queue's indexes."""
+        connection = connection_of(self.model)
+        deliveries, _ = self._tables
+        first = [
+            f"SELECT * FROM (SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = {lane}"
+            f" AND w.due_at <= %s ORDER BY {order} LIMIT 1) AS lane{lane}"
+            for lane, order in ((0, "w.endpoint_id"), (1, "w.endpoint_id"), (2, "w.due_at"))
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(f"{' UNION ALL '.join(first)} LIMIT 1", [stored_moment(connection, now)] * 3)
+            return cursor.fetchone() is not None
+
     def claim_for(self, shares: Mapping[UUID, int], *, now: datetime, lease_until: datetime) -> list[Claimed]:
         """Take up to so many due deliveries for each of these endpoints, first attempts first."""
         connection = connection_of(self.model)

@@ -93,6 +93,7 @@ class Transport:
         self._under_way: dict[pycurl.Curl, _Exchange] = {}
         self._idle: list[pycurl.Curl] = []
         self._finished: deque[Outcome] = deque()
+        self._is_woken = False
 
     @property
     def under_way(self) -> int:
@@ -118,9 +119,12 @@ class Transport:
             self._names.ask(target.name)
 
     def turn(self, *, wait: float) -> list[Outcome]:
-        """Let the requests go on, for at most `wait` seconds or until some are done; those are returned."""
+        """Let the requests go on, for at most `wait` seconds or until some are done; those are returned.
+
+        `wake` ends it early.
+        """
         limit = monotonic() + wait
-        while not self._finished and (self._under_way or self._looking_up):
+        while not (self._finished or self._is_woken) and (self._under_way or self._looking_up):
             now = monotonic()
             if self._deadline is not None and now >= self._deadline:
                 self._deadline = None
@@ -135,10 +139,16 @@ class Transport:
             self._collect()
             if now >= limit:
                 break
+        self._is_woken = False
         self._give_up_lookups()
         outcomes = list(self._finished)
         self._finished.clear()
         return outcomes
+
+    def wake(self) -> None:
+        """Let `turn` come back; may be called from another thread."""
+        self._is_woken = True
+        self._names.wake()
 
     def close(self) -> None:
         """Drop every connection and whatever is still under way."""

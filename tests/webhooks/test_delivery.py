@@ -16,8 +16,10 @@ from django.utils import timezone
 
 from svc_infra_django.observability.context import bound
 from svc_infra_django.webhooks import publish, publish_many, verify
+from svc_infra_django.webhooks.claims import Claimer
 from svc_infra_django.webhooks.delivery import Deliverer, DelivererService, deliver_due, settle
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint
+from svc_infra_django.webhooks.queue import Claimed
 from svc_infra_django.webhooks.services.publishing import Publication
 from svc_infra_django.webhooks.services.subscribing import (
     enable_endpoint,
@@ -226,13 +228,13 @@ def test_a_database_that_cannot_be_asked_loses_no_answer_that_is_under_way(
     deliverer = Deliverer()
     claims = []
 
-    def claim(**fields: Any) -> int:
+    def claim(*args: Any, **fields: Any) -> list[Claimed]:
         claims.append(fields)
         if len(claims) == 1:
-            return Deliverer.claim(deliverer, **fields)
+            return Claimer.claim(deliverer.claimer, *args, **fields)
         raise OperationalError("the server went away")
 
-    monkeypatch.setattr(deliverer, "claim", claim)
+    monkeypatch.setattr(deliverer.claimer, "claim", claim)
 
     assert deliverer.deliver() == 1
 
@@ -312,15 +314,15 @@ def test_a_backlog_of_first_attempts_is_claimed_by_one_statement_at_a_time(
     svc_settings(webhooks={"endpoint_concurrency": 4, "concurrency": 24})
     for n in range(3):
         make_endpoint(path=f"/{n}", timeout_seconds=30)
-    publish_many([Publication("order.placed", {})] * 10)
+    publish_many([Publication("order.placed", {})] * 12)
     deliverer = Deliverer()
     asked = []
 
     for _ in range(3):
         with CaptureQueriesContext(connection) as queries:
-            assert deliverer.claim(limit=None) == 6
+            assert deliverer.claim(limit=None) == 12
         asked.append(sum("SET state = 'sending'" in each["sql"] for each in queries))
-        while deliverer.under_way:
+        while deliverer.in_hand:
             deliverer.receive(deliverer.transport.turn(wait=0.05))
     deliverer.flush()
     deliverer.close()
@@ -341,12 +343,12 @@ def test_a_batch_costs_the_same_few_statements_however_large(
     assert deliverer.deliver() == 5
     publish_many([Publication("order.placed", {})] * count)
     deliverer.empty_until = float("-inf")
-    deliverer.promoted_at = float("inf")  # now and then as well, whatever the batches
+    deliverer.claimer.promoted_at = float("inf")  # now and then as well, whatever the batches
     claimed: list[int] = []
 
     with CaptureQueriesContext(connection) as claim:
         claimed.append(deliverer.claim(limit=None))
-    while deliverer.under_way:
+    while deliverer.in_hand:
         deliverer.receive(deliverer.transport.turn(wait=0.05))
     with CaptureQueriesContext(connection) as settle:
         deliverer.flush()
@@ -377,10 +379,10 @@ def test_retries_that_hang_leave_slots_for_first_attempts(
         deliverer.claim(limit=None)
         deliverer.claimed_at = deliverer.empty_until = float("-inf")
 
-    assert deliverer.later == len(deliverer.under_way) == 30
+    assert deliverer.held.later == len(deliverer.in_hand) == 30
     publish_many([Publication("new", {})] * 20)
     assert deliverer.claim(limit=None) == 10
-    assert deliverer.later == 30
+    assert deliverer.held.later == 30
     hanging.set()
     deliverer.close()
 

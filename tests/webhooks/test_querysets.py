@@ -44,7 +44,7 @@ def test_however_much_is_past_each_statement_goes_by_an_index(endpoint: Endpoint
         publish("order.placed", {})
     with CaptureQueriesContext(connection) as claimed:
         assert deliverer.claim(limit=100) == 1
-    while deliverer.under_way:
+    while deliverer.in_hand:
         deliverer.receive(deliverer.transport.turn(wait=0.05))
     with CaptureQueriesContext(connection) as settled:
         deliverer.flush()
