@@ -131,7 +131,6 @@ class Deliverer:
         self.keys: dict[str, Key] = {}
         self.headers: dict[str, list[tuple[str, str]]] = {}
         self.claimed_at = self.empty_until = self.claims_after = float("-inf")
-        self.is_enough = 0
         self.is_freed = False
 
     def deliver(self, *, limit: int | None = None, stop: Event | None = None) -> int:
@@ -173,7 +172,9 @@ class Deliverer:
         moment = monotonic()
         # A claim for every single slot that gets free would be a statement for every delivery; waiting
         # until many are free would let those that hang hold up the rest.
-        is_early = len(self.in_hand) > self.is_enough and moment - self.claimed_at < FLUSH_SECONDS
+        share = settings.endpoint_concurrency
+        is_enough = free < settings.concurrency // 2 or len(self.in_hand) > share * len(self.held.by_endpoint)
+        is_early = is_enough and moment - self.claimed_at < FLUSH_SECONDS
         is_too_early = moment < max(self.empty_until, self.claims_after) or (is_early and limit is None)
         if self.claim_made is not None or wanted < 1 or is_too_early:
             return
@@ -210,7 +211,6 @@ class Deliverer:
                 self._send(one, now=now)
             else:
                 self.waiting.setdefault(one.endpoint_id, deque()).append((one, until))
-        self.is_enough = len(self.in_hand) // 2
         return len(claimed)
 
     def receive(self, outcomes: Iterable[Outcome]) -> None:

@@ -108,18 +108,30 @@ class MessageQuerySet(OwnedQuerySet["Message"]):
     ) -> set[UUID]:
         """Insert messages with their deliveries, leaving out those whose idempotency key is taken.
 
-        Returns the ids of the inserted. One statement on PostgreSQL, two on SQLite, for every thousand
-        messages. An endpoint that somebody deletes in this moment is left out: whoever publishes must
-        not fail for it when they commit.
+        Returns the ids of the inserted. All are inserted or none: for every thousand messages by one
+        statement on PostgreSQL, which is a transaction already, and by two on SQLite. An endpoint that
+        somebody deletes in this moment is left out: whoever publishes must not fail for it when they
+        commit.
         """
-        if len(messages) > INSERT_BATCH:
-            first, rest = messages[:INSERT_BATCH], messages[INSERT_BATCH:]
-            theirs = {message.pk for message in first}
-            return self.insert_new(
-                first, [row for row in deliveries if row[1] in theirs], trigger=trigger, now=now
-            ) | self.insert_new(
-                rest, [row for row in deliveries if row[1] not in theirs], trigger=trigger, now=now
-            )
+        connection = connection_of(self.model)
+        is_one_statement = connection.vendor == "postgresql" and len(messages) <= INSERT_BATCH
+        new: set[UUID] = set()
+        # Nothing here fails in a way that its caller could go on after, so it needs no savepoint of its own.
+        with (
+            transaction.mark_for_rollback_on_error(using=connection.alias)
+            if is_one_statement
+            else transaction.atomic(using=connection.alias, savepoint=False)
+        ):
+            for first in range(0, len(messages), INSERT_BATCH):
+                batch = messages[first : first + INSERT_BATCH]
+                theirs = {message.pk for message in batch}
+                rows = [row for row in deliveries if row[1] in theirs]
+                new |= self._insert_batch(batch, rows, trigger=trigger, now=now)
+        return new
+
+    def _insert_batch(
+        self, messages: Sequence[Message], deliveries: Sequence[NewDelivery], *, trigger: str, now: datetime
+    ) -> set[UUID]:
         connection = connection_of(self.model)
         insert, values = self._insert(messages, connection)
         with connection.cursor() as cursor:

@@ -69,8 +69,7 @@ class LaneClaim:
     after: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What a delivery becomes after an attempt, if its epoch is still the one it was sent under."""
 
     delivery_id: UUID
@@ -309,8 +308,8 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
             UPDATE {deliveries} AS d SET
                 state = CASE WHEN {is_over} THEN 'cancelled' ELSE r.state END,
                 settled_at = CASE WHEN r.state <> 'pending' OR {is_over} THEN r.now END,
-                due_at = COALESCE(r.due_at, r.now), last_status = r.status, last_error = r.error,
-                attempts = d.attempts + 1, lease_until = NULL,
+                due_at = COALESCE(r.due_at, r.now), attempts = d.attempts + 1, lease_until = NULL,
+                last_status = r.status, last_error = COALESCE(r.error, ''),
                 lane = CASE WHEN r.state = 'pending' AND r.due_at > r.now THEN 2 ELSE 1 END,
                 trigger = CASE WHEN r.state = 'pending' THEN 'retry' ELSE d.trigger END
             FROM r WHERE d.id = r.id AND d.epoch = r.epoch AND d.lease_until IS NOT NULL
@@ -318,8 +317,8 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
         insert = f"""
             INSERT INTO {attempts} (id, delivery_id, n, at, trigger, status_code, error, duration_ms,
                 response_head, response_headers)
-            SELECT r.attempt, done.id, done.attempts, r.at, r.trigger, r.status, r.error, r.duration,
-                r.head, r.headers
+            SELECT r.attempt, done.id, done.attempts, r.at, r.trigger, r.status, COALESCE(r.error, ''),
+                r.duration, COALESCE(r.head, ''), COALESCE(r.headers, '{{}}')
         """
         with connection.cursor() as cursor:
             if is_native:
@@ -351,20 +350,25 @@ SETTLEMENT = (
 
 
 def _settlement_row(connection: Any, one: Settlement) -> dict[str, Any]:
-    return {
+    row = {
         "id": stored_id(connection, one.delivery_id),
         "epoch": one.epoch,
         "state": one.state,
-        "due_at": stored_moment(connection, one.due_at) if one.state == "pending" else None,
         "status": one.status,
-        "error": one.error,
         "attempt": stored_id(connection, uuid7()),
         "at": stored_moment(connection, one.at),
         "trigger": one.trigger,
         "duration": one.duration_ms,
-        "head": one.response_head,
-        "headers": one.response_headers,
     }
+    # To read a row costs the database as much as to write it, so what is empty is left out.
+    if one.state == "pending":
+        row["due_at"] = stored_moment(connection, one.due_at)
+    for name, value in (
+        ("error", one.error), ("head", one.response_head), ("headers", one.response_headers),
+    ):  # fmt: skip
+        if value:
+            row[name] = value
+    return row
 
 
 def _claimed(row: tuple[Any, ...]) -> Claimed:

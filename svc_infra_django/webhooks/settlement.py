@@ -6,9 +6,8 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connections, router, transaction
@@ -33,8 +32,7 @@ COOKIES = frozenset(("set-cookie", "set-cookie2"))
 CONTROL_HEADER = "webhook-delivery"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows from an outcome."""
 
     state: str

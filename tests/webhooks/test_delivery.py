@@ -4,6 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic
@@ -17,7 +18,7 @@ from django.utils import timezone
 from svc_infra_django.observability.context import bound
 from svc_infra_django.webhooks import publish, publish_many, verify
 from svc_infra_django.webhooks.claims import Claimer
-from svc_infra_django.webhooks.delivery import Deliverer, DelivererService, deliver_due, settle
+from svc_infra_django.webhooks.delivery import Deliverer, DelivererService, Here, deliver_due, settle
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint
 from svc_infra_django.webhooks.queue import Claimed
 from svc_infra_django.webhooks.services.publishing import Publication
@@ -328,6 +329,111 @@ def test_a_backlog_of_first_attempts_is_claimed_by_one_statement_at_a_time(
     deliverer.close()
 
     assert asked == [1, 1, 1]
+
+
+class WhenTold(Executor):
+    """Runs what was submitted when it is told to."""
+
+    def __init__(self) -> None:
+        self.submitted: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.submitted.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self) -> None:
+        for future, call in self.submitted:
+            future.set_result(call())
+        self.submitted.clear()
+
+
+def send_until(deliverer: Deliverer, left: int) -> None:
+    while len(deliverer.in_hand) > left:
+        deliverer.receive(deliverer.transport.turn(wait=0.05))
+
+
+def test_the_next_share_is_claimed_while_the_one_before_is_sent_and_waits_for_its_slots(
+    make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], receiver: Receiver
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 2, "concurrency": 20})
+    make_endpoint(timeout_seconds=30)
+    publish_many([Publication("order.placed", {})] * 5)
+    deliverer = Deliverer()
+    assert deliverer.claim(limit=None) == 2
+    deliverer.claiming = told = WhenTold()
+
+    assert deliverer.claim(limit=None) == 0
+    told.run()
+    assert deliverer.claim(limit=None) == 2
+
+    assert (deliverer.transport.under_way, len(deliverer.in_hand)) == (2, 4)
+    send_until(deliverer, 0)
+    deliverer.flush()
+    deliverer.close()
+    assert receiver.most_at_once <= 2
+    assert Delivery.objects.filter(state="succeeded").count() == 4
+
+
+def test_an_endpoint_that_gets_free_during_a_claim_is_asked_for_again_at_once(
+    make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 1, "concurrency": 20})
+    make_endpoint(timeout_seconds=30)
+    publish_many([Publication("order.placed", {})] * 3)
+    deliverer = Deliverer()
+    for _ in range(2):
+        assert deliverer.claim(limit=None) == 1
+    deliverer.claiming = told = WhenTold()
+    deliverer.claimed_at = float("-inf")
+    assert deliverer.claim(limit=None) == 0
+    send_until(deliverer, 1)
+    told.run()
+    deliverer.claiming = Here()
+
+    assert deliverer.claim(limit=None) == 0
+    deliverer.claimed_at = float("-inf")
+    assert deliverer.claim(limit=None) == 1
+
+    send_until(deliverer, 0)
+    deliverer.flush()
+    deliverer.close()
+    assert Delivery.objects.filter(state="succeeded").count() == 3
+
+
+def test_what_waited_until_its_lease_is_too_short_is_given_back(
+    make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], receiver: Receiver
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 1, "lease_seconds": 1})
+    make_endpoint()
+    publish_many([Publication("order.placed", {})] * 2)
+    deliverer = Deliverer()
+    for _ in range(2):
+        assert deliverer.claim(limit=None) == 1
+
+    send_until(deliverer, 0)
+    deliverer.flush()
+    deliverer.close()
+
+    assert len(receiver.requests) == 1
+    assert sorted(Delivery.objects.values_list("state", "attempts")) == [("pending", 0), ("succeeded", 1)]
+
+
+@pytest.mark.parametrize("lane", Delivery.Lane.values)
+def test_an_idle_deliverer_asks_one_question_and_finds_what_comes(endpoint: Endpoint, lane: int) -> None:
+    deliverer = Deliverer()
+    assert deliverer.deliver() == 0
+    deliverer.claimer.swept_at = float("inf")  # now and then as well
+
+    with CaptureQueriesContext(connection) as queries:
+        assert deliverer.deliver() == 0
+    publish("order.placed", {})
+    Delivery.objects.update(lane=lane)
+    assert deliverer.deliver() == 1
+    deliverer.close()
+
+    assert len(queries) == 1
+    assert Delivery.objects.get().state == "succeeded"
 
 
 @pytest.mark.parametrize("count", [10, 80])

@@ -167,6 +167,17 @@ def wait_for(transport: Transport, count: int) -> list[Outcome]:
     return found
 
 
+def test_whoever_waits_for_an_answer_can_be_woken() -> None:
+    transport = Transport()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        transport.start(Request(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"{}", [], 20))
+        transport.wake()
+
+        assert transport.turn(wait=60) == []
+        assert transport.under_way == 1
+        transport.close()
+
+
 def test_a_name_of_the_machine_itself_is_blocked(
     send: Callable[..., Outcome], svc_settings: Callable[..., None]
 ) -> None:

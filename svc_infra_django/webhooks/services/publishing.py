@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 import pydantic
 from asgiref.sync import sync_to_async
-from django.db import router, transaction
+from django.db import transaction
 from django.utils import timezone
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -85,11 +85,8 @@ def publish_many(publications: Iterable[Publication]) -> list[Message]:
     listeners, schemas = listening.with_event_types({message.event_type for message in messages})
     for message in messages:
         _check_data(message, schemas)
-    # Everything is validated by now, so nothing here needs a savepoint of its own.
-    with transaction.atomic(using=router.db_for_write(Message), savepoint=False):
-        new = Message.objects.insert_new(
-            messages, _fan_out(messages, listeners), trigger=Delivery.Trigger.PUBLISH, now=now
-        )
+    rows = _fan_out(messages, listeners)
+    new = Message.objects.insert_new(messages, rows, trigger=Delivery.Trigger.PUBLISH, now=now)
     fresh = [message for message in messages if message.pk in new]
     for message in fresh:
         # Callers of the API name types as they like, and every name would be a time series for ever.
@@ -122,9 +119,8 @@ def send_test(endpoint: Endpoint, *, event_type: str | None = None) -> Message:
             raise NotFoundError("Event type")
         data = recorded.example
     message = _message(Publication(name, data, endpoint.tenant, endpoint.owner), now=now)
-    with transaction.atomic(using=router.db_for_write(Message)):
-        row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
-        Message.objects.insert_new([message], [row], trigger=Delivery.Trigger.TEST, now=now)
+    row = (uuid7(), message.pk, endpoint.pk, message.deliver_at)
+    Message.objects.insert_new([message], [row], trigger=Delivery.Trigger.TEST, now=now)
     return message
 
 

@@ -123,6 +123,19 @@ def test_publishing_costs_the_same_however_many_endpoints(
     assert Delivery.objects.count() == endpoints
 
 
+@pytest.mark.django_db(transaction=True)
+def test_publishing_outside_of_a_transaction_opens_one_only_if_it_writes_twice(
+    make_endpoint: Callable[..., Endpoint], django_assert_num_queries: Any
+) -> None:
+    make_endpoint()
+
+    # On SQLite BEGIN and COMMIT come to it.
+    with django_assert_num_queries(STATEMENTS if connection.vendor == "postgresql" else STATEMENTS + 2):
+        publish("order.placed", {})
+
+    assert Delivery.objects.count() == 1
+
+
 def test_many_cost_as_much_as_one(endpoint: Endpoint, django_assert_num_queries: Any) -> None:
     with transaction.atomic(), django_assert_num_queries(STATEMENTS):
         messages = publish_many([Publication("order.placed", {"n": n}) for n in range(100)])
