@@ -66,7 +66,7 @@ def compare() -> Iterator[Case]:
                 unit="deliveries per second",
                 bar=bar,
                 peer_name=f"{name}, processes: {processes}",
-                ours=_measuring(OURS, "backlog", 5_000, **receiver),
+                ours=_measuring(OURS, "backlog", 10_000, **receiver),
                 peer=_measuring(peer, "backlog", count, **receiver, BENCH_WORKERS=str(processes)),
                 rounds=ROUNDS if bar else 1,
                 higher_is_better=True,

@@ -46,6 +46,7 @@ SETTLE_TRIES = 10
 CLAIM_AGAIN_SECONDS = 1.0
 KNOWN_SECRETS = 10_000
 CHALLENGE = "webhooks.challenge"
+ASK_FOR_REST = frozenset((410, 429, 503))
 
 Result = TypeVar("Result")
 
@@ -222,6 +223,9 @@ class Deliverer:
             self.results.append((claimed, outcome))
             self.sending[claimed.endpoint_id] -= 1
             self._put_down(claimed)
+            if outcome.error or outcome.status in ASK_FOR_REST:
+                # Nothing more before its health is written down and looked at again.
+                self._give_back([one for one, _ in self.waiting.pop(claimed.endpoint_id, ())])
             self._send_next(claimed.endpoint_id)
 
     def _put_down(self, one: Claimed) -> None:

@@ -419,6 +419,31 @@ def test_what_waited_until_its_lease_is_too_short_is_given_back(
     assert sorted(Delivery.objects.values_list("state", "attempts")) == [("pending", 0), ("succeeded", 1)]
 
 
+@pytest.mark.parametrize(("answer", "sent"), [(429, 1), (503, 1), (500, 2)])
+def test_what_waits_for_an_endpoint_that_asks_for_rest_is_given_back(
+    make_endpoint: Callable[..., Endpoint],
+    svc_settings: Callable[..., None],
+    receiver: Receiver,
+    answer: int,
+    sent: int,
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 1})
+    make_endpoint()
+    receiver.answers(answer)
+    publish_many([Publication("order.placed", {})] * 2)
+    deliverer = Deliverer()
+    for _ in range(2):
+        assert deliverer.claim(limit=None) == 1
+
+    send_until(deliverer, 0)
+    deliverer.flush()
+    deliverer.close()
+
+    assert len(receiver.requests) == sent
+    assert Delivery.objects.filter(state="pending", attempts=1).count() == sent
+    assert Delivery.objects.filter(state="pending").count() == 2
+
+
 @pytest.mark.parametrize("lane", Delivery.Lane.values)
 def test_an_idle_deliverer_asks_one_question_and_finds_what_comes(endpoint: Endpoint, lane: int) -> None:
     deliverer = Deliverer()
