@@ -678,6 +678,19 @@ def test_rule_45_connecting_needs_a_fresh_login(ada: Any, browser: Browser) -> N
     assert connect(ada, browser, password=PASSWORD).status_code == 200
 
 
+def test_rule_45_disconnecting_needs_a_fresh_login(ada: Any, browser: Browser) -> None:
+    connect(ada, browser)
+    browser.come_back()
+    account = SocialAccount.objects.get()
+    AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))
+    ada.refresh()
+
+    assert own(ada, "delete", f"accounts/{account.pk}").status_code == 401
+    assert ada.post("step-up", {"password": PASSWORD}).status_code == 204
+    ada.refresh()
+    assert own(ada, "delete", f"accounts/{account.pk}").status_code == 204
+
+
 def test_what_is_connected_to_somebody_is_not_taken_from_them(
     ada: Any, browser: Browser, provider: FakeProvider
 ) -> None:
