@@ -404,12 +404,14 @@ def test_an_endpoint_that_gets_free_during_a_claim_is_asked_for_again_at_once(
 def test_what_waited_until_its_lease_is_too_short_is_given_back(
     make_endpoint: Callable[..., Endpoint], svc_settings: Callable[..., None], receiver: Receiver
 ) -> None:
-    svc_settings(webhooks={"endpoint_concurrency": 1, "lease_seconds": 1})
+    svc_settings(webhooks={"endpoint_concurrency": 1})
     make_endpoint()
     publish_many([Publication("order.placed", {})] * 2)
     deliverer = Deliverer()
     for _ in range(2):
         assert deliverer.claim(limit=None) == 1
+    for waiting in deliverer.waiting.values():
+        waiting.extend([(waiting.popleft()[0], monotonic())])
 
     send_until(deliverer, 0)
     deliverer.flush()
