@@ -40,7 +40,9 @@ OBAN = Contender("oban", "benchmarks.jobs.peers.oban_app", ("oban==0.7.0", PSYCO
 PGQUEUER = Contender(
     "pgqueuer", "benchmarks.jobs.peers.pgqueuer_app", ("pgqueuer==1.6.0", "asyncpg", PSYCOPG)
 )
-CELERY = Contender("celery_plain", "benchmarks.jobs.peers.celery_plain", ("celery[redis]==5.7.0", PSYCOPG))
+CELERY = Contender(
+    "celery_plain", "benchmarks.jobs.peers.celery_plain", ("celery[redis]==5.7.0", "hiredis", PSYCOPG)
+)
 
 MANY, MOST, FEW, HISTORY = "20000", "120000", "600", "1000000"
 
