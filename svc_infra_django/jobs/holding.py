@@ -30,6 +30,7 @@ logger = get_logger("svc_infra_django.jobs")
 
 MOST_AHEAD = 512
 HELD_SECONDS = 0.1
+BEGUN_SECONDS = 0.05
 MEAN_WEIGHT = 0.1
 BUSY_POLL_SECONDS = 0.01
 
@@ -90,11 +91,12 @@ class Prefetch:
         return min(MOST_AHEAD, int(slots * settings.prefetch_seconds / max(self._mean_seconds, 1e-6)))
 
     def threads(self, count: int) -> int:
-        """In how many threads to run `count` jobs, for all to have begun soon.
+        """In how many threads to run `count` jobs, for all to have begun in BEGUN_SECONDS.
 
-        Threads that run jobs of microseconds only wait for each other, and the claimer for all of them.
+        Threads that run jobs of microseconds only wait for each other, and the claimer for all of them. They
+        take longer then: were less time given, more threads would be thought needed, and make it worse.
         """
-        return 1 + int(count * self._mean_seconds / BUSY_POLL_SECONDS)
+        return 1 + int(count * self._mean_seconds / BEGUN_SECONDS)
 
     def took(self, seconds: float) -> None:
         self._mean_seconds += (seconds - self._mean_seconds) * MEAN_WEIGHT
