@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.signals import setting_changed
 
@@ -28,8 +28,7 @@ class SessionState:
     ends_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class GoodToken:
+class GoodToken(NamedTuple):
     """A token that was good when its session was read, until what ends first (in seconds since 1970)."""
 
     state: SessionState

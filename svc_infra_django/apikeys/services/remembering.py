@@ -17,7 +17,7 @@ from functools import cache as once
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -106,6 +106,17 @@ def _copied(row: Any, columns: Collection[str] | None = None) -> Any:
 
 nearby = Memory[KnownKey](MOST)
 """What this process knows; the group is a key's last characters, which its text and its row have."""
+
+
+class Reading(NamedTuple):
+    """What the text of a key says, and the digests by pepper that its row may have."""
+
+    environment: str
+    digests: dict[str, bytes]
+
+
+readings = Memory[Reading](MOST)
+"""Of the texts of keys that there are, each worked out once; whether a key serves is not among it."""
 
 unchanged = Memory[KnownKey](MOST)
 """What was worked out of rows, by their fingerprint: true of a row that is read again and is the same."""
@@ -227,8 +238,8 @@ def shown(model: type[models.Model]) -> tuple[str, ...]:
 
 def _forget_everything(*, setting: str, **_: Any) -> None:
     if setting in ("SVC_INFRA", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "AUTH_USER_MODEL", "CACHES"):
-        nearby.clear()
-        unchanged.clear()
+        for memory in (nearby, readings, unchanged):
+            memory.clear()
         shown.cache_clear()
 
 

@@ -23,10 +23,12 @@ from .limiting import spend
 from .reading import read_key
 from .remembering import (
     KnownKey,
+    Reading,
     begin_to_read,
     is_in_transaction,
     name_of,
     nearby,
+    readings,
     remember,
     shared,
     unchanged,
@@ -72,19 +74,19 @@ def recognise(text: str, *, address: Callable[[], str], now: datetime | None = N
 
 
 def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datetime) -> KnownKey:
-    parts = parse_key(text)
-    if parts is None or parts.environment not in environments():
-        metrics.increment("apikeys.refused", reason="malformed" if parts is None else "other_environment")
-        raise InvalidKey()
-    digests = {pepper_id: digest(text, pepper=pepper) for pepper_id, pepper in peppers().items()}
-    present = next(iter(digests))
+    written = readings.recall(name)
+    reading = written or _read(text)
+    present = next(iter(reading.digests))
     ticket = begin_to_read(text)
-    if (known := shared(name, digests[present], ticket=ticket)) is not None:
+    if (known := shared(name, reading.digests[present], ticket=ticket)) is not None:
         return known
-    rows = read_key(digests.values())
-    if rows is None or rows[0].environment != parts.environment:
+    rows = read_key(reading.digests.values())
+    if rows is None or rows[0].environment != reading.environment:
         metrics.increment("apikeys.refused", reason="unknown")
         raise InvalidKey()
+    if written is None:
+        # Not before it was found: what strangers make up pushes nothing out.
+        readings.keep(name, reading, readings.ticket())
     row, owner = rows
     fingerprint = row.fingerprint
     # What is no column the project works out for itself, and is asked for each time.
@@ -95,10 +97,19 @@ def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datet
             unchanged.keep(fingerprint, known, unchanged.ticket())
         else:
             old = ApiKey.objects.filter(pk=known.id, pepper_id=known.row.pepper_id)
-            old.update(digest=digests[present], pepper_id=present)
+            old.update(digest=reading.digests[present], pepper_id=present)
             known.row.pepper_id = present
-    remember(name, digests[present], known, ticket=ticket)
+    remember(name, reading.digests[present], known, ticket=ticket)
     return known
+
+
+def _read(text: str) -> Reading:
+    parts = parse_key(text)
+    if parts is None or parts.environment not in environments():
+        metrics.increment("apikeys.refused", reason="malformed" if parts is None else "other_environment")
+        raise InvalidKey()
+    digests = {pepper_id: digest(text, pepper=pepper) for pepper_id, pepper in peppers().items()}
+    return Reading(parts.environment, digests)
 
 
 def _worked_out(row: Row, owner: Row, *, address: Callable[[], str], now: datetime) -> KnownKey:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import pytest
@@ -14,8 +15,9 @@ from django.utils import timezone
 from svc_infra_django import memory
 from svc_infra_django.apikeys import change_key, issue_key, revoke_key, rotate_key, verify_key
 from svc_infra_django.apikeys.errors import AddressNotAllowed, InvalidKey
+from svc_infra_django.apikeys.hashing import new_key
 from svc_infra_django.apikeys.models import ApiKey
-from svc_infra_django.apikeys.services import remembering
+from svc_infra_django.apikeys.services import remembering, verifying
 from svc_infra_django.cache import cache
 from svc_infra_django.lookups import Row
 
@@ -48,8 +50,8 @@ def place(key: ApiKey) -> str:
 
 def another_process() -> None:
     """What this process knows is forgotten, what all know together is not."""
-    remembering.nearby.clear()
-    remembering.unchanged.clear()
+    for memory_of_process in (remembering.nearby, remembering.readings, remembering.unchanged):
+        memory_of_process.clear()
 
 
 def test_a_key_that_was_read_a_moment_ago_costs_no_query(
@@ -267,3 +269,25 @@ def test_memory_holds_no_key(issued: Any) -> None:
         for *_, known in kept.values():
             assert "digest" not in vars(known.row)
             assert "password" not in vars(known.user)
+    assert len(remembering.readings) == 1
+    assert issued[1] not in repr(remembering.readings._young)
+
+
+def test_what_strangers_make_up_is_not_remembered(issued: Any) -> None:
+    made_up, _ = new_key(brand="svc", environment="live")
+
+    for text in (made_up, made_up[:-1], "nonsense"):
+        with pytest.raises(InvalidKey):
+            verify_key(text)
+
+    assert len(remembering.readings) == 0
+
+
+def test_a_key_is_read_once_and_asked_for_by_the_same_digests(issued: Any, svc_settings: Any) -> None:
+    svc_settings(apikeys={"cache_seconds": 0})
+
+    with patch.object(verifying, "parse_key", wraps=verifying.parse_key) as parsed:
+        for _ in range(3):
+            assert verify_key(issued[1]) == issued[0]
+
+    assert parsed.call_count == 1
