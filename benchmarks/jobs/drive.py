@@ -43,7 +43,7 @@ def sqlite(name: str) -> dict[str, Any]:
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": str(Path(tempfile.gettempdir()) / f"bench_jobs_{name}.sqlite3"),
         # Whoever closes the last connection of a file moves its whole log, and some do so at every job.
-        "CONN_MAX_AGE": None,
+        "CONN_MAX_AGE": 0 if "BENCH_DEFAULTS" in os.environ else None,
         "OPTIONS": {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
