@@ -97,7 +97,7 @@ class _Statement:
     @cached_property
     def for_postgresql(self) -> _Plan:
         numbers = count(1)
-        return _Plan(_PLACE.sub(lambda found: "%" if found[0] == "%%" else f"${next(numbers)}", self.sql))
+        return _Plan(_placed(self.sql, lambda: f"${next(numbers)}"))
 
 
 class PreparedLookup:
@@ -165,12 +165,16 @@ def _fetched(connection: Any, statement: _Statement, parameters: list[Any]) -> A
         connection.ensure_connection()
         connection.validate_thread_sharing()
         connection.validate_no_broken_transaction()
-        if connection.vendor == "sqlite":
-            return statement.for_sqlite.fetched(connection, parameters)
-        if connection.vendor == "postgresql" and statement.for_postgresql.suits(connection):
-            result = statement.for_postgresql.executed(connection, parameters)
-            if result is not None:
-                return _Unread.of_postgresql(result, connection) if result.ntuples else None
+        try:
+            if connection.vendor == "sqlite":
+                return statement.for_sqlite.fetched(connection, parameters)
+            if connection.vendor == "postgresql" and statement.for_postgresql.suits(connection):
+                result = statement.for_postgresql.executed(connection, parameters)
+                if result is not None:
+                    return _Unread.of_postgresql(result, connection) if result.ntuples else None
+        except connection.Database.Error:
+            with connection.wrap_database_errors:
+                raise
     with connection.cursor() as cursor:
         cursor.execute(statement.sql, parameters)
         return cursor.fetchone()
@@ -212,16 +216,12 @@ class _PlainSelect:
     def __init__(self, sql: str, declared: Sequence[str]) -> None:
         selected, word, rest = sql.partition(" FROM ")
         plain = self.COLUMN.sub(r"+\1", selected + word) + rest
-        self._sql = _PLACE.sub(lambda found: "%" if found[0] == "%%" else "?", plain)
+        self._sql = _placed(plain, lambda: "?")
         self._declared = [kind.partition("(")[0].partition(" ")[0].upper() for kind in declared]
 
     def fetched(self, connection: Any, parameters: list[Any]) -> _Unread | None:
-        try:
-            # To the end, for a statement that stands at a row keeps others from writing.
-            rows = connection.connection.execute(self._sql, parameters).fetchall()
-        except connection.Database.Error:
-            with connection.wrap_database_errors:
-                raise
+        # To the end, for a statement that stands at a row keeps others from writing.
+        rows = connection.connection.execute(self._sql, parameters).fetchall()
         return _Unread(rows[0], self._read) if rows else None
 
     def _read(self, place: int, value: Any) -> Any:
@@ -265,15 +265,11 @@ class _Plan:
         """The result; None if the statement has to be asked in the ordinary way, which tells why."""
         opened = connection.connection
         adapters = self._adapt.Transformer(opened)
-        try:
-            written = adapters.dump_sequence(parameters, [self._adapt.PyFormat.AUTO] * len(parameters))
-            if opened not in self._known_to:
-                opened.pgconn.prepare(self._name, self._sql, adapters.types)
-                self._known_to.add(opened)
-            result = opened.pgconn.exec_prepared(self._name, written, adapters.formats)
-        except connection.Database.Error:
-            with connection.wrap_database_errors:
-                raise
+        written = adapters.dump_sequence(parameters, [self._adapt.PyFormat.AUTO] * len(parameters))
+        if opened not in self._known_to:
+            opened.pgconn.prepare(self._name, self._sql, adapters.types)
+            self._known_to.add(opened)
+        result = opened.pgconn.exec_prepared(self._name, written, adapters.formats)
         if result.status == self._pq.ExecStatus.TUPLES_OK:
             return result
         self._known_to.discard(opened)
@@ -296,6 +292,11 @@ UNKNOWN_STATEMENT = b"26000"
 """SQLSTATE of a name that the server has no statement for."""
 
 _PLACE = re.compile("%[%s]")
+
+
+def _placed(sql: str, mark: Callable[[], str]) -> str:
+    """The text with a mark of the driver's own for each of Django's, and its percent signs single again."""
+    return _PLACE.sub(lambda found: "%" if found[0] == "%%" else mark(), sql)
 
 
 def _written(values: Sequence[Any] | _Unread) -> bytes:
