@@ -64,6 +64,15 @@ def in_tenant(svc_settings: Any) -> Any:
     return move
 
 
+@pytest.fixture
+def root_in_acme(signed_in: Any, make_user: Any, in_tenant: Any) -> Any:
+    """A superuser, signed in, whose credential is one of the tenant acme."""
+    root = make_user("root", is_superuser=True)
+    signed_in(who=root)
+    in_tenant(root, "acme")
+    return root
+
+
 @pytest.mark.parametrize(
     ("method", "path", "permission"),
     [
@@ -217,11 +226,8 @@ def test_who_may_add_grants_does_not_end_those_that_are_there(
 
 
 def test_roles_and_grants_of_another_tenant_are_not_there(
-    signed_in: Any, client: Client, make_role: Any, make_user: Any, in_tenant: Any, stranger: Any
+    root_in_acme: Any, client: Client, make_role: Any, stranger: Any
 ) -> None:
-    root = make_user("root", is_superuser=True)
-    signed_in(who=root)
-    in_tenant(root, "acme")
     make_role("everywhere", "a.b")
     make_role("ours", "a.b", tenant="acme")
     theirs = make_role("theirs", "a.b", tenant="victim-corp")
@@ -238,17 +244,12 @@ def test_roles_and_grants_of_another_tenant_are_not_there(
         client.get(f"{URL}/check", {"permission": "a.b", "user": stranger.pk}),
     ):
         assert answer.status_code == 404, answer.content
-    assert post(client, "/assignments", {"user": str(root.pk), "role": str(theirs.pk)}).status_code == 422
+    given = post(client, "/assignments", {"user": str(root_in_acme.pk), "role": str(theirs.pk)})
+    assert given.status_code == 422
     assert Assignment.objects.count() == 1
 
 
-def test_a_role_made_in_a_tenant_stays_in_it(
-    signed_in: Any, client: Client, make_user: Any, in_tenant: Any, stranger: Any
-) -> None:
-    root = make_user("root", is_superuser=True)
-    signed_in(who=root)
-    in_tenant(root, "acme")
-
+def test_a_role_made_in_a_tenant_stays_in_it(root_in_acme: Any, client: Client, stranger: Any) -> None:
     role = post(client, "/roles", {"name": "clerk", "permissions": ["a.b"]}).json()
     given = post(client, "/assignments", {"user": str(stranger.pk), "role": role["id"]}).json()
 
@@ -318,11 +319,8 @@ def test_nobody_is_told_names_of_roles_that_they_may_not_see(
 
 
 def test_staff_of_a_tenant_learn_no_names_by_making_strangers_theirs(
-    signed_in: Any, client: Client, make_user: Any, in_tenant: Any, stranger: Any
+    root_in_acme: Any, client: Client, stranger: Any
 ) -> None:
-    root = make_user("root", is_superuser=True)
-    signed_in(who=root)
-    in_tenant(root, "acme")
     role = post(client, "/roles", {"name": "clerk", "permissions": ["a.b"]}).json()
     assert post(client, "/assignments", {"user": str(stranger.pk), "role": role["id"]}).status_code == 201
 
