@@ -215,10 +215,9 @@ def refresh(request: HttpRequest, response: HttpResponse, body: RefreshIn) -> An
 
 @router.post("introspect", response=StandingOut, exclude_none=True)
 @requires("svc_accounts.introspect_token")
-def introspect_token(request: ApiRequest, response: HttpResponse, body: Form[TokenIn]) -> Any:
+def introspect_token(request: ApiRequest, body: Form[TokenIn]) -> Any:
     """What one of our tokens is worth now (RFC 7662). Nothing but `active: false` is said of a bad one, nor
     to a credential of a tenant of one from elsewhere."""
-    _not_stored(response)
     standing = introspect(body.token, now=timezone.now())
     if standing is None or request.principal.tenant not in ("", standing.session.tenant):
         return StandingOut(active=False)
@@ -314,9 +313,8 @@ def delete_session(request: ApiRequest, session_id: UUID) -> Any:
 
 @router.post("mfa/totp", response={201: EnrolmentOut})
 @not_delegated
-def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> Any:
+def add_totp(request: ApiRequest, body: BeginTOTPIn) -> Any:
     """Begin with an authenticator app. It counts once a code of it was confirmed."""
-    _not_stored(response)
     now = timezone.now()
     require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
     enrolment = begin_totp(request.principal.user, name=body.name, now=now)
@@ -325,9 +323,8 @@ def add_totp(request: ApiRequest, response: HttpResponse, body: BeginTOTPIn) -> 
 
 @router.post("mfa/totp/confirm", response=RecoveryCodesOut)
 @not_delegated
-def confirm_totp_device(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
+def confirm_totp_device(request: ApiRequest, body: CodeIn) -> Any:
     """Confirm the authenticator app by a code of it. From now on every login wants one."""
-    _not_stored(response)
     return _begin_to_ask(request, confirm_totp(request.principal, body.code, now=timezone.now()))
 
 
@@ -343,9 +340,8 @@ def add_mailbox(request: ApiRequest, body: FreshFactorIn) -> Any:
 
 @router.post("mfa/email/confirm", response=RecoveryCodesOut)
 @not_delegated
-def confirm_mailbox(request: ApiRequest, response: HttpResponse, body: CodeIn) -> Any:
+def confirm_mailbox(request: ApiRequest, body: CodeIn) -> Any:
     """Confirm the mailbox by the code that was sent to it. From now on every login wants a code."""
-    _not_stored(response)
     return _begin_to_ask(request, confirm_email(request.principal, body.code, now=timezone.now()))
 
 
@@ -396,9 +392,8 @@ def delete_device(request: ApiRequest, device_id: str) -> Any:
 
 @router.post("mfa/recovery-codes", response=RecoveryCodesOut)
 @not_delegated
-def renew_recovery_codes(request: ApiRequest, response: HttpResponse, body: FreshFactorIn) -> Any:
+def renew_recovery_codes(request: ApiRequest, body: FreshFactorIn) -> Any:
     """New recovery codes; the old ones are void."""
-    _not_stored(response)
     now = timezone.now()
     require_fresh_factor(request.principal, password=body.password, code=body.code, now=now)
     return RecoveryCodesOut(recovery_codes=replace_recovery_codes(request.principal.user, now=now))

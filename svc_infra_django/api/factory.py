@@ -12,6 +12,7 @@ from typing import Any, cast
 import orjson
 from django.apps import apps
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from ninja import NinjaAPI
 from ninja import errors as ninja_errors
 from ninja.constants import NOT_SET
@@ -25,6 +26,7 @@ from pydantic import TypeAdapter
 
 from ..errors import FieldProblem, ValidationError
 from .authentication import Authentication, SessionAuthenticator, active_authenticators, session_scheme
+from .caching import keep_to_the_caller
 from .conf import settings
 from .errors import (
     CONTENT_TYPE,
@@ -101,6 +103,7 @@ class SuiteAPI(NinjaAPI):
                 for view in router.path_operations.values():
                     for operation in view.operations:
                         _spare_the_search(operation)
+                        _keep_to_the_caller(operation)
         return routers
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:
@@ -150,6 +153,20 @@ def _spare_the_search(operation: Operation) -> None:
         return None
 
     operation._run_authentication = authenticate  # type: ignore[method-assign]
+
+
+def _keep_to_the_caller(operation: Operation) -> None:
+    # Here and not in the middleware alone: Django's own cache of pages is a middleware too, and further in.
+    respond = operation._result_to_response
+
+    def result_to_response(
+        request: HttpRequest, result: Any, temporal_response: HttpResponse
+    ) -> HttpResponseBase:
+        response = respond(request, result, temporal_response)
+        keep_to_the_caller(request, response)
+        return response
+
+    operation._result_to_response = result_to_response  # type: ignore[method-assign]
 
 
 class QuickRenderer(JSONRenderer):

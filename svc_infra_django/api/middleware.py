@@ -15,6 +15,7 @@ from django.utils.decorators import sync_and_async_middleware
 from ..errors import NotFoundError, SvcInfraError
 from ..observability.context import bound
 from ..observability.middleware import client_address
+from .caching import keep_to_the_caller
 from .errors import MethodNotAllowed, PlainStatus, problem, under_api
 from .events import ACCESS_REFUSED, AccessRefused
 
@@ -28,6 +29,8 @@ OF_THE_PAGE = frozenset(
 def ProblemMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Make every error under the API a problem, and every SvcInfraError of a plain view.
 
+    What an authenticated caller is answered, by whatever view, is kept from every cache.
+
     A signed-in caller who was answered with 403, here or in any view of the project, is told of by the
     event `access.refused`: outside the request's transaction, which the refusal has undone.
 
@@ -36,7 +39,7 @@ def ProblemMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
     if iscoroutinefunction(get_response):
 
         async def asynchronous(request: HttpRequest) -> HttpResponse:
-            response = _as_problem(request, await get_response(request))
+            response = _finished(request, await get_response(request))
             if response.status_code == 403:
                 await sync_to_async(_tell_of_refusal)(request)
             return response
@@ -45,7 +48,7 @@ def ProblemMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[H
     else:
 
         def synchronous(request: HttpRequest) -> HttpResponse:
-            response = _as_problem(request, get_response(request))
+            response = _finished(request, get_response(request))
             if response.status_code == 403:
                 _tell_of_refusal(request)
             return response
@@ -60,7 +63,8 @@ def _process_exception(request: HttpRequest, exception: Exception) -> HttpRespon
     return problem(request, exception) if isinstance(exception, SvcInfraError) else None
 
 
-def _as_problem(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+def _finished(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    keep_to_the_caller(request, response)
     if response.status_code < 400 or not _is_page(response) or not under_api(request):
         return response
     answer = problem(request, _known(response))

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpResponse
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 from ninja import Query, Router, Status
@@ -36,7 +35,7 @@ def list_keys(request: Any, page: Query[PageQuery]) -> Any:
 
 @router.post("", response={201: IssuedApiKey}, summary="Make a key; it is shown in this answer only")
 @not_delegated
-def create_key(request: Any, response: HttpResponse, body: NewApiKey) -> Any:
+def create_key(request: Any, body: NewApiKey) -> Any:
     issued = issue_key(
         owner=request.user,
         name=body.name,
@@ -49,7 +48,7 @@ def create_key(request: Any, response: HttpResponse, body: NewApiKey) -> Any:
         environment=body.environment,
         actor=request.principal,
     )
-    return Status(201, _shown_once(response, *issued))
+    return Status(201, _shown_once(*issued))
 
 
 @router.get("/{uuid:key_id}", response=ApiKeyOut, summary="One of my keys")
@@ -78,10 +77,10 @@ def usage(request: Any, key_id: UUID, period: Query[ApiKeyUsagePeriod]) -> Any:
 
 @router.post("/{uuid:key_id}/rotate", response={201: IssuedApiKey}, summary="Make a successor for a key")
 @not_delegated
-def rotate(request: Any, response: HttpResponse, key_id: UUID, body: ApiKeyRotation) -> Any:
+def rotate(request: Any, key_id: UUID, body: ApiKeyRotation) -> Any:
     grace = None if body.grace_seconds is None else timedelta(seconds=body.grace_seconds)
     issued = rotate_key(_own(request, key_id), grace=grace, actor=request.principal)
-    return Status(201, _shown_once(response, *issued))
+    return Status(201, _shown_once(*issued))
 
 
 @router.post("/{uuid:key_id}/revoke", response=ApiKeyOut, summary="Stop a key for good, at once")
@@ -98,6 +97,5 @@ def _own(request: Any, key_id: UUID) -> ApiKey:
 
 
 @sensitive_variables("secret")
-def _shown_once(response: HttpResponse, key: ApiKey, secret: str) -> dict[str, Any]:
-    response["Cache-Control"] = "no-store"
+def _shown_once(key: ApiKey, secret: str) -> dict[str, Any]:
     return {"api_key": key, "key": secret}
