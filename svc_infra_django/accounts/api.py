@@ -158,9 +158,12 @@ def confirm_password_reset(request: HttpRequest, body: ConfirmResetIn) -> Any:
 @router.post("password/change", response={204: None})
 @not_delegated
 def change_own_password(request: ApiRequest, body: ChangePasswordIn) -> Any:
-    """Set a new password with the present one. All your other sessions are over."""
-    principal = request.principal
-    change_password(principal, current=body.current_password, new=body.password, now=timezone.now())
+    """Set a new password with the present one. All your other sessions are over.
+
+    An account that a provider made gets its first one with a fresh login instead.
+    """
+    principal, now = request.principal, timezone.now()
+    change_password(principal, current=body.current_password, new=body.password, code=body.code, now=now)
     if principal.method == "session":
         update_session_auth_hash(request, principal.user)
     return Status(204, None)

@@ -14,6 +14,7 @@ from allauth.account import signals
 from allauth.account.adapter import get_adapter
 from allauth.account.models import EmailAddress
 from allauth.account.utils import user_email, user_field
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.password_validation import get_password_validators, validate_password
@@ -97,6 +98,27 @@ def addresses_of(user: Any) -> list[str]:
     """Every address of the user, in a fixed order."""
     rows = EmailAddress.objects.filter(user_id=user.pk).values_list("email", flat=True)
     return sorted({email_of(user), *rows})
+
+
+def locked_user(pk: Any) -> Any:
+    """The user as they are now, locked until the transaction ends, or None.
+
+    Raises ValueError or ValidationError for what is no key of a user.
+    """
+    return get_user_model()._default_manager.select_for_update().filter(pk=pk).first()
+
+
+def comes_by_provider_alone(user: Any) -> bool:
+    """Whether a provider made the account, and nobody has given it a password.
+
+    Who has neither here, because a directory knows their password, is none of them.
+    """
+    if user.has_usable_password() or not apps.is_installed("allauth.socialaccount"):
+        return False
+    # Its app may be missing, and then its models must not be imported.
+    from allauth.socialaccount.models import SocialAccount
+
+    return bool(SocialAccount.objects.filter(user_id=user.pk).exists())
 
 
 def waiting_address(address: str) -> EmailAddress | None:

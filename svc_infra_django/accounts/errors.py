@@ -89,6 +89,12 @@ class WrongPassword(AuthenticationError):
     keeps_writes = True
 
 
+class PresentPasswordMissing(ValidationError):
+    """You have a password: send it as `current_password`."""
+
+    code = "accounts.present_password_missing"
+
+
 class FreshFactorRequired(AuthenticationError):
     """Prove again who you are: send `code` (or `password`, if you have no second factor), or log in anew."""
 
@@ -229,7 +235,8 @@ class AlreadyConnected(ConflictError):
 
 
 class LastWayIn(ConflictError):
-    """You could not log in any more. Set a password first, or connect another provider."""
+    """You could not log in any more. Set a password first, by `POST auth/password/change` or a mail of
+    `POST auth/password/reset`, or connect another provider."""
 
     code = "accounts.last_way_in"
 

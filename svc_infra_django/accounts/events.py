@@ -107,6 +107,8 @@ class PasswordChanged(BaseModel):
 
     user_id: str
     by_reset: bool
+    is_first: bool = False
+    """Whether there was none before, because a provider made the account."""
 
 
 class ProviderConnected(BaseModel):

@@ -10,6 +10,7 @@ from django.utils import timezone
 from .compat import (
     addresses_of,
     belongs_to_another,
+    comes_by_provider_alone,
     email_of,
     stored_address,
     user_with_address,
@@ -21,7 +22,7 @@ from .signing import CHANGE, RESET, VERIFY, address_state, make_key, reset_state
 
 NOTICES = (
     *("password_changed", "session_reused", "mfa_enabled", "mfa_disabled", "recovery_codes_replaced"),
-    *("mfa_device_removed", "api_key_issued", "provider_connected", "provider_disconnected"),
+    *("password_set", "mfa_device_removed", "api_key_issued", "provider_connected", "provider_disconnected"),
     "codes_stopped",
 )
 
@@ -39,9 +40,14 @@ def mail_after_signup(address: str) -> None:
 
 
 def mail_reset_key(address: str) -> None:
-    """A key to set a new password, if the address is known; to the address as it is stored."""
+    """A key to set a new password, if the address is known; to the address as it is stored.
+
+    A first one, for an account that a provider made. Whose password a directory keeps gets none.
+    """
     user = user_with_address(address)
-    if user is None or not user.is_active or not user.has_usable_password():
+    if user is None or not user.is_active:
+        return
+    if not (user.has_usable_password() or comes_by_provider_alone(user)):
         return
     key = make_key(RESET, f"{user.pk}:{address}", reset_state(user, addresses_of(user)))
     _send(

@@ -118,8 +118,9 @@ def connect_provider(request: ApiRequest, response: HttpResponse, body: ConnectI
 @not_delegated
 def list_connected(request: ApiRequest) -> Any:
     """Your accounts at providers that you can log in by."""
-    rows = connected(request.principal.user)
-    return ConnectedAccountsOut(accounts=[ConnectedOut.of(row) for row in rows])
+    user = request.principal.user
+    rows = [ConnectedOut.of(row) for row in connected(user)]
+    return ConnectedAccountsOut(accounts=rows, has_password=user.has_usable_password())
 
 
 @router.delete("accounts/{account}", response={204: None})

@@ -108,8 +108,13 @@ class ConfirmResetIn(Schema):
 
 
 class ChangePasswordIn(Schema):
-    current_password: Password = Field(repr=False)
+    current_password: Password | None = Field(
+        None, repr=False, description="Wanted of all but accounts that a provider made and that have none."
+    )
     password: Password = Field(repr=False, description="The new password.")
+    code: Code | None = Field(
+        None, repr=False, description="For a first password, with a second factor and a login of long ago."
+    )
 
 
 class FreshFactorIn(Schema):
@@ -317,6 +322,7 @@ class ConnectedOut(ninja.Schema):
 
 class ConnectedAccountsOut(ninja.Schema):
     accounts: list[ConnectedOut]
+    has_password: bool
 
 
 class DeviceOut(ninja.Schema):

@@ -22,17 +22,22 @@ from django.db import connection, connections
 from django.test import Client
 from django.utils import timezone
 
-from svc_infra_django.accounts.models import AuthSession, OAuthFlow, OAuthHandoff
+from svc_infra_django.accounts.errors import LastWayIn, PresentPasswordMissing
+from svc_infra_django.accounts.models import AuditEvent, AuthSession, OAuthFlow, OAuthHandoff
 from svc_infra_django.accounts.providers import Identity, forget_providers
-from svc_infra_django.accounts.services.connecting_providers import user_behind
+from svc_infra_django.accounts.services.changing_passwords import change_password
+from svc_infra_django.accounts.services.connecting_providers import disconnect, user_behind
 from svc_infra_django.accounts.tasks import prune_accounts
 from svc_infra_django.jobs.worker import drain
+from svc_infra_django.principals import Principal
 from tests.accounts.providers import CALLBACK, FOREIGN_KEY, KEY, FakeProvider, query_of, running
 from tests.accounts.services.test_mfa import code_now, enrol
+from tests.accounts.services.test_signing_up import mailed_key
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
 
+NEXT = "another horse battery 8"
 FRONT_END = "https://app.example.com/arrived"
 
 
@@ -660,7 +665,7 @@ def test_a_user_connects_a_provider_logs_in_by_it_and_disconnects_it(
     accounts = own(ada, "get", "accounts").json()["accounts"]
     assert [each["provider"] for each in accounts] == ["corp"]
     assert own(ada, "delete", f"accounts/{accounts[0]['id']}").status_code == 204
-    assert own(ada, "get", "accounts").json() == {"accounts": []}
+    assert own(ada, "get", "accounts").json() == {"accounts": [], "has_password": True}
     names = [event.type.name for event in events if "provider" in event.type.name]
     assert names == ["user.provider_connected", "user.provider_disconnected"]
     drain()
@@ -751,6 +756,150 @@ def test_the_last_way_in_stays(browser: Browser) -> None:
     refused = Client().delete(f"/api/oauth/accounts/{account.pk}", headers=headers)
 
     assert (refused.status_code, refused.json()["code"]) == (409, "accounts.last_way_in")
+
+
+def test_a_provider_that_is_offered_no_more_is_no_way_in(browser: Browser) -> None:
+    headers = {"Authorization": f"Bearer {browser.log_in().json()['access_token']}"}
+    account = SocialAccount.objects.get()
+    SocialAccount.objects.create(user=account.user, provider="gone", uid="1")
+
+    assert Client().delete(f"/api/oauth/accounts/{account.pk}", headers=headers).status_code == 409
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_take_one_of_two_ways_in_each_one_is_refused(browser: Browser) -> None:
+    browser.log_in()
+    account = SocialAccount.objects.get()
+    SocialAccount.objects.create(user=account.user, provider="corp", uid="another")
+    ways = list(SocialAccount.objects.order_by("pk"))
+    barrier = threading.Barrier(2)
+    refused: list[LastWayIn] = []
+
+    def take(way: SocialAccount) -> None:
+        try:
+            principal = Principal(account.user, method="access_token")
+            barrier.wait(60)
+            disconnect(principal, way, now=timezone.now())
+        except LastWayIn as error:
+            refused.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=take, args=(way,)) for way in ways]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert len(refused) == SocialAccount.objects.count() == 1
+
+
+# A first password
+
+
+def came_by_provider(browser: Browser, provider: FakeProvider) -> dict[str, str]:
+    provider.person = {**provider.person, **proven("ada@example.com")}
+    return {"Authorization": f"Bearer {browser.log_in().json()['access_token']}"}
+
+
+def set_password(headers: dict[str, str], **fields: str) -> Any:
+    sent = {"password": NEXT, **fields}
+    return Client().post("/api/auth/password/change", sent, content_type="application/json", headers=headers)
+
+
+def log_in_by_password() -> Any:
+    sent = {"email": "ada@example.com", "password": NEXT}
+    return Client().post("/api/auth/login", sent, content_type="application/json")
+
+
+def test_an_account_of_a_provider_sets_a_first_password_and_may_then_leave_the_provider(
+    browser: Browser, provider: FakeProvider, events: Any
+) -> None:
+    other = came_by_provider(browser, provider)
+    headers = came_by_provider(browser, provider)
+    owned = Client().get("/api/oauth/accounts", headers=headers).json()
+    assert owned["has_password"] is False
+
+    assert set_password(headers).status_code == 204
+
+    assert log_in_by_password().status_code == 200
+    assert Client().get("/api/auth/me", headers=headers).status_code == 200
+    assert Client().get("/api/auth/me", headers=other).status_code == 401
+    drain()
+    assert "A password was set" in [message.subject for message in mail.outbox]
+    row = AuditEvent.objects.get(name="user.password_changed")
+    assert row.data["is_first"] is True
+    path = f"/api/oauth/accounts/{owned['accounts'][0]['id']}"
+    assert Client().delete(path, headers=headers).status_code == 204
+
+
+def test_rule_45_a_first_password_wants_a_fresh_login(browser: Browser, provider: FakeProvider) -> None:
+    tokens = browser.log_in().json()
+    AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))
+    sent = {"refresh_token": tokens["refresh_token"]}
+    old = Client().post("/api/auth/refresh", sent, content_type="application/json").json()
+
+    refused = set_password({"Authorization": f"Bearer {old['access_token']}"}, current_password=PASSWORD)
+
+    assert (refused.status_code, refused.json()["code"]) == (401, "accounts.fresh_factor_required")
+    assert "insufficient_user_authentication" in refused["WWW-Authenticate"]
+    assert set_password(came_by_provider(browser, provider)).status_code == 204
+
+
+def test_rule_45_a_first_password_wants_the_second_factor_of_who_has_one(
+    browser: Browser, provider: FakeProvider
+) -> None:
+    headers = came_by_provider(browser, provider)
+    enrol(SocialAccount.objects.get().user)
+
+    assert set_password(headers).status_code == 401
+
+
+def test_only_the_first_password_needs_no_present_one(ada: Any, browser: Browser) -> None:
+    connect(ada, browser)
+    browser.come_back()
+
+    refused = ada.post("password/change", {"password": NEXT})
+
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/body/current_password"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_first_password_is_first_once(browser: Browser, provider: FakeProvider) -> None:
+    came_by_provider(browser, provider)
+    user = SocialAccount.objects.get().user
+    principals = [
+        Principal(get_user_model().objects.get(pk=user.pk), method="access_token", auth_time=timezone.now())
+        for _ in range(2)
+    ]
+    change_password(principals[0], current=None, new=NEXT, now=timezone.now())
+
+    with pytest.raises(PresentPasswordMissing):
+        change_password(principals[1], current=None, new=f"{NEXT} other", now=timezone.now())
+
+    user.refresh_from_db()
+    assert user.check_password(NEXT)
+
+
+def test_an_account_of_a_provider_gets_a_first_password_by_mail(
+    browser: Browser, provider: FakeProvider
+) -> None:
+    headers = came_by_provider(browser, provider)
+    unknown, known = (
+        Client().post("/api/auth/password/reset", {"email": email}, content_type="application/json")
+        for email in ("nobody@example.com", "ada@example.com")
+    )
+    assert (unknown.status_code, unknown.content) == (known.status_code, known.content)
+    sent = {"key": mailed_key(), "password": NEXT}
+    reset = Client().post("/api/auth/password/reset/confirm", sent, content_type="application/json")
+
+    assert reset.status_code == 204
+    assert log_in_by_password().status_code == 200
+    assert Client().get("/api/auth/me", headers=headers).status_code == 401
+    assert AuditEvent.objects.get(name="user.password_changed").data["is_first"] is True
+    assert browser.log_in().status_code == 200
 
 
 def test_rule_61_a_strangers_connection_is_not_found(ada: Any, browser: Browser) -> None:

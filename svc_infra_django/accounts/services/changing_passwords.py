@@ -5,38 +5,57 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
-from ..compat import addresses_of, folded, unproven_address
+from ..compat import addresses_of, comes_by_provider_alone, folded, locked_user, unproven_address
 from ..conf import settings
+from ..errors import PresentPasswordMissing
 from ..events import PASSWORD_CHANGED, PasswordChanged
 from ..models import AuthSession, Throttle
 from ..querysets import AuthSessionQuerySet
 from ..signing import RESET, bad_key, demand_state, password_state, reset_state, subject_of
 from ..tasks import send_notice, send_reset_mail
 from .ending_sessions import revoke_sessions
-from .enrolling_mfa import prove_password
+from .enrolling_mfa import prove_password, require_fresh_factor
 from .issuing_tokens import Client
 from .signing_up import demand_good_password, prove, take_mail_slots, write_password
 
 
 @sensitive_variables()
-def change_password(principal: Principal, *, current: str, new: str, now: datetime) -> None:
-    """Set a new password; every session but the principal's is over.
+def change_password(
+    principal: Principal, *, current: str | None, new: str, code: str | None = None, now: datetime
+) -> None:
+    """Set a new password with the present one; every session but the principal's is over.
 
-    Raises WrongPassword, TooManyAttempts or PasswordRefused.
+    An account that a provider made has none. Its first one wants a fresh login by the provider instead,
+    or `code` if there is a second factor.
+
+    Raises PresentPasswordMissing, WrongPassword, FreshFactorRequired, WrongCode, TooManyAttempts or
+    PasswordRefused.
     """
     user = principal.user
-    prove_password(user, current, now=now)
+    is_first = comes_by_provider_alone(user)
+    if is_first:
+        require_fresh_factor(principal, password=None, code=code, now=now)
+    elif current is None:
+        raise _present_password_missing()
+    else:
+        prove_password(user, current, now=now)
     demand_good_password(new, user)
     with transaction.atomic():
+        if is_first and locked_user(user.pk).has_usable_password():
+            raise _present_password_missing()  # it was not the first: another one came meanwhile
         write_password(user, new)
         AuthSession.objects.of_principal(principal).update(password_state=password_state(user))
-        _announce(user, ended=AuthSession.objects.others(principal), by_reset=False, now=now)
+        ended = AuthSession.objects.others(principal)
+        _announce(user, ended=ended, by_reset=False, is_first=is_first, now=now)
+
+
+def _present_password_missing() -> PresentPasswordMissing:
+    return PresentPasswordMissing.at("/body/current_password", PresentPasswordMissing().message)
 
 
 def request_reset(email: str, *, client: Client, now: datetime) -> None:
@@ -63,26 +82,30 @@ def reset_password(key: str, new: str, *, now: datetime) -> None:
         raise bad_key()
     demand_state(RESET, wanted, reset_state(user, addresses_of(user)))
     demand_good_password(new, user)
+    is_first = not user.has_usable_password()
     write_password(user, new)
     row = unproven_address(user, address)
     if row is not None:
         prove(row)
-    _announce(user, ended=AuthSession.objects.of_user(user), by_reset=True, now=now)
+    _announce(user, ended=AuthSession.objects.of_user(user), by_reset=True, is_first=is_first, now=now)
 
 
 def _locked(user_id: str) -> Any:
     try:
-        return get_user_model()._default_manager.select_for_update().filter(pk=user_id).first()
+        return locked_user(user_id)
     except (ValueError, ValidationError):
         raise bad_key() from None
 
 
-def _announce(user: Any, *, ended: AuthSessionQuerySet, by_reset: bool, now: datetime) -> None:
+def _announce(
+    user: Any, *, ended: AuthSessionQuerySet, by_reset: bool, is_first: bool, now: datetime
+) -> None:
     revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.PASSWORD, now=now)
-    tell_of_password(user, by_reset=by_reset)
+    tell_of_password(user, by_reset=by_reset, is_first=is_first)
 
 
-def tell_of_password(user: Any, *, by_reset: bool = False) -> None:
-    """Have it known that the user has another password."""
-    send_notice.enqueue(str(user.pk), "password_changed")
-    PASSWORD_CHANGED.emit(PasswordChanged(user_id=str(user.pk), by_reset=by_reset), owner=user)
+def tell_of_password(user: Any, *, by_reset: bool = False, is_first: bool = False) -> None:
+    """Have it known that the user has another password, or a first one."""
+    send_notice.enqueue(str(user.pk), "password_set" if is_first else "password_changed")
+    payload = PasswordChanged(user_id=str(user.pk), by_reset=by_reset, is_first=is_first)
+    PASSWORD_CHANGED.emit(payload, owner=user)

@@ -17,6 +17,7 @@ from ..compat import (
     fill_names,
     folded,
     is_taken,
+    locked_user,
     new_federated_user,
     user_with_address,
     waiting_address,
@@ -41,7 +42,7 @@ from ..events import (
     UserSignedUp,
 )
 from ..models import AuthSession, OAuthHandoff, RecoveryCode
-from ..providers import Identity
+from ..providers import Identity, configured_providers
 from ..tasks import send_notice
 from .ending_sessions import revoke_sessions
 from .signing_up import prove
@@ -91,8 +92,9 @@ def connected(user: Any) -> Any:
 @transaction.atomic
 def disconnect(principal: Principal, account: Any, *, now: datetime) -> None:
     """Take this way in away; whoever else came by a provider is out. Raises LastWayIn if no other is left."""
-    user = principal.user
-    if not user.has_usable_password() and not connected(user).exclude(pk=account.pk).exists():
+    # Locked: of two who take one of two ways each, one must see what the other did.
+    user = locked_user(principal.user.pk)
+    if not user.has_usable_password() and not _open_ways(user).exclude(pk=account.pk).exists():
         raise LastWayIn()
     account.delete()
     OAuthHandoff.objects.filter(owner=user).delete()
@@ -101,6 +103,10 @@ def disconnect(principal: Principal, account: Any, *, now: datetime) -> None:
     send_notice.enqueue(str(user.pk), "provider_disconnected")
     payload = ProviderDisconnected(user_id=str(user.pk), provider=account.provider)
     PROVIDER_DISCONNECTED.emit(payload, owner=user)
+
+
+def _open_ways(user: Any) -> Any:
+    return connected(user).filter(provider__in=[key for key, _ in configured_providers()])
 
 
 def _known(identity: Identity) -> Any:
