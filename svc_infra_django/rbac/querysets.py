@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import models
 
 from ..rows import OwnedQuerySet
@@ -26,3 +29,33 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
             models.Q(expires_at=None) | models.Q(expires_at__gt=now),
             models.Q(role__tenant="") | models.Q(role__tenant=models.F("tenant")),
         )
+
+    def on_gone_objects(self) -> Iterator[Assignment]:
+        """Grants on rows that are not there any more; a query for each type of rows and for each grant's."""
+        on_objects = self.exclude(object_type="")
+        for object_type in on_objects.order_by().values_list("object_type", flat=True).distinct():
+            try:
+                model = model_named(object_type)
+            except LookupError:
+                continue  # of an app that is not installed now
+            for given in on_objects.filter(object_type=object_type).select_related("user", "group", "role"):
+                key = key_of(model, given.object_id)
+                # What a project's own manager hides, as rows in a waste basket, is there all the same.
+                if key is None or not model._base_manager.filter(pk=key).exists():
+                    yield given
+
+
+def model_named(object_type: str) -> type[models.Model]:
+    """The model that grants name so. Raises LookupError for one that is none or has no table of ours."""
+    model = apps.get_model(object_type)
+    if model._meta.swapped or not model._meta.managed:
+        raise LookupError(object_type)
+    return model
+
+
+def key_of(model: type[models.Model], text: str) -> Any:
+    """The primary key that a grant's `object_id` is, or None for what is none."""
+    try:
+        return model._meta.pk.to_python(text)
+    except ValidationError:
+        return None

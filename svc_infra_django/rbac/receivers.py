@@ -48,8 +48,9 @@ def note_membership(action: str, instance: Any, reverse: bool, pk_set: set[Any] 
     if action not in kinds or not Assignment.objects.filter(group__isnull=False).exists():
         return
     if reverse:  # of a group, whose users change
-        users = get_user_model()._default_manager.filter(pk__in=pk_set or ())
-        pairs = [(user, instance) for user in (instance.user_set.all() if pk_set is None else users)]
+        # Not by the group's own accessor, whose name is the project's.
+        members = {"groups": instance} if pk_set is None else {"pk__in": pk_set}
+        pairs = [(user, instance) for user in get_user_model()._base_manager.filter(**members)]
     else:
         found = instance.groups.all() if pk_set is None else Group.objects.filter(pk__in=pk_set)
         pairs = [(instance, group) for group in found]

@@ -1,21 +1,58 @@
-"""What the rbac app does later: it chains its changes, and forgets those of long ago."""
+"""What the rbac app does later: it chains its changes, forgets those of long ago, and takes back grants on
+objects that are gone."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from ..chains import lengthen, prune
 from ..jobs import periodic, task
 from .conf import settings
-from .models import RoleChangeHead
+from .events import ROLE_WITHDRAWN, RoleWithdrawn
+from .models import Assignment, RoleChange, RoleChangeHead
 
 
 @periodic(every=timedelta(minutes=1))
 @task()
 def chain_role_changes() -> None:
     lengthen(RoleChangeHead)
+
+
+@periodic(every=timedelta(hours=1))
+@task()
+def withdraw_from_gone_objects() -> None:
+    # A row that gets the same key later must be nobody's by what was granted on another.
+    for given in Assignment.objects.on_gone_objects():
+        _take_back(given, reason="The object is gone.")
+
+
+@transaction.atomic
+def _take_back(given: Assignment, *, reason: str) -> None:
+    given.delete()
+    group = "" if given.group is None else given.group.name
+    RoleChange.objects.create(
+        kind=RoleChange.Kind.WITHDRAWN,
+        tenant=given.tenant,
+        object_type=given.object_type,
+        object_id=given.object_id,
+        user_key="" if given.user is None else str(given.user.pk),
+        group=group,
+        role_id=given.role_id,
+        role=given.role.name,
+        reason=reason,
+    )
+    payload = RoleWithdrawn(
+        user_id=None if given.user is None else str(given.user.pk),
+        group=group or None,
+        role=given.role.name,
+        object=f"{given.object_type}:{given.object_id}",
+        reason=reason,
+        actor_id=None,
+    )
+    ROLE_WITHDRAWN.emit(payload, owner=given.user, tenant=given.tenant)
 
 
 @periodic(every=timedelta(days=1))

@@ -46,6 +46,7 @@ def main(model: str, database: str) -> None:
 
 def live() -> None:
     from django.contrib.auth import get_user_model
+    from django.contrib.auth.models import Group
     from django.core import mail
     from django.test import Client
     from django.utils import timezone
@@ -56,6 +57,8 @@ def live() -> None:
     from svc_infra_django.accounts.services.connecting_providers import user_behind
     from svc_infra_django.accounts.totp import code_of, step_at
     from svc_infra_django.jobs.worker import drain
+    from svc_infra_django.rbac import check, define_role, grant
+    from svc_infra_django.rbac.models import RoleChange
 
     mail.outbox = []
     sent = {"email": "ada@example.com", "password": "correct horse battery staple 7"}
@@ -157,6 +160,16 @@ def live() -> None:
     assert "recovery codes" in staff.post("/admin/login/", {"code": code}).content.decode()
     assert staff.get("/admin/").status_code == 200
     assert staff.get("/admin/svc_accounts/authsession/", {"q": user.get_username()}).status_code == 200
+
+    role = define_role("clerk", ["auth.view_group"])
+    group = Group.objects.create(name="clerks")
+    members = getattr(group, get_user_model().groups.rel.get_accessor_name())
+    grant(group, role)
+    members.set([user])
+    assert check(user, "auth.view_group")
+    members.clear()
+    kinds = RoleChange.objects.order_by("id").values_list("kind", flat=True)
+    assert list(kinds) == ["defined", "granted", "joined", "left"]
 
     fourth = issue_tokens(user, amr=("pwd", "mfa")).access_token
     assert me(fourth).status_code == 200

@@ -19,6 +19,7 @@ from ...observability.logging import get_logger
 from ...principals import Principal, covered
 from ..errors import BeyondOwnRights, NotForDelegates
 from ..models import Role, RolePermission
+from ..querysets import key_of, model_named
 from .deciding import NOTHING, Held, Rights, Scope, covering, takes_from, type_of
 from .remembering import held_by, rights_of
 
@@ -89,7 +90,7 @@ def _where(rights: Rights, model: type[Model], has_tenant: bool | None, holds: C
     objects = {place.object_id for place in places if place.object_type == kind}
 
     def rows(tenant: str) -> list[Any]:
-        found = (_key(model, each) for each in objects if holds(Scope(tenant, kind, each)))
+        found = (key_of(model, each) for each in objects if holds(Scope(tenant, kind, each)))
         return [key for key in found if key is not None]
 
     where = Q(pk__in=rows(""))
@@ -102,20 +103,10 @@ def _where(rights: Rights, model: type[Model], has_tenant: bool | None, holds: C
     return where
 
 
-def _key(model: type[Model], text: str) -> Any:
-    try:
-        return model._meta.pk.to_python(text)
-    except ValidationError:
-        return None
-
-
 def find_object(object_type: str, object_id: str) -> Model | None:
     """The row that a grant names by type and id, or None. Of models without a table of ours there is none."""
     try:
-        model = apps.get_model(object_type)
-        if model._meta.swapped or not model._meta.managed:
-            return None
-        found: Model | None = model._default_manager.filter(pk=object_id).first()
+        found: Model | None = model_named(object_type)._default_manager.filter(pk=object_id).first()
     except (LookupError, ValueError, ValidationError):
         return None
     return found

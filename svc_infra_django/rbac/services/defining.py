@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connections, router, transaction
 from django.db.models import F
@@ -223,7 +224,7 @@ def _mirror(refused: list[str]) -> list[str]:
     mirrors = Assignment.objects.filter(group__name=F("role__name"), tenant="", object_type="")
     for role in Role.objects.filter(tenant="").exclude(pk__in=mirrors.values("role")):
         group, is_new = Group.objects.get_or_create(name=role.name)
-        if not is_new and group.user_set.exists():
+        if not is_new and get_user_model()._base_manager.filter(groups=group).exists():
             refused.append(role.name)
             continue
         Assignment.objects.create(group=group, role=role, reason="mirrors the role")
