@@ -86,14 +86,19 @@ def requires_step_up(*, max_age: int = 600, acr: str | None = None) -> Callable[
         raise ValueError(f'acr is "mfa" or "sfa", not {acr!r}.')
 
     def check(principal: Principal) -> None:
-        _refuse_delegated(principal)
-        age = None if principal.auth_time is None else timezone.now() - principal.auth_time
-        is_fresh = age is not None and age <= timedelta(seconds=max_age)
-        if not is_fresh or (acr == "mfa" and principal.acr != "mfa"):
-            raise StepUpRequired(max_age=max_age, acr=acr)
+        demand_step_up(principal, max_age=max_age, acr=acr)
 
     factors = "two factors" if acr == "mfa" else "a factor"
     return _guard(check, f"Needs {factors} proved within {max_age} seconds (RFC 9470). Not with an API key.")
+
+
+def demand_step_up(principal: Principal, *, max_age: int, acr: str | None = None) -> None:
+    """Raise what `requires_step_up` raises, where a setting decides whether it is wanted."""
+    _refuse_delegated(principal)
+    age = None if principal.auth_time is None else timezone.now() - principal.auth_time
+    is_fresh = age is not None and age <= timedelta(seconds=max_age)
+    if not is_fresh or (acr == "mfa" and principal.acr != "mfa"):
+        raise StepUpRequired(max_age=max_age, acr=acr)
 
 
 def _refuse_delegated(principal: Principal) -> None:

@@ -11,7 +11,9 @@ from django.views.decorators.debug import sensitive_variables
 from ninja import Query, Router, Status
 
 from ..api import Page, PageQuery, not_delegated, paginated
+from ..api.guards import demand_step_up
 from ..errors import NotFoundError
+from .conf import settings
 from .models import ApiKey
 from .schemas import (
     ApiKeyChange,
@@ -36,6 +38,7 @@ def list_keys(request: Any, page: Query[PageQuery]) -> Any:
 @router.post("", response={201: IssuedApiKey}, summary="Make a key; it is shown in this answer only")
 @not_delegated
 def create_key(request: Any, body: NewApiKey) -> Any:
+    _demand_step_up(request)
     issued = issue_key(
         owner=request.user,
         name=body.name,
@@ -60,6 +63,7 @@ def get_key(request: Any, key_id: UUID) -> Any:
 @router.patch("/{uuid:key_id}", response=ApiKeyOut, summary="Change a key's name, networks and limits")
 @not_delegated
 def change(request: Any, key_id: UUID, body: ApiKeyChange) -> Any:
+    _demand_step_up(request)
     return change_key(_own(request, key_id), **body.model_dump(exclude_none=True), actor=request.principal)
 
 
@@ -78,6 +82,7 @@ def usage(request: Any, key_id: UUID, period: Query[ApiKeyUsagePeriod]) -> Any:
 @router.post("/{uuid:key_id}/rotate", response={201: IssuedApiKey}, summary="Make a successor for a key")
 @not_delegated
 def rotate(request: Any, key_id: UUID, body: ApiKeyRotation) -> Any:
+    _demand_step_up(request)
     grace = None if body.grace_seconds is None else timedelta(seconds=body.grace_seconds)
     issued = rotate_key(_own(request, key_id), grace=grace, actor=request.principal)
     return Status(201, _shown_once(*issued))
@@ -87,6 +92,11 @@ def rotate(request: Any, key_id: UUID, body: ApiKeyRotation) -> Any:
 @not_delegated
 def revoke(request: Any, key_id: UUID) -> Any:
     return revoke_key(_own(request, key_id), actor=request.principal)
+
+
+def _demand_step_up(request: Any) -> None:
+    if settings.step_up_seconds is not None:
+        demand_step_up(request.principal, max_age=settings.step_up_seconds)
 
 
 def _own(request: Any, key_id: UUID) -> ApiKey:

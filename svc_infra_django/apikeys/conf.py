@@ -61,6 +61,10 @@ class ApikeysSettings(Section):
     max_keys_per_owner: Annotated[int, Field(ge=1)] = 100
     """How many usable keys somebody may make for one owner in a tenant, without the right to change all."""
 
+    step_up_seconds: Annotated[int, Field(ge=1)] | None = None
+    """How lately people must have proved who they are (`POST auth/step-up`) to make, rotate or change a key
+    by the API, so that a stolen session makes no key that outlives it; None asks for nothing."""
+
     usage_flush_seconds: Annotated[int, Field(ge=1, le=3600)] = 30
     """How often each process writes down when and how often keys were used and refused."""
 

@@ -11,9 +11,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from svc_infra_django.accounts import issue_tokens
 from svc_infra_django.apikeys import issue_key, revoke_key, verify_key
 from svc_infra_django.apikeys.hashing import new_key
 from svc_infra_django.apikeys.models import ApiKey, UsageHour
+from tests.conftest import PASSWORD
 
 URL = "/api/api-keys"
 
@@ -42,6 +44,33 @@ def test_a_key_is_shown_in_the_creating_answer_and_never_again(client: Client, u
         assert secret[12:-4] not in shown
         assert key.last4 in shown
         assert "digest" not in shown
+
+
+def test_making_and_changing_a_key_may_want_a_login_of_late(user: Any, svc_settings: Any) -> None:
+    svc_settings(apikeys={"step_up_seconds": 300})
+    key, _ = issue_key(owner=user, name="old")
+    then = timezone.now() - timedelta(seconds=301)
+    tokens = issue_tokens(user, amr=("pwd",), now=then)
+    headers = {"Authorization": f"Bearer {tokens.access_token}"}
+    calls = [
+        ("post", URL, {"name": "robot"}),
+        ("post", f"{URL}/{key.pk}/rotate", {}),
+        ("patch", f"{URL}/{key.pk}", {"name": "new"}),
+    ]
+
+    def statuses() -> list[int]:
+        return [
+            getattr(Client(), method)(url, body, content_type="application/json", headers=headers).status_code
+            for method, url, body in calls
+        ]
+
+    assert statuses() == [401, 401, 401]
+    stepped = Client().post(
+        "/api/auth/step-up", {"password": PASSWORD}, content_type="application/json", headers=headers
+    )
+    assert stepped.status_code == 204
+    assert statuses() == [201, 201, 200]
+    assert Client().post(f"{URL}/{key.pk}/revoke", headers=headers).status_code == 200
 
 
 def test_the_key_opens_the_api_as_its_owner_until_it_is_revoked(

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -71,6 +72,7 @@ def issue_key(
     now = now or timezone.now()
     _check_text("name", name, shortest=1, longest=NAME_LENGTH)
     _check_text("tenant", tenant, longest=TENANT_LENGTH - len(TEST_TENANT))
+    _hold(owner)
     expires_at = check_new_key(
         owner=owner,
         scopes=scopes,
@@ -144,6 +146,7 @@ def rotate_key(
         raise OwnerDisabled()
     _check_held(Principal(key.owner, "system", tenant=key.acting_tenant), key.scopes)
     if grace:
+        _hold(key.owner)
         _check_room(actor, owner=key.owner, tenant=key.tenant, now=now)
 
     lifetime = None if key.expires_at is None else key.expires_at - key.created_at
@@ -367,6 +370,13 @@ def _check_limits(
 
 def _is_within(limit: Any, bound: Any) -> bool:
     return limit is not None and limit.is_within(bound)
+
+
+def _hold(owner: Any) -> None:
+    """Until the open transaction ends, let nobody else make a key for the owner: keys are being counted."""
+    # Other rows may still come to point at the user meanwhile.
+    users = get_user_model()._base_manager.select_for_update(no_key=True)
+    list(users.filter(pk=owner.pk).values_list("pk"))
 
 
 def _check_room(actor: Any, *, owner: Any, tenant: str, now: datetime) -> None:

@@ -395,3 +395,13 @@ def test_an_owner_has_so_many_usable_keys_and_no_more(user: Any, permit: Any, sv
     issue_key(owner=user, name="the project's own")
     user = permit(user, "change_apikey")
     issue_key(owner=user, name="by an operator", actor=user)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_of_eight_made_at_once_there_are_as_many_as_an_owner_may_have(user: Any, svc_settings: Any) -> None:
+    svc_settings(apikeys={"max_keys_per_owner": 3})
+    won, lost = together(8, lambda: issue_key(owner=user, name="robot", actor=user))
+
+    assert len(won) == ApiKey.objects.count() == 3
+    assert {type(error) for error in lost} == {TooManyKeys}
