@@ -18,7 +18,7 @@ from django.apps import apps
 from django.db import models
 
 from ..identifiers import uuid7
-from .statements import connection_of, read_id, stored_id, stored_moment, table_of
+from .statements import connection_of, fetched, read_id, stored_id, stored_moment, table_of
 
 if TYPE_CHECKING:
     from .models import Delivery  # noqa: F401 - the type parameter below
@@ -116,7 +116,7 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
             picked = (
                 f"SELECT w.id FROM (VALUES {rows}) AS asked(lane, after, most) CROSS JOIN LATERAL ({lane}) w"
             )
-            values += [at, *full, at, share]
+            values += [at, full, at, share]
         else:
             lane = self._round(connection, full, lane="%s", after="%s", most="%s")
             picked = " UNION ALL ".join([f"SELECT * FROM ({lane})"] * len(lanes))
@@ -136,15 +136,16 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
             f"SELECT w.id FROM {deliveries} w WHERE w.state = 'pending' AND w.lane = {lane}"
             " AND w.endpoint_id = e.id AND w.due_at <= %s ORDER BY w.due_at LIMIT %s"
         )
-        well = f"""e.id = walk.endpoint_id AND e.state = 'enabled'
+        well = """e.id = walk.endpoint_id AND e.state = 'enabled'
             AND (e.held_until IS NULL OR e.held_until <= %s)
-            AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0
-            AND e.id NOT IN ({", ".join(["%s"] * len(full))})"""
+            AND e.rate_limit IS NULL AND e.max_in_flight IS NULL AND e.breaker_trips = 0"""
         if connection.vendor == "postgresql":
+            well += " AND e.id <> ALL(%s::uuid[])"
             # OFFSET 0 keeps the planner from a hash join, which would walk to the end and lose the order.
             served = f"CROSS JOIN LATERAL (SELECT e.id FROM {endpoints} e WHERE {well} OFFSET 0) e"
             taken = f"CROSS JOIN LATERAL ({due} FOR UPDATE SKIP LOCKED) w"
         else:
+            well += f" AND e.id NOT IN ({', '.join(['%s'] * len(full))})"
             served = f"JOIN {endpoints} e ON {well}"
             taken = f"JOIN {deliveries} w ON w.id IN ({due})"
         # At the end of the ids stands NIL, the id of no endpoint, and those after it are the ones behind.
@@ -228,17 +229,16 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
         values = [stored_moment(connection, lease_until), *values]
         become = "SET state = 'sending', lease_until = %s, epoch = epoch + 1"
         take = f"UPDATE {deliveries} {become} WHERE id"
-        with connection.cursor() as cursor:
-            if connection.vendor == "postgresql":
-                # By an array of ids, since a join may be planned as a walk through all that waits.
-                take += f" = ANY(ARRAY({picked})) RETURNING *"
-            else:
-                cursor.execute(f"{take} IN ({picked}) RETURNING id", values)
-                values = [orjson.dumps([pk for (pk,) in cursor.fetchall()]).decode()]
-                take = f"SELECT * FROM {deliveries} WHERE id IN (SELECT value FROM json_each(%s))"
-            steps = ", ".join([f"taken AS ({take})", *self._facts(connection)])
-            cursor.execute(f"WITH {steps} SELECT * FROM facts", [*values, *facts_values])
-            return [_claimed(row) for row in cursor.fetchall()]
+        if connection.vendor == "postgresql":
+            # By an array of ids, since a join may be planned as a walk through all that waits.
+            take += f" = ANY(ARRAY({picked})) RETURNING *"
+        else:
+            ids = [pk for (pk,) in fetched(connection, f"{take} IN ({picked}) RETURNING id", values)]
+            values = [orjson.dumps(ids).decode()]
+            take = f"SELECT * FROM {deliveries} WHERE id IN (SELECT value FROM json_each(%s))"
+        steps = ", ".join([f"taken AS ({take})", *self._facts(connection)])
+        rows = fetched(connection, f"WITH {steps} SELECT * FROM facts", [*values, *facts_values])
+        return [_claimed(row) for row in rows]
 
     def _facts(self, connection: Any) -> tuple[str, ...]:
         """Steps from `taken` to the columns of Claimed. What is an endpoint's is read once for each."""
@@ -249,10 +249,12 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
         messages = table_of(self.model._meta.get_field("message").related_model)
         if connection.vendor == "postgresql":
             pairs = "json_agg(json_build_array(k.id, k.sealed_secret))::text"
-            lag = "extract(epoch FROM %s - d.due_at)::float8"
+            lag = "extract(epoch FROM %s::timestamptz - d.due_at)::float8"
+            text = "::text"
         else:
             pairs = "json_group_array(json_array(k.id, k.sealed_secret))"
             lag = "(julianday(%s) - julianday(d.due_at)) * 86400"
+            text = ""
         served = f"""served AS MATERIALIZED (
             SELECT e.id, e.url, e.sealed_headers, e.retry_schedule, e.timeout_seconds,
                 e.consecutive_failures = 0 AND COALESCE(e.last_success_at > %s, FALSE) AS is_healthy,
@@ -265,8 +267,8 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
         )"""
         facts = f"""facts AS (
             SELECT d.id, d.lane, d.epoch, d.attempts, d.attempts_before, d.trigger, {lag} AS lag,
-                m.uid, m.event_type, m.context, m.body, e.id AS endpoint_id, e.url, e.sealed_headers,
-                COALESCE(e.retry_schedule, t.retry_schedule) AS retry_schedule,
+                m.uid, m.event_type, m.context{text}, m.body, e.id AS endpoint_id, e.url, e.sealed_headers,
+                COALESCE(e.retry_schedule, t.retry_schedule){text} AS retry_schedule,
                 e.timeout_seconds, e.is_healthy, e.keys
             FROM taken d JOIN served e ON e.id = d.endpoint_id JOIN {messages} m ON m.id = d.message_id
             LEFT JOIN {types} t ON t.name = m.event_type AND t.retry_schedule IS NOT NULL
@@ -320,26 +322,23 @@ class DeliveryQueue(models.QuerySet["Delivery"]):
             SELECT r.attempt, done.id, done.attempts, r.at, r.trigger, r.status, COALESCE(r.error, ''),
                 r.duration, COALESCE(r.head, ''), COALESCE(r.headers, '{{}}')
         """
+        if is_native:
+            sql = (
+                f"WITH r AS ({source}),"
+                f" done AS ({update} AND d.id = ANY(ARRAY(SELECT id FROM r)) RETURNING d.id, d.attempts),"
+                f" written AS ({insert} FROM done JOIN r ON r.id = done.id)"
+                " SELECT id, attempts FROM done"
+            )
+            return {read_id(found): attempts for found, attempts in fetched(connection, sql, values)}
+        done = fetched(connection, f"WITH r AS ({source}) {update} RETURNING id, attempts", values)
         with connection.cursor() as cursor:
-            if is_native:
-                cursor.execute(
-                    f"WITH r AS ({source}),"
-                    f" done AS ({update} AND d.id = ANY(ARRAY(SELECT id FROM r))"
-                    " RETURNING d.id, d.attempts),"
-                    f" written AS ({insert} FROM done JOIN r ON r.id = done.id)"
-                    " SELECT id, attempts FROM done",
-                    values,
-                )
-                return {read_id(found): attempts for found, attempts in cursor.fetchall()}
-            cursor.execute(f"WITH r AS ({source}) {update} RETURNING id, attempts", values)
-            done = cursor.fetchall()
             cursor.execute(
                 f"WITH r AS ({source}), done AS ("
                 " SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS attempts"
                 f" FROM json_each(%s)) {insert} FROM done JOIN r ON r.id = done.id",
                 [*values, orjson.dumps(done).decode()],
             )
-            return {read_id(found): attempts for found, attempts in done}
+        return {read_id(found): attempts for found, attempts in done}
 
 
 SETTLEMENT = (
