@@ -18,12 +18,10 @@ from traceback import format_exception
 from typing import Any, TypeAlias
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.utils import timezone
 from structlog.contextvars import bind_contextvars
 
 from ..observability.context import CARRIED
 from ..observability.logging import get_logger
-from ..observability.metrics import metrics
 from ..observability.redaction import redacted_text
 from ..observability.tracing import span
 from .compat import (
@@ -233,9 +231,6 @@ class Attempt:
                 claim=lambda key: first_effect(self.job, key),
             )
             self.args = [context, *self.args]
-        fell_due_at = max(self.job.created_at, self.job.run_at or self.job.created_at)
-        waited = (timezone.now() - fell_due_at).total_seconds()
-        metrics.observe("jobs.wait", max(0.0, waited), queue=self.job.queue)
         self.has_begun = True
 
     def succeeded(self, value: Any) -> Outcome:

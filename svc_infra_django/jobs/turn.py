@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
+from time import time
 from typing import Any
 from uuid import UUID
 
@@ -50,7 +52,12 @@ class Outcome:
     is_settled: bool = False
     """The job wrote its own end already, inside its transaction."""
 
-    ended_at: datetime = field(default_factory=timezone.now)
+    ended: float = field(default_factory=time)
+    """Seconds since 1970."""
+
+    @property
+    def ended_at(self) -> datetime:
+        return datetime.fromtimestamp(self.ended, tz=connections[database()].timezone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,17 @@ def _take_turn(outcomes: Sequence[Outcome], wish: Wish, *, now: datetime | None 
         # Their rates held up all of them, and not those behind them.
         claimed = _turn((), wish)
         admitted = admit(claimed, now=now)
+    _tell_waits(admitted)
     return admitted
+
+
+def _tell_waits(claimed: Iterable[Job]) -> None:
+    now = timezone.now()
+    for queue, jobs in groupby(claimed, key=lambda job: job.queue):
+        waits = metrics.series("timer", "jobs.wait", queue=queue)
+        for job in jobs:
+            fell_due_at = max(job.created_at, job.run_at or job.created_at)
+            waits.observe(max(0.0, (now - fell_due_at).total_seconds()))
 
 
 def _turn(outcomes: Sequence[Outcome], wish: Wish) -> list[Job]:

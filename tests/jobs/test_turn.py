@@ -47,6 +47,28 @@ def test_a_turn_claims_no_more_than_there_is_room_for() -> None:
     assert claim() == []
 
 
+def test_a_claim_tells_how_long_its_jobs_had_been_due() -> None:
+    ids = enqueue_many(work.add, [[number] for number in range(3)])
+    hour = timedelta(hours=1)
+    Job.objects.filter(pk=ids[0]).update(created_at=timezone.now() - 3 * hour)
+    Job.objects.filter(pk=ids[1]).update(created_at=timezone.now() - 3 * hour, run_at=timezone.now() - hour)
+    before = _waited()
+
+    claim()
+
+    waits, seconds = (after - then for after, then in zip(_waited(), before, strict=True))
+    assert waits == 3
+    assert 4 * 3600 <= seconds < 4.5 * 3600
+
+
+def _waited() -> tuple[float, float]:
+    count, seconds = (
+        REGISTRY.get_sample_value(f"jobs_wait_seconds_{part}", {"queue": "default"}) or 0.0
+        for part in ("count", "sum")
+    )
+    return count, seconds
+
+
 def test_a_turn_writes_and_claims_at_once() -> None:
     enqueue_many(work.add, [[number] for number in range(3)])
     first, second = claim(room=2)
