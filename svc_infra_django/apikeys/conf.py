@@ -61,6 +61,10 @@ class ApikeysSettings(Section):
     max_keys_per_owner: Annotated[int, Field(ge=1)] = 100
     """How many usable keys somebody may make for one owner in a tenant, without the right to change all."""
 
+    scopes_required: bool = False
+    """Whether every new key must name what it may. Without scopes a key may all that its owner may, also what
+    they are given later, such as when they become staff."""
+
     step_up_seconds: Annotated[int, Field(ge=1)] | None = None
     """How lately people must have proved who they are (`POST auth/step-up`) to make, rotate or change a key
     by the API, so that a stolen session makes no key that outlives it; None asks for nothing."""

@@ -834,6 +834,27 @@ def test_an_account_of_a_provider_sets_a_first_password_and_may_then_leave_the_p
     assert Client().delete(path, headers=headers).status_code == 204
 
 
+def test_a_browser_that_sets_a_first_password_stays_signed_in(
+    browser: Browser, provider: FakeProvider
+) -> None:
+    provider.person = {**provider.person, **proven("ada@example.com")}
+    code = query_of(browser.log_in(next=FRONT_END)["Location"])["code"][0]
+    page = Client(enforce_csrf_checks=True)
+    headers = {"X-CSRFToken": page.get("/api/auth/csrf").json()["csrf_token"]}
+    sent = {"code": code, "state": browser.begun["state"], "session": True}
+    begun = page.post("/api/oauth/exchange", sent, content_type="application/json", headers=headers)
+    headers = {"X-CSRFToken": begun.json()["csrf_token"]}
+
+    changed = page.post(
+        "/api/auth/password/change", {"password": NEXT}, content_type="application/json", headers=headers
+    )
+
+    assert changed.status_code == 204
+    assert page.get("/api/auth/me").json()["method"] == "session"
+    assert len(page.get("/api/auth/sessions").json()["items"]) == 1
+    assert log_in_by_password().status_code == 200
+
+
 def test_rule_45_a_first_password_wants_a_fresh_login(browser: Browser, provider: FakeProvider) -> None:
     tokens = browser.log_in().json()
     AuthSession.objects.update(auth_time=timezone.now() - timedelta(seconds=601))

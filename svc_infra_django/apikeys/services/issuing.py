@@ -299,6 +299,8 @@ def check_new_key(
     check_actor(actor, owner=owner, scopes=scopes, tenant=tenant)
     if not owner.is_active:
         raise OwnerDisabled()
+    if scopes is None and settings.scopes_required:
+        raise ValidationError.at("/body/scopes", "Name what the key may do.", code="missing")
     if len(scopes or ()) > MAX_SCOPES:
         raise ValidationError.at(
             "/body/scopes", f"A key has {MAX_SCOPES} scopes at most; use wildcards.", code="too_many"

@@ -98,6 +98,19 @@ def test_no_scope_at_all_is_not_every_scope(user: Any, permit: Any) -> None:
     assert not Principal(user, "api_key", scopes=key.granted_scopes).can("svc_rbac.view_role")
 
 
+def test_a_project_may_want_scopes_of_every_new_key(user: Any, permit: Any, svc_settings: Any) -> None:
+    user = permit(user, "view_role")
+    before, _ = issue_key(owner=user, name="before")
+    svc_settings(apikeys={"scopes_required": True})
+
+    with pytest.raises(ValidationError) as caught:
+        issue_key(owner=user, name="robot", actor=user)
+
+    assert [problem.pointer for problem in caught.value.errors] == ["/body/scopes"]
+    assert issue_key(owner=user, name="robot", scopes=["svc_rbac.view_role"])[0].scopes
+    assert rotate_key(before)[0].scopes is None
+
+
 def test_a_disabled_user_gets_no_key(make_user: Any) -> None:
     with pytest.raises(OwnerDisabled):
         issue_key(owner=make_user("gone", is_active=False), name="robot")
