@@ -231,10 +231,13 @@ def replace_address(user: Any, address: str) -> bool:
 def check_address(address: str) -> None:
     """Raise Django's ValidationError for an address that nobody may sign up with.
 
-    Only ASCII is taken: letters that look alike would make addresses that look alike.
+    Only ASCII is taken: letters that look alike would make addresses that look alike. Mailers do not agree
+    on whose address a quoted name, an encoded word (RFC 2047) or a number for the host is, so nobody has one.
     """
     if not address.isascii():
         raise ValidationError("Only ASCII is accepted; write an international domain in its xn-- form.")
+    if '"' in address or "=?" in address or "@[" in address:
+        raise ValidationError("Write it without quotes, encoded words and numbers for the host.")
     validate_email(address)
     get_adapter().clean_email(address)
 

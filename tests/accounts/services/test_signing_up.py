@@ -269,7 +269,12 @@ def test_rule_8_passwords_of_any_composition_and_length_are_taken(visitor: Any) 
 
 
 @pytest.mark.parametrize(
-    "email", ["new", "new@", "@example.com", "a@b", "\u212a@example.com", "\u0131an@example.com"]
+    "email",
+    [
+        *("new", "new@", "@example.com", "a@b", "\u212a@example.com", "\u0131an@example.com"),
+        *('"x@evil.example"@example.com', '"\x1b[31m"@example.com', "=?x?q?x=40evil=3e=00?=@example.com"),
+        *("root@[127.0.0.1]", "root@[IPv6:::1]", "a,b@example.com", "a@example.com\u2028"),
+    ],
 )
 def test_rule_14_what_is_no_plain_address_is_refused(visitor: Any, email: str) -> None:
     answer = visitor.post("signup", {**NEW, "email": email})
