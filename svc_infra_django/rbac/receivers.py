@@ -1,4 +1,4 @@
-"""After `migrate`, the declared roles are there; who joins or leaves a group is on record."""
+"""After `migrate`, the declared roles are there; who joins or leaves a group, or is deleted, is on record."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.apps import apps as installed_apps
+from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import DEFAULT_DB_ALIAS, router
 from django.db.models.signals import m2m_changed, post_migrate, pre_delete
 from django.dispatch import receiver
 
+from ..observability.context import current
 from ..observability.logging import get_logger
 from .models import Assignment, Role, RoleChange
+from .services.deciding import scope_of_grant
 from .services.defining import sync_declared_roles
 from .services.recording import record
 from .services.remembering import forget_everything
@@ -59,14 +62,39 @@ def note_membership(action: str, instance: Any, reverse: bool, pk_set: set[Any] 
     )
     for user, group in pairs:
         if group.pk in granted:
-            record(kinds[action], user=user, group=group)
+            record(kinds[action], user=user, group=group, actor_key=_signed_in())
 
 
 @receiver(pre_delete, sender=Group, dispatch_uid="svc_infra_django.rbac.groups")
 def note_end_of_group(instance: Group, **_: Any) -> None:
     """Record that nobody has through this group what it was granted."""
     if Assignment.objects.filter(group=instance).exists():
-        record(RoleChange.Kind.LEFT, group=instance)
+        record(RoleChange.Kind.LEFT, group=instance, actor_key=_signed_in())
+
+
+# The user model is the project's: that its admin, or a shell, deletes somebody is seen here only.
+def note_end_of_user(instance: Any, using: str, **_: Any) -> None:
+    """Record what the user had, before the database takes it away."""
+    for given in Assignment.objects.using(using).filter(user_id=instance.pk).select_related("role"):
+        record(
+            RoleChange.Kind.WITHDRAWN,
+            role=given.role,
+            user=instance,
+            scope=scope_of_grant(given),
+            reason="The user was deleted.",
+            actor_key=_signed_in(),
+        )
+
+
+pre_delete.connect(
+    note_end_of_user,
+    sender=django_settings.AUTH_USER_MODEL,
+    dispatch_uid="svc_infra_django.rbac.users",
+)
+
+
+def _signed_in() -> str:
+    return str(current().get("user_id", ""))[:64]
 
 
 if hasattr(get_user_model(), "groups"):

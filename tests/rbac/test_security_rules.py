@@ -200,6 +200,48 @@ def test_rule_63_every_change_is_a_row_with_who_what_where_and_request(user: Any
     assert rows[2].expires_at == NOW + timedelta(days=1)
 
 
+def test_rule_63_the_grants_of_a_deleted_user_are_written_down(
+    make_user: Any, admin_client: Client, admin_user: Any
+) -> None:
+    bob = make_user("bob")
+    grant(bob, define_role("clerk", ["a.b"]), tenant="acme")
+    bobs = str(bob.pk)
+
+    admin_client.post(f"/admin/auth/user/{bobs}/delete/", {"post": "yes"})
+
+    row = RoleChange.objects.get(kind="withdrawn")
+    assert (row.user_key, row.role, row.tenant, row.reason) == (
+        bobs,
+        "clerk",
+        "acme",
+        "The user was deleted.",
+    )
+    assert row.actor_key == str(admin_user.pk)
+
+
+def test_rule_63_who_puts_somebody_into_a_group_is_named(
+    user: Any, admin_client: Client, admin_user: Any
+) -> None:
+    clerks = Group.objects.create(name="clerks")
+    grant(clerks, define_role("clerk", ["a.b"]))
+    form = admin_client.get(f"/admin/auth/user/{user.pk}/change/").context["adminform"].form
+    sent = {name: value for name, value in form.initial.items() if isinstance(value, str)}
+
+    answer = admin_client.post(
+        f"/admin/auth/user/{user.pk}/change/",
+        {
+            **sent,
+            "date_joined_0": "2026-01-01",
+            "date_joined_1": "00:00",
+            "is_active": "on",
+            "groups": [clerks.pk],
+        },
+    )
+
+    assert answer.status_code == 302
+    assert RoleChange.objects.get(kind="joined").actor_key == str(admin_user.pk)
+
+
 def test_rule_63_a_refused_grant_is_logged(
     user: Any, stranger: Any, make_role: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,9 +20,13 @@ def record(
     group: Any = None,
     scope: Scope = EVERYWHERE,
     actor: Any = None,
+    actor_key: str = "",
     **fields: Any,
 ) -> RoleChange:
-    """Write the row and forget the rights that it changes: the user's, or everybody's if it names none."""
+    """Write the row and forget the rights that it changes: the user's, or everybody's if it names none.
+
+    `actor_key` is for changes that Django makes, and of which only a signal tells: whoever is signed in.
+    """
     change = RoleChange.objects.create(
         kind=kind,
         tenant=scope.tenant,
@@ -32,7 +36,7 @@ def record(
         group="" if group is None else group.name,
         role_id=None if role is None else role.pk,
         role="" if role is None else role.name,
-        actor_key="" if actor is None else str(user_of(actor).pk),
+        actor_key=actor_key if actor is None else str(user_of(actor).pk),
         method=actor.method if isinstance(actor, Principal) else "",
         credential_id=actor.credential_id if isinstance(actor, Principal) else "",
         request_id=request_id(),
