@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sqlite3
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from svc_infra_django.jobs.models import Job, Worker
 from tests import servers
 from tests.jobs import forked, work
 
+GIB = 1 << 30
 FAST = {
     # No test waits for a lease: see `presume_dead`. Nor may one run out while a busy machine pauses.
     "lease_seconds": 600.0,
@@ -365,3 +367,75 @@ def all_come_to_a_good_end(accepted: list[str], ledger: str) -> None:
         # A claim whose answer was lost with the connection is handed back, and nobody began it.
         assert 1 <= starts[str(job.pk)] <= job.attempt + job.crashes + 3
         assert job.crashes == 0, "nobody died but the database"
+
+
+@pytest.fixture
+def pooled(transactional_db: None) -> Iterator[None]:
+    """The test and its workers reach their database by a pooler that shares connections."""
+    usual = dict(connection.settings_dict)
+    with servers.pooler(usual) as port:
+        connection.close()
+        connection.settings_dict |= {"HOST": "127.0.0.1", "PORT": port}
+        yield
+        connection.close()
+        connection.settings_dict |= usual
+
+
+def switch(setting: str, value: str) -> None:
+    """Change a setting of the test database; everybody has to connect anew, as to one that was promoted."""
+    name = connection.ops.quote_name(str(connection.settings_dict["NAME"]))
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.execute(f"ALTER DATABASE {name} SET {setting} = '{value}'")
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+class Cutter:
+    """Between workers and PostgreSQL: loses a connection when a success was written, before it says so."""
+
+    MARK = b"state = 2, finished_at"
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.has_cut = False
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        to_cut = Event()
+        with client, socket.create_connection(self._target) as server, suppress(OSError):
+            Thread(target=self._ask, args=(client, server, to_cut), daemon=True).start()
+            while (data := server.recv(1 << 16)) and not to_cut.is_set():
+                client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)
+
+    def _ask(self, client: socket.socket, server: socket.socket, to_cut: Event) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                if self.MARK in data and not self.has_cut:
+                    self.has_cut = True
+                    to_cut.set()
+                server.sendall(data)
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.fixture
+def cutter(transactional_db: None) -> Iterator[Cutter]:
+    made = Cutter((connection.settings_dict["HOST"], int(connection.settings_dict["PORT"] or 5432)))
+    yield made
+    made.close()

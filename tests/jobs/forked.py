@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import sys
-import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import django.apps
+
+from tests.jobs import odd
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 if not django.apps.apps.ready and "pytest" not in sys.modules:
@@ -40,6 +39,9 @@ class Surroundings:
     memory: int = 0
     """Bytes of address space that it may use; 0 for no limit."""
 
+    dies_after_claim: str = ""
+    """The file that tells it to: see `odd.die_after_a_claim`."""
+
     service: str = ""
     """The file that a service beside the jobs writes to."""
 
@@ -65,9 +67,11 @@ def run_worker(around: Surroundings, args: list[str]) -> None:
     # What a supervisor starts is in the same surroundings at once. One test starts real ones.
     supervisor.spawning = multiprocessing.get_context("fork")
     if around.clock_is_fast_by:
-        put_the_clock_forward(around.clock_is_fast_by)
+        odd.put_the_clock_forward(around.clock_is_fast_by)
     if around.memory:
-        resource.setrlimit(resource.RLIMIT_AS, (around.memory, around.memory))
+        odd.limit_memory(around.memory)
+    if around.dies_after_claim:
+        odd.die_after_a_claim(around.dies_after_claim)
     if around.service:
         os.environ["JOBS_TEST_SERVICE"] = around.service
         apps.get_app_config("taskapp").worker_services = (".services.Shaky",)
@@ -81,11 +85,3 @@ def run_worker_under_a_parent(around: Surroundings, pidfile: str) -> None:
     process.start()
     Path(pidfile).write_text(str(process.pid))
     process.join()
-
-
-def put_the_clock_forward(seconds: float) -> None:
-    from django.utils import timezone
-
-    true_now, true_time = timezone.now, time.time
-    timezone.now = lambda: true_now() + timedelta(seconds=seconds)
-    time.time = lambda: true_time() + seconds

@@ -15,13 +15,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group
 from django.db import transaction
 
 from svc_infra_django.jobs import enqueue_many
-from svc_infra_django.jobs.models import Job, Worker
+from svc_infra_django.jobs.models import Job
 from tests.jobs import work
 from tests.jobs.conftest import (
     Process,
@@ -87,15 +88,20 @@ def test_a_worker_that_dies_between_the_body_and_its_acknowledgement(
     assert Group.objects.count() == (1 if task.atomic else 2)
 
 
-def test_a_claim_that_no_worker_lived_to_begin_is_made_again(worker: Start, ledger: str) -> None:
+def test_a_claim_that_no_worker_lived_to_begin_is_made_again(
+    worker: Start, ledger: str, tmp_path: Path
+) -> None:
     work.record_pid.enqueue(ledger)
-    dead = Worker.objects.create(name="dead", host="dead", pid=1, concurrency=1)
-    presume_dead(1)
-    Job.objects.update(
-        state=Job.State.RUNNING, worker_id=dead.pk, attempt=1, epoch=1, attempted_at=dead.started_at
-    )
+    armed = tmp_path / "armed"
+    armed.touch()
 
+    victim = worker(around={"dies_after_claim": str(armed)}, **PATIENT)
+    victim.wait()
+    presume_dead(victim.pid)
+    job = Job.objects.get()
+    assert (job.state, job.attempt) == (Job.State.RUNNING, 1)
     worker(**PATIENT)
 
     wait_until(lambda: Job.objects.get().state == Job.State.SUCCEEDED)
     assert [line.split()[1] for line in work.read(ledger)] == ["2"]
+    assert Job.objects.get().crashes == 1

@@ -6,7 +6,7 @@ What the ledger says holds here as well: what was accepted is run, and as often 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from signal import SIGTERM
 from threading import Thread
@@ -20,21 +20,22 @@ from django.utils import timezone
 from svc_infra_django.jobs import enqueue_many
 from svc_infra_django.jobs.models import Job, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
-from tests import servers
 from tests.jobs import work
 from tests.jobs.conftest import (
+    GIB,
+    Cutter,
     Database,
     Process,
     accepted_through_crashes,
     all_come_to_a_good_end,
     states,
+    switch,
     wait_until,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 Start = Callable[..., Process]
-GIB = 1 << 30
 
 
 def each_ran_as_often_as_it_says(ledger: str) -> None:
@@ -54,18 +55,6 @@ def test_a_database_that_crashes_again_and_again_costs_time_and_nothing_else(
 
     all_come_to_a_good_end(accepted, ledger)
     assert all(process.is_alive() for process in processes)
-
-
-@pytest.fixture
-def pooled(transactional_db: None) -> Iterator[None]:
-    """The test and its workers reach their database by a pooler that shares connections."""
-    usual = dict(connection.settings_dict)
-    with servers.pooler(usual) as port:
-        connection.close()
-        connection.settings_dict |= {"HOST": "127.0.0.1", "PORT": port}
-        yield
-        connection.close()
-        connection.settings_dict |= usual
 
 
 @pytest.mark.pgbouncer
@@ -107,18 +96,6 @@ def test_behind_a_pooler_that_keeps_no_session_everything_goes_on(
         assert cursor.fetchone() == (0,), "no lock of a session was left to whoever has the connection next"
 
 
-def switch_read_only(value: str) -> None:
-    """As a database does that was demoted, or promoted again: everybody has to connect anew."""
-    name = connection.ops.quote_name(str(connection.settings_dict["NAME"]))
-    with connection.cursor() as cursor:
-        cursor.execute("SET default_transaction_read_only = off")
-        cursor.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
-        cursor.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
 @pytest.mark.postgresql
 def test_workers_wait_for_a_database_that_can_only_be_read(worker: Start, ledger: str) -> None:
     process = worker().ready()
@@ -126,16 +103,37 @@ def test_workers_wait_for_a_database_that_can_only_be_read(worker: Start, ledger
     wait_until(lambda: work.read(ledger))
 
     try:
-        switch_read_only("on")
+        switch("default_transaction_read_only", "on")
         enqueue_many(work.record, [[ledger, "meanwhile"]] * 20)
         wait_until(lambda: "read-only transaction" in process.output())
         assert "meanwhile" not in work.read(ledger)
     finally:
-        switch_read_only("off")
+        switch("default_transaction_read_only", "off")
 
     wait_until(lambda: states()["succeeded"] == 21)
     assert set(Job.objects.values_list("attempt", "crashes")) == {(1, 0)}
     assert work.read(ledger).count("meanwhile") == 20
+
+
+@pytest.mark.postgresql
+def test_an_acknowledgement_whose_answer_was_lost_is_no_error(
+    cutter: Cutter, worker: Start, ledger: str
+) -> None:
+    database = {name: connection.settings_dict[name] for name in ("NAME", "USER")}
+    around = {"database": database | {"HOST": "127.0.0.1", "PORT": cutter.port}}
+    process = worker("--concurrency", "2", around=around).ready()
+
+    ids = enqueue_many(work.record_pid, [[ledger]] * 50)
+    wait_until(lambda: states() == {"succeeded": 50})
+    wait_until(lambda: "database unavailable" in process.output())
+    # It is written once more meanwhile.
+    work.record.enqueue(f"{ledger} after")
+    wait_until(lambda: states() == {"succeeded": 51})
+
+    assert cutter.has_cut
+    ran = [line.split()[:2] for line in work.read(ledger)]
+    assert sorted(ran) == sorted([pk, "1"] for pk in ids), "each once"
+    assert "was taken away" not in process.output()
 
 
 @pytest.mark.postgresql

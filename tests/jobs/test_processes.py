@@ -81,28 +81,35 @@ def test_a_job_that_kills_its_workers_is_poison(worker: Start, ledger: str) -> N
     assert last.is_alive()
 
 
-def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(worker: Start, ledger: str) -> None:
-    frozen = worker("--concurrency", "1").ready()
+def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
+    rewritten: Callable[[], int], worker: Start, ledger: str
+) -> None:
+    frozen = worker("--concurrency", "4", grace_seconds=0.3).ready()
     work.wait_for.enqueue(ledger, f"{ledger}.flag")
-    wait_until(lambda: work.read(ledger))
+    work.wait_for_and_fail_at_first.enqueue(f"{ledger} fails", f"{ledger}.flag")
+    stays = work.linger.enqueue(f"{ledger} stays", 600)
+    wait_until(lambda: all(map(work.read, (ledger, f"{ledger} fails", f"{ledger} stays"))))
     frozen.freeze()
     presume_dead(frozen.pid)
+    Job.objects.filter(pk=stays.id).update(args={"args": [f"{ledger} stays", 0.0], "kwargs": {}})
     let_go(ledger)
     worker()
-    wait_until(lambda: states()["succeeded"])
-    finished = Job.objects.get()
+    wait_until(lambda: states()["succeeded"] == 3)
+    finished = list(Job.objects.order_by("pk").values())
+    assert [(job["attempt"], job["crashes"]) for job in finished] == [(2, 1)] * 3
 
     frozen.signal(signal.SIGCONT)
-    wait_until(lambda: f"went on {frozen.pid}" in work.read(ledger))
+    for path in (ledger, f"{ledger} fails"):
+        wait_until(lambda path=path: f"went on {frozen.pid}" in work.read(path))
     wait_until(lambda: Worker.objects.filter(pid=frozen.pid).exists(), what="the frozen worker's return")
-
-    job = Job.objects.get()
-    assert (job.state, job.attempt, job.epoch) == (Job.State.SUCCEEDED, 2, finished.epoch)
-    assert job.finished_at == finished.finished_at
-    assert job.worker_id == finished.worker_id
-    # And it goes on working.
+    # It goes on working, and what it still runs it hands back when it stops.
     work.record.enqueue(ledger, "after")
     wait_until(lambda: "after" in work.read(ledger))
+    frozen.signal(signal.SIGTERM)
+    assert frozen.wait() == 0
+
+    assert list(Job.objects.order_by("pk").values())[:3] == finished
+    assert rewritten() == 0
 
 
 def test_an_atomic_job_of_a_frozen_worker_is_rolled_back(worker: Start, ledger: str) -> None:

@@ -194,6 +194,16 @@ def wait_for(path: str, flag: str) -> None:
     note(path, f"went on {os.getpid()}")
 
 
+@task(max_attempts=2, backoff=lambda attempt: 0.0)
+def wait_for_and_fail_at_first(path: str, flag: str) -> None:
+    note(path, f"waits {os.getpid()}")
+    while not Path(flag).exists():
+        time.sleep(0.02)
+    note(path, f"went on {os.getpid()}")
+    if read(path)[0] == f"waits {os.getpid()}":
+        raise Shaky
+
+
 @task
 def kill_me(path: str) -> None:
     note(path, "start")

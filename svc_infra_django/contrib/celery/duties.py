@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from dataclasses import dataclass
 from importlib import import_module
 from mmap import mmap
 from multiprocessing.process import BaseProcess
+from secrets import token_hex
 from threading import Event, Thread
 from time import sleep
 
@@ -25,6 +27,22 @@ STOP_SECONDS = 10.0
 
 closing = mmap(-1, 1)
 """One byte that Celery's main process shares with those that it forks: 1 once it stops."""
+
+
+@dataclass(slots=True)
+class MainProcess:
+    """Which of Celery's main processes this one is, or was forked from."""
+
+    pid: int = 0
+    name: str = "celery"
+    """What the names of its workers begin with. Not the id alone: a container begins with the same again."""
+
+    def is_here(self) -> None:
+        self.pid = os.getpid()
+        self.name = f"celery@{socket.gethostname()}:{self.pid}-{token_hex(4)}"
+
+
+main = MainProcess()
 
 
 class Duties:
@@ -53,7 +71,7 @@ class Duties:
         logger = get_logger("svc_infra_django.jobs")
         while not self._ended.is_set():
             # A daemon: a main process that Celery ends without a word would wait for it, and it for that.
-            self._process = spawning.Process(target=do_duties, args=(self.module, os.getpid()), daemon=True)
+            self._process = spawning.Process(target=do_duties, args=(self.module, main), daemon=True)
             self._process.start()
             while not self._ended.wait(WATCH_SECONDS) and self._process.exitcode is None:
                 pass
@@ -61,7 +79,7 @@ class Duties:
                 logger.error("the process of the duties died", exitcode=self._process.exitcode)
 
 
-def do_duties(module: str, main: int) -> None:
+def do_duties(module: str, main: MainProcess) -> None:
     """Do them until SIGTERM comes, or the process `main` is gone."""
     django.setup()
     import_module(module)
@@ -71,10 +89,10 @@ def do_duties(module: str, main: int) -> None:
     # A terminal tells all of its processes; the main process passes on what is meant for us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=watch_children, args=(main,), name="svc-jobs children", daemon=True).start()
-    serve(uuid7(), queues=(), concurrency=0, parent=main, stops=(signal.SIGTERM,))
+    serve(uuid7(), queues=(), concurrency=0, parent=main.pid, stops=(signal.SIGTERM,))
 
 
-def watch_children(main: int) -> None:
+def watch_children(main: MainProcess) -> None:
     """Give the jobs of a child process that died to others at once."""
     from django.db import Error as DatabaseFailure
     from django.db import connections
@@ -86,11 +104,11 @@ def watch_children(main: int) -> None:
 
     while True:
         try:
-            rows = Worker.objects.using(turn.database()).filter(name__startswith=of_main_process(main))
+            rows = Worker.objects.using(turn.database()).filter(name__startswith=f"{main.name}/")
             children = dict(rows.values_list("pk", "pid"))
             for stuck in workers_overrun(children):
-                # In a pool of threads it is the main process, which others work in.
-                if children[stuck] != main and _is_alive(children[stuck]):
+                # In a pool of threads it is the main process, which others work in: see `Hands`.
+                if children[stuck] != main.pid and _is_alive(children[stuck]):
                     turn.logger.error("a job ignores its timeout", pid=children[stuck])
                     os.kill(children[stuck], signal.SIGKILL)
             for pk, pid in children.items():
@@ -101,11 +119,6 @@ def watch_children(main: int) -> None:
             turn.logger.warning("child processes could not be looked after", error=repr(error))
             connections[turn.database()].close()
         sleep(WATCH_SECONDS)
-
-
-def of_main_process(pid: int) -> str:
-    """What the names of the workers in its child processes begin with."""
-    return f"celery@{socket.gethostname()}:{pid}/"
 
 
 def _is_alive(pid: int) -> bool:

@@ -21,16 +21,21 @@ from uuid import UUID
 
 from celery import Celery, signals
 from celery.app.trace import trace_ok_t
+from celery.concurrency import get_implementation
 from kombu.pools import producers
 
 from ...jobs.engines import publishers
-from .duties import Duties, closing
+from .duties import Duties, closing, main
 
 NAME = "svc_infra_django.jobs.run"
 IDS_A_MESSAGE = 50
 CONNECT_SECONDS = 0.2
 SOCKET_SECONDS = 1.0
 BREAK_SECONDS = 2.0
+NO_GREENLETS = (
+    "The jobs of svc_infra_django do not run in a pool of greenlets (gevent, eventlet): timeouts and signs "
+    "of life need threads. Use --pool prefork, threads or solo."
+)
 
 
 def run_jobs(app: Celery) -> None:
@@ -42,6 +47,7 @@ def run_jobs(app: Celery) -> None:
     task = app.task(name=NAME, ignore_result=True, acks_late=False, typing=False)(run_published)
     publishers["celery"] = Publisher(app, task)
     duties = Duties(sys._getframe(1).f_globals.get("__name__", "__main__"))
+    signals.worker_init.connect(_begin, weak=False, dispatch_uid=f"{__name__}.init")
     signals.worker_ready.connect(lambda **_: duties.begin(), weak=False, dispatch_uid=f"{__name__}.begin")
     signals.worker_shutdown.connect(lambda **_: duties.end(), weak=False, dispatch_uid=f"{__name__}.end")
     signals.worker_shutting_down.connect(_close, weak=False, dispatch_uid=f"{__name__}.close")
@@ -57,6 +63,13 @@ def run_published(ids: Sequence[str]) -> None:
     from .hands import here
 
     here().run([UUID(pk) for pk in ids])
+
+
+def _begin(sender: Any, **_: Any) -> None:
+    """Nothing is forked yet. Raises SystemExit: what else a receiver raises is written to the log only."""
+    if get_implementation(sender.pool_cls).is_green:
+        raise SystemExit(NO_GREENLETS)
+    main.is_here()
 
 
 def _trace_lightly(task: Any, **_: Any) -> None:

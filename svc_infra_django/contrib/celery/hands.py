@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import UUID
 
+from celery.worker import state
 from django.db import DataError, IntegrityError, connections
 from django.db import Error as DatabaseFailure
 from django.db.models.functions import Now
@@ -24,11 +26,12 @@ from ...jobs.decorators import discover, task_at
 from ...jobs.errors import UnknownTask
 from ...jobs.holding import HELD_SECONDS, Running, UnknownTasks, count, write_apart
 from ...jobs.models import Job, Worker
-from ...jobs.runner import run
+from ...jobs.runner import run, timed_out
 from ...jobs.throughput import tally
 from ...jobs.turn import Outcome
 from ...observability.logging import get_logger
-from .duties import closing, of_main_process
+from ...observability.metrics import metrics
+from .duties import closing, main
 from .lanes import Lane
 
 logger = get_logger("svc_infra_django.jobs")
@@ -39,19 +42,24 @@ class Hands:
 
     def __init__(self) -> None:
         self.id, self.pid = uuid7(), os.getpid()
-        self.name = f"{of_main_process(os.getppid())}{self.pid}"
+        self.name = f"{main.name}/{self.pid}"
+        # In a pool of threads others work here too, and nobody may end the process.
+        self._is_shared = self.pid == main.pid
         # One for each message that is at hand at the same time: in a process of Celery's own, one.
         self._lanes: list[Lane] = []
         self._free: list[Lane] = []
         self._running: dict[tuple[UUID, int], Running] = {}
         self._unknown = UnknownTasks()
-        self._claiming = Lock()
+        self._claiming, self._registering, self._signing_off = Lock(), Lock(), Lock()
         self._has_strays = False
         self._ended = Event()
         discover()
         self._register()
         Thread(target=self._beat, name="svc-jobs heartbeat", daemon=True).start()
         Thread(target=self._relieve, name="svc-jobs relief", daemon=True).start()
+        if self._is_shared:
+            # Told to hurry, Celery sends no signal of its end.
+            atexit.register(self.sign_off, seconds=0.0)
 
     def run(self, ids: Sequence[UUID]) -> None:
         """Run those of the jobs that are still to be run. Returns when others should follow."""
@@ -66,7 +74,9 @@ class Hands:
 
     def _lane(self) -> Lane:
         with suppress(IndexError):
-            return self._free.pop()
+            while (lane := self._free.pop()).is_left_behind:
+                pass
+            return lane
         self._lanes.append(lane := Lane(self._take_turn, self._run))
         return lane
 
@@ -107,6 +117,7 @@ class Hands:
         except UnknownTask as error:
             outcome = self._unknown.met(running.job, error)
             return replace(outcome, delay=settings.unknown_task_pause_seconds)
+        running.begin(task)
         outcome = run(running.job, task, is_lost=partial(_is_lost, running))
         _tidy_connections()
         if running.is_lost:
@@ -119,12 +130,25 @@ class Hands:
         while not self._ended.wait(HELD_SECONDS):
             if closing[0]:
                 deadline = min(deadline, monotonic() + settings.grace_seconds)
+            if self._is_shared and state.should_terminate:
+                # SIGQUIT, of which no signal tells here: Celery tries to kill its threads, fails, and waits.
+                deadline = -inf
             if monotonic() >= deadline:
                 # Celery would wait for its messages for as long as the jobs take.
                 self.sign_off(seconds=0.0)
             for lane in tuple(self._lanes):
                 lane.relieve()
+                if self._is_shared and (running := lane.leave_behind()):
+                    self._lanes.remove(lane)
+                    self._give_up(running)
             connections.close_all()
+
+    def _give_up(self, running: Running) -> None:
+        logger.error("a job ignores its timeout", job_id=str(running.job.pk), task=running.job.task)
+        metrics.increment("jobs.overrun", queue=running.job.queue, task=running.job.task)
+        running.lose()
+        seconds = monotonic() - running.since
+        self._take_turn([timed_out(running.job, task_at(running.job.task), seconds=seconds)], ())
 
     def _register(self) -> None:
         Worker.objects.using(turn.database()).update_or_create(
@@ -139,13 +163,17 @@ class Hands:
             },
         )
 
+    def _say_alive(self) -> None:
+        with self._registering:
+            me = Worker.objects.using(turn.database()).filter(pk=self.id)
+            if not self._ended.is_set() and not me.update(heartbeat_at=Now()):
+                logger.warning("this worker was taken for dead", worker=str(self.id))
+                self._register()
+
     def _beat(self) -> None:
         while not self._ended.wait(settings.heartbeat_seconds):
             try:
-                me = Worker.objects.using(turn.database()).filter(pk=self.id)
-                if not me.update(heartbeat_at=Now()):
-                    logger.warning("this worker was taken for dead", worker=str(self.id))
-                    self._register()
+                self._say_alive()
                 running = [each for each in list(self._running.values()) if not each.is_lost]
                 mine = turn.still_owned([each.job for each in running])
                 for each in running:
@@ -163,8 +191,12 @@ class Hands:
 
     def sign_off(self, *, seconds: float) -> None:
         """The process ends: what it still runs after so long is for others at once."""
-        if self._ended.is_set():
-            return
+        # Whoever comes second waits too: the process may end as soon as it returns.
+        with self._signing_off:
+            if not self._ended.is_set():
+                self._sign_off(seconds=seconds)
+
+    def _sign_off(self, *, seconds: float) -> None:
         deadline = monotonic() + seconds
         for lane in self._lanes:
             lane.end(seconds=max(0.0, deadline - monotonic()))
@@ -179,7 +211,8 @@ class Hands:
             back = [Outcome(running.job, Job.State.READY) for running in left]
             turn.take_turn(back, worker=self.id, queues=(), room=0)
             tally.write()
-            Worker.objects.using(turn.database()).filter(pk=self.id).delete()
+            with self._registering:
+                Worker.objects.using(turn.database()).filter(pk=self.id).delete()
         for lane in self._lanes:
             lane.let_go()
 

@@ -38,7 +38,8 @@ class Lane:
         self._held = 0
         self._prefetch = Prefetch()
         self._begun_at = self._turned_at = float("-inf")
-        self._is_running = self._is_ending = False
+        self._running: Running | None = None
+        self._is_ending = self.is_left_behind = False
         # It guards all of these.
         self._lock = Lock()
         self._has_work, self._has_ended_one = Condition(self._lock), Condition(self._lock)
@@ -60,7 +61,7 @@ class Lane:
         """Let others have what waits here behind longer jobs than we reckoned with."""
         now = monotonic()
         with self._lock:
-            is_stuck = self._is_running and now - self._begun_at > HELD_SECONDS
+            is_stuck = self._running is not None and now - self._begun_at > HELD_SECONDS
             is_behind = bool(self._waiting) and now - self._waiting[0].since > HELD_SECONDS
             if not (is_stuck or is_behind) or not (self._told or self._waiting or self._outcomes):
                 return
@@ -72,6 +73,15 @@ class Lane:
         if told:
             put_off(told)
         self._take_turn(outcomes, ())
+
+    def leave_behind(self) -> Running | None:
+        """The job here that ignores its timeout, if there is one. Its thread takes nothing any more."""
+        with self._lock:
+            if self._running is None or not self._running.has_overrun():
+                return None
+            self._is_ending = self.is_left_behind = True
+            self._let_go(self._held)
+            return self._running
 
     def end(self, *, seconds: float) -> None:
         """Run what was taken, and end; wait for it so long at most."""
@@ -96,7 +106,7 @@ class Lane:
             except BaseException as error:  # frontier: the lane outlives whatever a job leaves behind
                 logger.error("a lane failed outside its jobs", exc_info=error)
                 with self._lock:
-                    self._is_running = False
+                    self._running = None
                     self._let_go(self._held - len(self._told) - len(self._waiting))
 
     def _wait(self) -> bool:
@@ -127,7 +137,7 @@ class Lane:
             if not self._waiting:
                 return None
             running = self._waiting.popleft()
-            self._is_running, self._begun_at = True, monotonic()
+            self._running, self._begun_at = running, monotonic()
             is_dangerous = running.job.crashes > 0
             if is_dangerous:
                 self._give_back_what_waits()
@@ -138,7 +148,7 @@ class Lane:
 
     def _end(self, running: Running, outcome: Outcome | None) -> None:
         with self._lock:
-            self._is_running = False
+            self._running = None
             if outcome is not None:
                 self._prefetch.took(outcome.seconds)
                 self._outcomes.append(outcome)
@@ -155,5 +165,5 @@ class Lane:
             self._has_ended_one.notify_all()
 
     def _is_full(self) -> bool:
-        is_long = self._is_running and monotonic() - self._begun_at > TURN_SECONDS
+        is_long = self._running is not None and monotonic() - self._begun_at > TURN_SECONDS
         return self._held > (0 if is_long else self._prefetch.size())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from threading import Thread
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +17,10 @@ import kombu
 import kombu.pools
 import pytest
 from celery.app.trace import trace_task
+from celery.concurrency.base import BasePool
 from celery.signals import task_prerun
 from django.contrib.auth.models import Group
-from django.db import connection
+from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
@@ -33,19 +36,16 @@ from svc_infra_django.webhooks.models import Delivery
 from svc_infra_django.webhooks.services.replaying import start_replay
 from svc_infra_django.webhooks.services.subscribing import create_endpoint
 from tests.jobs import work
-from tests.jobs.conftest import accepted, held_by, let_go, states, the_laws_hold, wait_until
+from tests.jobs.conftest import GIB, accepted, held_by, let_go, states, switch, the_laws_hold, wait_until
 from tests.webhooks.conftest import Receiver
 
-from .conftest import SETTINGS, Broker, CeleryWorker
+from .conftest import SETTINGS, Broker, CeleryWorker, all_ran_once
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    broker = Broker()
-    yield broker
-    broker.stop()
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("engine"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,46 +55,6 @@ def celery(
     worker = CeleryWorker(broker, tmp_path_factory.mktemp("celery") / "log")
     yield worker
     worker.end()
-
-
-@pytest.fixture(autouse=True)
-def engine(
-    broker: Broker,
-    celery: CeleryWorker,
-    svc_settings: Callable[..., None],
-) -> Iterator[None]:
-    """This process publishes to the broker too."""
-    from .jobs_app import app, run_jobs
-
-    svc_settings(jobs=SETTINGS)
-    app.conf.broker_url = broker.url
-    run_jobs(app)
-    broker.empty()
-    # The tables were emptied after the last test: a process without its row would be taken for dead.
-    celery.keep_alive()
-    wait_until(lambda: Worker.objects.count() >= celery.processes)
-    yield
-    celery.processes = min(3, Worker.objects.count())
-    # Nothing of this test may reach the next one.
-    Job.objects.filter(state__in=Job.WAITING).update(state=Job.State.CANCELLED, finished_at=timezone.now())
-    wait_until(lambda: not Job.objects.running().exists())
-    publishers.clear()
-    kombu.pools.reset()
-    app.close()
-    if connection.vendor == "postgresql":
-        # The tables are emptied under Celery's feet: in a deadlock the other one gives way, and tries again.
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT set_config('deadlock_timeout', '60s', false)"
-                " WHERE current_setting('is_superuser') = 'on'"
-            )
-
-
-def all_ran_once(ids: list[str], ledger: str) -> None:
-    """The ledger's laws: all that was accepted has ended well, and each started as often as it is written."""
-    ran = [line.split() for line in work.read(ledger)]
-    assert sorted(job for job, _, _ in ran) == sorted(ids)
-    assert {attempt for _, attempt, _ in ran} == {"1"}
 
 
 def test_jobs_of_the_queue_run_in_celery_and_keep_their_results(ledger: str) -> None:
@@ -136,6 +96,16 @@ def test_nothing_of_celery_is_around_the_jobs_of_a_message(monkeypatch: pytest.M
     ended = trace_task(task, "id", [["one", "two"]], {}, {})
 
     assert (ran, told, ended.info) == (["one", "two"], [], None)
+
+
+def test_a_pool_of_greenlets_is_refused() -> None:
+    from .jobs_app import app
+
+    class Greenlets(BasePool):  # type: ignore[misc]  # Celery has no type hints
+        is_green = True
+
+    with pytest.raises(SystemExit, match="do not run in a pool of greenlets"):
+        app.WorkController(pool=Greenlets)
 
 
 def test_what_the_broker_forgot_is_published_again(broker: Broker, celery: CeleryWorker, ledger: str) -> None:
@@ -281,6 +251,112 @@ def test_a_child_that_dies_between_the_body_and_its_acknowledgement(ledger: str,
     assert Group.objects.count() == (1 if task.atomic else 2)
 
 
+def test_a_claim_that_no_child_lived_to_begin_is_made_again(celery: CeleryWorker, ledger: str) -> None:
+    celery.armed.touch()
+    work.record_pid.enqueue(ledger)
+
+    wait_until(lambda: states()["succeeded"])
+
+    assert not celery.armed.exists()
+    assert [line.split()[1] for line in work.read(ledger)] == ["2"]
+    assert Job.objects.get().crashes == 1
+
+
+def test_a_job_that_eats_more_memory_than_there_is_fails_alone(celery: CeleryWorker, ledger: str) -> None:
+    work.eat_memory.enqueue(ledger, 16 * GIB)
+    enqueue_many(work.record, [[ledger, "beside it"]] * 5)
+
+    wait_until(lambda: states() == {"failed": 1, "succeeded": 5})
+
+    job = Job.objects.get(state=Job.State.FAILED)
+    assert (job.error, job.attempt, job.crashes) == ("builtins.MemoryError", 2, 0)
+    assert sorted(work.read(ledger)) == ["beside it"] * 5 + ["start"] * 2
+
+
+@pytest.mark.sqlite
+def test_many_who_write_to_one_file_wait_for_each_other(celery: CeleryWorker, ledger: str) -> None:
+    errors = list[DatabaseError]()
+
+    def produce() -> None:
+        try:
+            for _ in range(25):
+                work.record_pid.enqueue(ledger)
+        except DatabaseError as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [Thread(target=produce) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_until(lambda: states() == {"succeeded": 75})
+
+    assert not errors
+    assert "database is locked" not in celery.log.read_text()
+    all_ran_once([str(pk) for pk in Job.objects.values_list("pk", flat=True)], ledger)
+
+
+@pytest.mark.postgresql
+def test_celery_waits_for_a_database_that_can_only_be_read(celery: CeleryWorker, ledger: str) -> None:
+    work.linger.enqueue(ledger, 0.3)
+    wait_until(lambda: work.read(ledger))
+
+    try:
+        switch("default_transaction_read_only", "on")
+        enqueue_many(work.record, [[ledger, "meanwhile"]] * 20)
+        wait_until(lambda: "read-only transaction" in celery.log.read_text())
+        assert "meanwhile" not in work.read(ledger)
+    finally:
+        switch("default_transaction_read_only", "off")
+
+    wait_until(lambda: states() == {"succeeded": 21})
+    assert set(Job.objects.values_list("attempt", "crashes")) == {(1, 0)}
+    assert work.read(ledger).count("meanwhile") == 20
+
+
+@pytest.mark.postgresql
+def test_a_claim_that_times_out_takes_nothing_and_is_made_again(celery: CeleryWorker, ledger: str) -> None:
+    try:
+        switch("lock_timeout", "50ms")
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("LOCK TABLE svc_jobs_job IN EXCLUSIVE MODE")
+            ids = enqueue_many(work.record_pid, [[ledger]] * 20)
+            publishers["celery"]("default", [UUID(pk) for pk in ids])
+            wait_until(lambda: "lock timeout" in celery.log.read_text())
+        wait_until(lambda: states() == {"succeeded": 20})
+    finally:
+        switch("lock_timeout", "0")
+
+    all_ran_once(ids, ledger)
+
+
+def test_duties_whose_process_was_killed_leave_no_gap_and_fire_nothing_twice(
+    celery: CeleryWorker, ledger: str
+) -> None:
+    step = 0.1
+    duties = Worker.objects.filter(concurrency=0)
+    Schedule.objects.create(
+        key="often", task=work.hourly.module_path, every_seconds=step, catch_up="all", max_catch_up=1000,
+        next_fire_at=timezone.now(),
+    )  # fmt: skip
+    wait_until(lambda: Job.objects.count() > 5)
+    victim = duties.get().pid
+
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: duties.exclude(pid=victim).exists(), what="others in their place")
+    before = Job.objects.count()
+    wait_until(lambda: Job.objects.count() > before + 5)
+
+    made = Job.objects.filter(headers__schedule="often").values_list("headers", flat=True)
+    fired = sorted(datetime.fromisoformat(headers["fire_at"]) for headers in made)
+    gaps = {round((then - first).total_seconds(), 3) for first, then in itertools.pairwise(fired)}
+    assert gaps == {step}
+    Schedule.objects.all().delete()
+
+
 @pytest.mark.sqlite  # once is enough: what counts the deaths is the rescue of every worker
 def test_a_job_that_kills_its_children_is_poison(ledger: str) -> None:
     work.kill_me.enqueue(ledger)
@@ -381,22 +457,24 @@ def test_celery_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
     rewritten: Callable[[], int], celery: CeleryWorker, ledger: str
 ) -> None:
     work.wait_for.enqueue(ledger, f"{ledger}.flag")
-    (line,) = wait_until(lambda: work.read(ledger))
+    work.wait_for_and_fail_at_first.enqueue(f"{ledger} fails", f"{ledger}.flag")
+    lines = {path: wait_until(lambda path=path: work.read(path))[0] for path in (ledger, f"{ledger} fails")}
     celery.freeze()
     celery.presume_dead()
     let_go(ledger)
-    assert rescue(lease=timedelta(seconds=60), max_crashes=3) == 1
-    assert drain() == 1
-    finished = Job.objects.values().get()
+    assert rescue(lease=timedelta(seconds=60), max_crashes=3) == 2
+    assert drain() == 2
+    finished = list(Job.objects.order_by("pk").values())
 
     celery.signal(signal.SIGCONT)
-    wait_until(lambda: line.replace("waits", "went on") in work.read(ledger))
+    for path, line in lines.items():
+        wait_until(lambda path=path, line=line: line.replace("waits", "went on") in work.read(path))
     wait_until(lambda: "taken for dead" in celery.log.read_text())
     after = work.record.enqueue(ledger, "after")
     wait_until(lambda: "after" in work.read(ledger))
 
-    assert Job.objects.exclude(pk=after.id).values().get() == finished
-    assert (finished["attempt"], finished["crashes"]) == (2, 1)
+    assert list(Job.objects.exclude(pk=after.id).order_by("pk").values()) == finished
+    assert [(job["attempt"], job["crashes"]) for job in finished] == [(2, 1)] * 2
     assert rewritten() == 0
 
 
