@@ -157,7 +157,8 @@ class RefreshToken(models.Model):
 
     id = id_field()
     session = models.ForeignKey(AuthSession, on_delete=models.CASCADE, related_name="refresh_tokens")
-    parent = models.OneToOneField("self", null=True, on_delete=models.CASCADE, related_name="successor")
+    # A family goes as a whole, with its session: nothing to look for token by token.
+    parent = models.OneToOneField("self", null=True, on_delete=models.DO_NOTHING, related_name="successor")
     digest = models.CharField(max_length=64, editable=False)
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField()

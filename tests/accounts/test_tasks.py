@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from django.core import mail
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from svc_infra_django.accounts.models import AuthSession, RefreshToken, Throttle
-from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
+from svc_infra_django.accounts.services.issuing_tokens import issue_tokens, refresh_tokens
 from svc_infra_django.accounts.tasks import prune_accounts, send_notice
 from svc_infra_django.apikeys import issue_key, rotate_key
 from svc_infra_django.jobs.worker import drain
@@ -33,6 +35,20 @@ def test_only_what_is_long_over_is_forgotten(user: Any, svc_settings: Any) -> No
     assert set(rows.values_list("pk", flat=True)) == {kept.pk, lately.pk}
     assert ran_out.pk not in set(RefreshToken.objects.values_list("session_id", flat=True))
     assert not Throttle.objects.exists()
+
+
+def test_a_long_family_of_tokens_is_forgotten_without_reading_it(user: Any) -> None:
+    begun = timezone.now() - timedelta(days=400)
+    tokens = issue_tokens(user, amr=("pwd",), now=begun)
+    for days in range(1, 4):
+        tokens = refresh_tokens(tokens.refresh_token, now=begun + timedelta(days=days))
+
+    with CaptureQueriesContext(connection) as asked:
+        prune_accounts.func()
+
+    assert not RefreshToken.objects.exists()
+    of_tokens = [each["sql"] for each in asked if "svc_accounts_refreshtoken" in each["sql"]]
+    assert [sql.split()[0] for sql in of_tokens] == ["DELETE"]
 
 
 def test_rule_33_a_reused_token_is_told_by_mail(ada: Any, user: Any) -> None:

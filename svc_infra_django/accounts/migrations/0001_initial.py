@@ -406,7 +406,7 @@ class Migration(migrations.Migration):
                     "parent",
                     models.OneToOneField(
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="successor",
                         to="svc_accounts.refreshtoken",
                     ),
