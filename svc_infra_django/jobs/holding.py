@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from queue import SimpleQueue
 from threading import Semaphore, Thread, local
 from time import monotonic
@@ -40,8 +41,6 @@ class Running:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        # With the epoch: a job that was taken away may come back while its first body still runs.
-        self.key = (job.id, job.epoch)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[Outcome] | None = None
         self.is_lost = False
@@ -50,6 +49,11 @@ class Running:
         self.since = monotonic()
         self._overrun_at = float("inf")
         self._report: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> tuple[UUID, int]:
+        """With the epoch: a job that was taken away may come back while its first body still runs."""
+        return self.job.pk, self.job.epoch
 
     def begin(self, task: AnyTask) -> None:
         """The body starts now, and the time that it has."""
@@ -204,11 +208,9 @@ def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
 
 def count(outcomes: Iterable[Outcome]) -> None:
     """Tell the metrics and the chart how attempts ended."""
-    ended: dict[tuple[str, str, Job.State], list[Outcome]] = {}
-    for outcome in outcomes:
-        ended.setdefault((outcome.job.queue, outcome.job.task, outcome.state), []).append(outcome)
-    for (queue, task, state), alike in ended.items():
+    for (queue, task, state), group in groupby(outcomes, key=_kind):
         if state != Job.State.READY:
+            alike = list(group)
             name = "retried" if state == Job.State.SCHEDULED else state.label
             metrics.increment("jobs.finished", len(alike), queue=queue, task=task, outcome=name)
             # They ended one shortly after the other: since the turn before this.
@@ -216,3 +218,7 @@ def count(outcomes: Iterable[Outcome]) -> None:
             timer = metrics.series("timer", "jobs.run", queue=queue, task=task)
             for outcome in alike:
                 timer.observe(outcome.seconds)
+
+
+def _kind(outcome: Outcome) -> tuple[str, str, Job.State]:
+    return outcome.job.queue, outcome.job.task, outcome.state

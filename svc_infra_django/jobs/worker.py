@@ -144,7 +144,7 @@ class JobWorker:
         self._finished: deque[tuple[Running, Outcome | None]] = deque()
         self._unwritten: list[Outcome] = []
         self._given_up: list[Outcome] = []
-        self._running: dict[tuple[UUID, int], Running] = {}
+        self._running: set[Running] = set()
         # Claimed, but without a slot yet; guarded with the count of free slots by the lock.
         self._backlog: deque[tuple[Running, AnyTask]] = deque()
         self._free = self.concurrency
@@ -287,14 +287,15 @@ class JobWorker:
                 self._backlog.clear()
                 self._backlog.extend(pair for pair in waiting if not which(pair[0]))
         for running, _ in given:
-            self._running.pop(running.key, None)
+            self._running.discard(running)
             self._unwritten.append(Outcome(running.job, Job.State.READY))
 
     def _collect(self) -> None:
         """Take what has ended off the list of what runs: its slot is free for this same turn."""
         while self._finished:
             running, outcome = self._finished.popleft()
-            is_ours = self._running.pop(running.key, None) is not None and not running.is_lost
+            is_ours = running in self._running and not running.is_lost
+            self._running.discard(running)
             if outcome is not None and is_ours:
                 self._prefetch.took(outcome.seconds)
                 self._unwritten.append(outcome)
@@ -319,7 +320,7 @@ class JobWorker:
         at_hand = self.concurrency - self._free if self._next_waiting() else 0
         for job in jobs:
             running = Running(job)
-            self._running[running.key] = running
+            self._running.add(running)
             try:
                 task = task_at(job.task)
             except UnknownTask as error:
@@ -430,7 +431,7 @@ class JobWorker:
         A thread cannot be killed. A process can: the others of its jobs end in peace, and it is replaced.
         Where nobody would replace it, another thread takes the slot, and the body runs on unheard.
         """
-        for running in list(self._running.values()):
+        for running in list(self._running):
             if not running.has_overrun() or running.is_given_up:
                 continue
             running.is_given_up = self.has_stragglers = True
@@ -477,7 +478,9 @@ class JobWorker:
 
     def _recover(self) -> None:
         """A lost answer may have been a claim: give back what we do not know we have."""
-        known = [pk for pk, _ in self._running] + [outcome.job.pk for outcome in self._unwritten]
+        known = [running.job.pk for running in self._running] + [
+            outcome.job.pk for outcome in self._unwritten
+        ]
         count = turn.hand_back_strays(worker=self.id, known=known)
         if count:
             logger.warning("claims without an answer were handed back", count=count)
@@ -537,7 +540,7 @@ class JobWorker:
             self._ended.wait(settings.heartbeat_seconds)
 
     def _drop_lost(self) -> None:
-        running = [each for each in list(self._running.values()) if not each.is_lost]
+        running = [each for each in list(self._running) if not each.is_lost]
         mine = turn.still_owned([each.job for each in running]) if running else set()
         for each in running:
             if each.job.pk not in mine:
@@ -554,8 +557,8 @@ class JobWorker:
             if not self._finished:
                 self._wake.wait(0.05)
         self._collect()
-        mine = [running for running in self._running.values() if not running.is_lost]
-        for running in self._running.values():
+        mine = [running for running in self._running if not running.is_lost]
+        for running in self._running:
             running.lose()
         self._given_up = [self._timed_out(running) for running in mine if running.is_given_up]
         back = [Outcome(running.job, Job.State.READY) for running in mine if not running.is_given_up]
@@ -571,7 +574,7 @@ class JobWorker:
             self._write()
 
     def _is_worth_waiting(self) -> bool:
-        return any(not running.is_given_up for running in self._running.values())
+        return any(not running.is_given_up for running in self._running)
 
     def _write(self) -> None:
         try:
@@ -642,7 +645,7 @@ class JobWorker:
         """Write how far the running jobs are, and learn soon which of them were cancelled."""
 
         def once() -> float:
-            running = list(self._running.values())
+            running = list(self._running)
             turn.write_progress((each.job, told) for each in running if (told := each.take_report()))
             self._drop_lost()
             self._give_up_overrun()
