@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -18,6 +18,9 @@ from .checking import NO_EFFECT, check_widening, effect_of, refuse_delegates, us
 from .deciding import Scope, scope_of, scope_of_grant
 from .defining import is_declared
 from .recording import record
+
+# An end beyond this is a slip of the pen, and near the year 9999 dates cannot be reckoned with.
+A_LONG_TIME = timedelta(days=36_525)
 
 
 @transaction.atomic
@@ -38,7 +41,7 @@ def grant(
     moves the end and the reason of the grant that is there. `actor` is the user or Principal who grants;
     None is the project itself. Raises RoleUnknown, RoleOfAnotherTenant, RoleRetired, BeyondOwnRights if the
     actor lacks a permission of the role there or holds it for a shorter time, and ValidationError if the
-    end is not in the future.
+    end is not in the future, or more than a hundred years ahead.
     """
     now = now or timezone.now()
     scope = place_of(obj, tenant)
@@ -142,10 +145,17 @@ def check_grant(
     if role.source == Role.Source.CODE and not is_declared(role):
         # It permits nothing now, so anybody could grant it, and nobody knows what it will be declared as.
         raise RoleRetired()
-    if expires_at is not None and expires_at <= (now or timezone.now()):
-        raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
+    _check_end(expires_at, now=now or timezone.now())
     if actor is not None:
         check_widening(actor, NO_EFFECT, effect_of(includes=[role.pk]), scope=scope, until=expires_at)
+
+
+def _check_end(expires_at: datetime | None, *, now: datetime) -> None:
+    if expires_at is not None and expires_at <= now:
+        raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
+    if expires_at is not None and expires_at > now + A_LONG_TIME:
+        message = "No end lies more than a hundred years ahead; without one a grant lasts for ever."
+        raise ValidationError.at("/body/expires_at", message, code="too_late")
 
 
 def check_shortening(given: Assignment, *, expires_at: datetime | None, actor: Any) -> None:

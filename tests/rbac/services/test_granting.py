@@ -98,6 +98,8 @@ def test_what_cannot_be_granted(user: Any, make_role: Any) -> None:
         grant(user, role, tenant="other")
     with pytest.raises(ValidationError):
         grant(user, role, tenant="acme", expires_at=NOW, now=NOW)
+    with pytest.raises(ValidationError):
+        grant(user, role, tenant="acme", expires_at=NOW + 36_526 * DAY, now=NOW)
     with pytest.raises(NotGranted):
         withdraw(user, role, tenant="acme")
 
