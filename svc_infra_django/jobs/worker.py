@@ -219,18 +219,16 @@ class JobWorker:
                     self._recover()
                 is_active = self._turn()
                 failures = 0
+                pause = BUSY_POLL_SECONDS if is_active else min(pause * 2, settings.idle_poll_seconds)
+                if not self._finished and self._wait(BUSY_POLL_SECONDS if self._backlog else pause):
+                    # What is committed right after the first of many woke us tells nobody.
+                    pause = BUSY_POLL_SECONDS
             except (DataError, IntegrityError) as error:
                 logger.error("an outcome cannot be written", exc_info=error)
                 write_apart(self._unwritten, worker=self.id)
-                continue
             except DatabaseFailure as error:
                 failures += 1
                 self._wait_out(error, failures)
-                continue
-            pause = BUSY_POLL_SECONDS if is_active else min(pause * 2, settings.idle_poll_seconds)
-            if not self._finished and self._wait(BUSY_POLL_SECONDS if self._backlog else pause):
-                # What is committed right after the first of many woke us tells nobody.
-                pause = BUSY_POLL_SECONDS
 
     def _wait(self, pause: float) -> bool:
         """Sleep until there may be something to do, but no longer than `pause`; whether it was shorter."""

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.utils import timezone
 
-from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs import enqueue_many, rescue, waking
 from svc_infra_django.jobs.holding import MOST_AHEAD, write_apart
+from svc_infra_django.jobs.management.supervisor import Supervisor
 from svc_infra_django.jobs.models import Job, JobAttempt
 from svc_infra_django.jobs.worker import JobWorker, drain
 from tests.jobs import work
@@ -81,6 +85,42 @@ def test_staging_takes_no_lock_while_nothing_is_due(django_assert_num_queries: A
     Job.objects.update(run_at=timezone.now() - timedelta(seconds=1))
     assert JobWorker()._stage_once() == 0
     assert Job.objects.get().state == Job.State.READY
+
+
+@pytest.mark.sqlite
+def test_a_database_that_fails_while_nothing_happens_does_not_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, failures = JobWorker(), list[int]()
+
+    def failing() -> int:
+        worker.stop()
+        raise OperationalError("disk I/O error")
+
+    monkeypatch.setattr(waking, "commits", failing)
+    monkeypatch.setattr(worker, "_wait_out", lambda error, count: failures.append(count))
+
+    worker._work()
+
+    assert failures == [1]
+
+
+def test_a_process_that_dies_while_the_database_is_away_is_replaced_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unavailable(worker: UUID, *, max_crashes: int) -> int:
+        raise OperationalError("the database is starting up")
+
+    monkeypatch.setattr(rescue, "bury", unavailable)
+    supervisor = Supervisor(1, {})
+    (place,) = supervisor.places
+    place.process = died = Mock(exitcode=-9, pid=7)
+
+    supervisor._end(place, died)
+
+    assert place.process is None
+    assert place.begin_at > 0
+    died.close.assert_called_once()
 
 
 def test_an_async_job_runs() -> None:

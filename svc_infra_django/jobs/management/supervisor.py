@@ -129,6 +129,8 @@ class Supervisor:
 
     def _end(self, place: Place, process: BaseProcess) -> None:
         """Give the jobs of a process that died to others at once, and plan the next one."""
+        from django.db import Error as DatabaseFailure
+
         from ..conf import settings
         from ..rescue import bury, logger
 
@@ -137,5 +139,9 @@ class Supervisor:
         place.begin_at = monotonic() + min(LONGEST_PAUSE, 0.1 * 2**place.failures)
         if process.exitcode:
             logger.error("a worker process died", pid=process.pid, exitcode=process.exitcode)
-            bury(place.worker, max_crashes=settings.max_crashes)
+            try:
+                bury(place.worker, max_crashes=settings.max_crashes)
+            except DatabaseFailure as error:
+                # Its lease runs out, and then others rescue them.
+                logger.warning("jobs of a process that died could not be given to others", error=repr(error))
         process.close()
