@@ -26,9 +26,10 @@ def tenant_of_tests(tenant: str) -> str:
     return TEST_TENANT + tenant
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as one is made at every request, and to freeze it takes longer than the rest of the making.
+@dataclass(slots=True, unsafe_hash=True)
 class Principal:
-    """The identity behind a request, whatever credential brought it.
+    """The identity behind a request, whatever credential brought it. It is never changed.
 
     `scopes` narrows what the user may do: None means everything the user may, a set means only what
     both the set and the user's own permissions allow.
@@ -47,7 +48,6 @@ class Principal:
     """Authentication methods used (RFC 8176), such as `pwd` and `otp`."""
 
     auth_time: datetime | None = None
-    extra: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     _answers: Any = field(default=None, init=False, compare=False, repr=False)
 
     def can(self, permission: str, obj: Any = None) -> bool:
@@ -74,7 +74,7 @@ class Principal:
             first = _deciders.get(type(user)) or _decider(type(user))
             verdict = first(user, permission)
             if verdict and scopes is None:
-                object.__setattr__(self, "_answers", user.__dict__.get(ANSWERS))
+                self._answers = user.__dict__.get(ANSWERS)
             if verdict is not None:
                 return verdict or bool(user.is_superuser)
         return self._can(permission, obj)
@@ -141,17 +141,17 @@ class LazyUser(_Lazy):
     Whoever makes one has made sure a moment ago that the user is there and active.
     """
 
+    _wrapped = empty
+    is_authenticated = True
+    is_anonymous = False
+
     def __init__(self, pk: Any, read: Callable[[], Any]) -> None:
-        # What the classes above do too, without their way round each attribute: one is made at every request.
-        object.__getattribute__(self, "__dict__").update(_UNREAD, _setupfunc=read, pk=pk)
+        # Without the classes' above way round each attribute: one is made at every request.
+        object.__setattr__(self, "__dict__", {"pk": pk, "is_active": True, "_setupfunc": read})
 
     def _setup(self) -> None:
         self._wrapped = self._setupfunc()
-        for name in ("pk", *_UNREAD.keys() - {"_wrapped"}):
-            del self.__dict__[name]  # from now on the user is asked
-
-
-_UNREAD = {"_wrapped": empty, "is_active": True, "is_authenticated": True, "is_anonymous": False}
+        del self.__dict__["pk"], self.__dict__["is_active"]  # from now on the user is asked
 
 
 class BoundedUser(_Lazy):

@@ -174,15 +174,14 @@ class Claims:
     kid: str
 
 
-def opened(token: str, *, ring: KeyRing, now: datetime) -> Claims:
+def opened(token: str, name: bytes, *, ring: KeyRing, now: datetime) -> Claims:
     """Verify `token`. Raises InvalidJWT, whatever is wrong with it.
 
-    The claims of a good token are remembered under a digest of the whole of it, until it expires or its
-    key leaves the ring: a signature is checked once in each process.
+    The claims of a good token are remembered by `name`, a digest that no other text has, until it expires
+    or its key leaves the ring: a signature is checked once in each process.
     """
     if len(token) > MAX_LENGTH:
         raise InvalidJWT
-    name = digest_of(token)
     claims = verified.recall(name)
     if claims is None:
         if not COMPACT.fullmatch(token):
@@ -194,10 +193,10 @@ def opened(token: str, *, ring: KeyRing, now: datetime) -> Claims:
     return claims
 
 
-def digest_of(token: str) -> bytes:
-    """By what a token is remembered: a digest of the whole of it, and nothing that could be sent."""
+def digest_of(text: str) -> bytes:
+    """By what a token, or a header with one, is remembered: a digest, and nothing that could be sent."""
     # Python's own, so that a request need not go through the providers of OpenSSL for it.
-    return blake2b(token.encode(errors="surrogatepass"), digest_size=32).digest()
+    return blake2b(text.encode(errors="surrogatepass"), digest_size=32).digest()
 
 
 def named_key(token: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from structlog.contextvars import bind_contextvars
 
 from ..app_config import declared
 from ..errors import AuthenticationError, PermissionDeniedError
-from ..principals import Principal, loaded
+from ..principals import LazyUser, Principal, loaded
 from .conf import settings
 from .errors import AmbiguousCredentials, CsrfFailed
 
@@ -142,7 +142,7 @@ class WithTestKeys(Authentication):
     accepts_test_keys = True
 
 
-def identified(request: HttpRequest, *, accepts_test_keys: bool = False) -> Principal | None:
+def identified(request: Any, *, accepts_test_keys: bool = False) -> Principal | None:
     """The caller, or None if the request has no credential. Sets `request.principal` and `request.user`.
 
     Raises AuthenticationError for a credential that is there and bad, LiveKeysOnly.
@@ -154,8 +154,18 @@ def identified(request: HttpRequest, *, accepts_test_keys: bool = False) -> Prin
         if principal is not None:
             if principal.is_test and not accepts_test_keys:
                 raise LiveKeysOnly()
-            return _admitted(request, principal)
-    return None
+            break
+    else:
+        return None
+    # Who is not read yet was found active a moment ago.
+    if type(principal.user) is not LazyUser and not principal.user.is_active:
+        raise AuthenticationError("This account is not active.")
+    user = principal.bounded_user
+    request.principal, request.user, request.auser = principal, user, partial(_itself, user)
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        # Who did it, for what is written and logged below.
+        bind_contextvars(user_id=str(principal.user.pk))
+    return principal
 
 
 def get_current_user(request: HttpRequest) -> Any:
@@ -209,20 +219,8 @@ def challenges() -> str:
     return ", ".join(dict.fromkeys(named))
 
 
-def _admitted(request: Any, principal: Principal) -> Principal:
-    if not principal.user.is_active:
-        raise AuthenticationError("This account is not active.")
-
-    user = principal.bounded_user
-
-    async def auser() -> Any:
-        return user
-
-    request.principal, request.user, request.auser = principal, user, auser
-    if request.method not in ("GET", "HEAD", "OPTIONS"):
-        # Who did it, for what is written and logged below.
-        bind_contextvars(user_id=str(principal.user.pk))
-    return principal
+async def _itself(user: Any) -> Any:
+    return user
 
 
 def demand_csrf(request: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from time import time
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -28,45 +27,56 @@ NEEDED = (
 )
 
 
+@sensitive_variables()
 def check_access_token(token: str, *, now: datetime | None = None) -> Principal:
-    """The principal behind `token`. Raises InvalidAccessToken, whatever is wrong.
+    """The principal behind `token`, also of what is no HTTP request. Raises InvalidAccessToken.
 
     That session, user and password still stand is remembered for less than `revocation_seconds`, so
     logging out, disabling the user or changing the password stops every process within that time.
     Raises SessionsUnreadable if the database does not answer: what nobody can say is never taken for
     good.
     """
-    name = digest_of(token)
+    name = digest_of(f"Bearer {token}")  # as the header that it comes in most
+    now = now or timezone.now()
+    return remembered(name, at=now.timestamp()) or look_up(token, name, now=now)
+
+
+def remembered(name: bytes, *, at: float) -> Principal | None:
+    """The principal behind the token that `look_up` was told this name of, if it was good a moment ago."""
     known = memory.recall(name)
-    at = time() if now is None else now.timestamp()
     if known is None or known.ends_at <= at or known.kid not in key_ring().keys:
-        known, user = _looked_up(token, name, now=now or timezone.now())
-    else:
-        user = LazyUser(known.state.user_id, partial(_read_user, known.state))
-    state = known.state
-    return Principal(user, "jwt", known.session_id, state.tenant, None, state.amr, state.auth_time)
+        return None
+    return Principal(LazyUser(known.user_id, known.read_user), *known.told)
 
 
 @sensitive_variables()
-def read_claims(token: str, *, now: datetime) -> Claims:
-    """What a token of ours says, whether its session stands or not. Raises InvalidAccessToken."""
+def read_claims(token: str, *, now: datetime, name: bytes | None = None) -> Claims:
+    """What a token of ours says, whether its session stands or not. Raises InvalidAccessToken.
+
+    `name` is as for `look_up`.
+    """
     ring = key_ring()
+    name = name or digest_of(token)
     try:
-        return opened(token, ring=ring, now=now)
+        return opened(token, name, ring=ring, now=now)
     except InvalidJWT:
         # Perhaps a key that another process signs with since a moment ago.
         renewed = key_ring(wanted=named_key(token))
     try:
         if renewed is not ring:
-            return opened(token, ring=renewed, now=now)
+            return opened(token, name, ring=renewed, now=now)
     except InvalidJWT:
         pass
     raise InvalidAccessToken()
 
 
-def _looked_up(token: str, name: bytes, *, now: datetime) -> tuple[GoodToken, Any]:
-    """From the cache that all processes share, else from the database."""
-    claims = read_claims(token, now=now)
+@sensitive_variables()
+def look_up(token: str, name: bytes, *, now: datetime) -> Principal:
+    """As `check_access_token`, by the cache that all processes share, else by the database.
+
+    What is found is remembered by `name`, a digest of something that has the whole token in it.
+    """
+    claims = read_claims(token, now=now, name=name)
     begun = ticket(claims.subject)
     shared, generation = shared_memory.recall(claims.subject, claims.session_id)
     if shared is not None and _is_current(shared, claims, now=now):
@@ -76,9 +86,9 @@ def _looked_up(token: str, name: bytes, *, now: datetime) -> tuple[GoodToken, An
         user = LazyUser(state.user_id, owner.made)
         shared_memory.share(claims.subject, claims.session_id, state, generation)
     ends_at = min(state.ends_at.timestamp(), claims.expires_at + settings.token_leeway_seconds)
-    known = GoodToken(state, str(claims.session_id), claims.kid, ends_at)
-    memory.keep(name, known, begun)
-    return known, user
+    told = ("jwt", str(claims.session_id), state.tenant, None, state.amr, state.auth_time)
+    memory.keep(name, GoodToken(claims.kid, ends_at, state.user_id, partial(_read_user, state), told), begun)
+    return Principal(user, *told)
 
 
 def _is_current(state: SessionState, claims: Claims, *, now: datetime) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -31,10 +32,12 @@ class SessionState:
 class GoodToken(NamedTuple):
     """A token that was good when its session was read, until what ends first (in seconds since 1970)."""
 
-    state: SessionState
-    session_id: str
     kid: str
     ends_at: float
+    user_id: Any
+    read_user: Callable[[], Any]
+    told: tuple[Any, ...]
+    """What its principal says but for the user."""
 
 
 memory = Memory[GoodToken](LIMIT)

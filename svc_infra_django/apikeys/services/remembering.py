@@ -12,10 +12,10 @@ from collections.abc import Collection
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache as once
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
+from math import inf
 from time import time
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -51,9 +51,12 @@ class KnownKey:
     user_id: Any
     id: UUID
     id_text: str
-    tenant: str
-    scopes: frozenset[str] | None
-    ends_at: datetime | None
+    told: tuple[Any, ...]
+    """What its principal says but for the user."""
+
+    ends_at: float
+    """In seconds since 1970; infinity if it does not end by itself."""
+
     networks: tuple[IPv4Network | IPv6Network, ...]
     rate: Rate | None
     quota: Quota | None
@@ -67,9 +70,8 @@ class KnownKey:
             user_id=key.owner_id,
             id=key.pk,
             id_text=str(key.pk),
-            tenant=key.acting_tenant,
-            scopes=key.granted_scopes,
-            ends_at=key.expires_at,
+            told=("api_key", str(key.pk), key.acting_tenant, key.granted_scopes),
+            ends_at=key.expires_at.timestamp() if key.expires_at else inf,
             networks=key.networks,
             rate=key.rate_in_force,
             quota=key.quota_in_force,

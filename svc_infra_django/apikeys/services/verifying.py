@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from time import time
 
 from asgiref.sync import sync_to_async
 from django.utils import timezone
@@ -45,20 +44,21 @@ def verify_key(text: str, *, address: str = "", now: datetime | None = None) -> 
     if is_in_transaction():
         # It sees its own changes, of which nobody else knows yet.
         nearby.forget(text[-LAST_SHOWN:])
-    return recognise(text, address=lambda: address, now=now).key()
+    name, now = name_of(text), now or timezone.now()
+    known = nearby.recall(name) or look_up(text, name, address=lambda: address, now=now)
+    admit(known, address=lambda: address, at=now.timestamp())
+    return known.key()
 
 
 averify_key = sync_to_async(verify_key)
 
 
-def recognise(text: str, *, address: Callable[[], str], now: datetime | None = None) -> KnownKey:
-    """As `verify_key`, without building the row. `address` is called for keys that ask for it."""
-    if len(text) > LONGEST_KEY:
-        raise InvalidKey()
-    name = name_of(text)
-    known = nearby.recall(name) or _looked_up(text, name, address=address, now=now or timezone.now())
-    at = time() if now is None else now.timestamp()
-    if known.ends_at is not None and known.ends_at.timestamp() <= at:
+def admit(known: KnownKey, *, address: Callable[[], str], at: float) -> None:
+    """Let a known key be used once. `address` is called for keys that ask for it.
+
+    Raises InvalidKey at the end of its life, AddressNotAllowed, RateExceeded and QuotaExceeded.
+    """
+    if known.ends_at <= at:
         recorder.note_refusal(known.id_text, at, reason="expired", address=address())
         raise InvalidKey()
     if known.networks:
@@ -70,10 +70,17 @@ def recognise(text: str, *, address: Callable[[], str], now: datetime | None = N
             recorder.note_refusal(known.id_text, at, reason=refusal.code.partition(".")[2], address=address())
             raise
     recorder.note_use(known.id_text, at)
-    return known
 
 
-def _looked_up(text: str, name: bytes, *, address: Callable[[], str], now: datetime) -> KnownKey:
+@sensitive_variables()
+def look_up(text: str, name: bytes, *, address: Callable[[], str], now: datetime | None = None) -> KnownKey:
+    """The key that `text` is, read from the database if need be. Raises InvalidKey.
+
+    It is remembered by `name`, a digest of the text.
+    """
+    if len(text) > LONGEST_KEY:
+        raise InvalidKey()
+    now = now or timezone.now()
     written = readings.recall(name)
     reading = written or _read(text)
     present = next(iter(reading.digests))

@@ -270,7 +270,7 @@ def test_rule_27_without_a_database_nothing_is_taken_for_good(
 def test_what_is_read_before_the_commit_is_forgotten_with_it(make_user: Any) -> None:
     user = make_user("grace")
     tokens = issue_tokens(user, amr=("pwd",))
-    name = digest_of(tokens.access_token)
+    name = digest_of(f"Bearer {tokens.access_token}")
     with transaction.atomic():
         forget_sessions(user.pk)
         # What another thread reads now is the state before the change.
