@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,9 +45,8 @@ class Refusals:
 
 @dataclass(slots=True)
 class Notes:
-    """What is not written yet, by the id of the key as text. Moments are seconds since 1970."""
+    """What is not written yet, by the id of the key as text and the minute since 1970."""
 
-    last_used: dict[str, float] = field(default_factory=dict)
     used: dict[tuple[str, int], int] = field(default_factory=dict)
     refused: dict[tuple[str, int], int] = field(default_factory=dict)
     refusals: dict[tuple[str, str], Refusals] = field(default_factory=dict)
@@ -56,8 +56,6 @@ class Notes:
 
     def add(self, other: Notes) -> None:
         """Take what `other` noted too."""
-        for key, at in other.last_used.items():
-            self.last_used[key] = max(at, self.last_used.get(key, 0))
         for mine, theirs in ((self.used, other.used), (self.refused, other.refused)):
             for place, times in theirs.items():
                 mine[place] = mine.get(place, 0) + times
@@ -85,12 +83,10 @@ class Recorder:
 
     def note_use(self, key: str, at: float) -> None:
         """The key was used."""
-        place = (key, int(at // HOUR))
+        place = (key, int(at // MINUTE))
         with self._lock:
-            notes = self._notes
-            notes.used[place] = notes.used.get(place, 0) + 1
-            if at > notes.last_used.get(key, 0):
-                notes.last_used[key] = at
+            used = self._notes.used
+            used[place] = used.get(place, 0) + 1
         if self._thread is None:
             self._start()
 
@@ -98,7 +94,7 @@ class Recorder:
         """The key was sent and refused."""
         metrics.increment("apikeys.refused", reason=reason)
         logger.info("api key refused", key_id=key, reason=reason, client=address)
-        one = Notes(refused={(key, int(at // HOUR)): 1})
+        one = Notes(refused={(key, int(at // MINUTE)): 1})
         one.refusals[key, reason] = Refusals(1, at, at, address)
         with self._lock:
             self._notes.add(one)
@@ -166,16 +162,16 @@ def _database() -> str:
 
 def write(notes: Notes) -> None:
     """Add `notes` to what the tables say."""
-    _write_last_used(notes.last_used)
+    _write_last_used(notes)
     _write_hours(notes)
     _write_refusals(notes.refusals)
 
 
-def _write_last_used(last_used: dict[str, float]) -> None:
+def _write_last_used(notes: Notes) -> None:
     # To the minute: so that many keys share one statement, and a key is written once in a minute at most.
     by_minute: dict[int, list[str]] = {}
-    for key, moment in last_used.items():
-        by_minute.setdefault(int(moment // MINUTE), []).append(key)
+    for key, minute in dict(sorted(notes.used)).items():
+        by_minute.setdefault(minute, []).append(key)
     for minute, keys in sorted(by_minute.items()):
         at = datetime.fromtimestamp(minute * MINUTE, UTC)
         earlier = Q(last_used_at=None) | Q(last_used_at__lt=at)
@@ -184,16 +180,24 @@ def _write_last_used(last_used: dict[str, float]) -> None:
 
 
 def _write_hours(notes: Notes) -> None:
-    for batch in _batches(sorted(notes.used.keys() | notes.refused.keys())):
+    used, refused = _by_hour(notes.used), _by_hour(notes.refused)
+    for batch in _batches(sorted(used.keys() | refused.keys())):
         UsageHour.objects.add(
             UsageHour(
                 key_id=UUID(key),
                 hour=datetime.fromtimestamp(hour * HOUR, UTC),
-                used=notes.used.get((key, hour), 0),
-                refused=notes.refused.get((key, hour), 0),
+                used=used[key, hour],
+                refused=refused[key, hour],
             )
             for key, hour in batch
         )
+
+
+def _by_hour(times: dict[tuple[str, int], int]) -> Counter[tuple[str, int]]:
+    hours: Counter[tuple[str, int]] = Counter()
+    for (key, minute), number in times.items():
+        hours[key, minute * MINUTE // HOUR] += number
+    return hours
 
 
 def _write_refusals(refusals: dict[tuple[str, str], Refusals]) -> None:

@@ -100,7 +100,7 @@ def test_what_could_not_be_written_is_written_the_next_time(
     verify_key(issued[1], now=NOW)
 
     def broken(notes: Notes) -> None:
-        module._write_last_used(notes.last_used)
+        module._write_last_used(notes)
         raise DatabaseError
 
     with monkeypatch.context() as patch:

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import InterfaceError, OperationalError, models, router
 from django.utils import timezone
@@ -39,6 +40,9 @@ def check_access_token(token: str, *, now: datetime | None = None) -> Principal:
     name = digest_of(f"Bearer {token}")  # as the header that it comes in most
     now = now or timezone.now()
     return remembered(name, at=now.timestamp()) or look_up(token, name, now=now)
+
+
+acheck_access_token = sync_to_async(check_access_token)
 
 
 def remembered(name: bytes, *, at: float) -> Principal | None:
