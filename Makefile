@@ -21,7 +21,7 @@ test: $(VENV)/.dev  ## run every test: on SQLite, then on PostgreSQL, with Redis
 	@$(BIN)/python -m tests.servers -- $(BIN)/python -m tests.passes $(ARGS)
 
 test-rabbitmq: $(VENV)/.dev  ## run the tests of the Celery engine on RabbitMQ, which has to be installed
-	@TESTS_BROKER=rabbitmq $(BIN)/python -m tests.servers -- $(BIN)/python -m pytest -q tests/contrib/celery/test_engine.py $(ARGS)
+	@TESTS_BROKER=rabbitmq $(BIN)/python -m tests.servers -- $(BIN)/python -m pytest -q tests/contrib/celery/test_engine.py tests/contrib/celery/test_pools.py $(ARGS)
 
 test-all: $(VENV)/.dev  ## run every test on each supported Python and Django, and on the lowest dependencies
 	@$(BIN)/python -m nox --non-interactive

@@ -33,6 +33,20 @@ def test_every_check_id_is_documented_once() -> None:
     assert {name: page.count(f"`{name}`") for name in in_code} == dict.fromkeys(in_code, 1)
 
 
+def test_every_fault_is_told_with_tests_that_exist() -> None:
+    page = generate.HERE / "explanation" / "what-the-tests-break.md"
+    named = set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+    sources = (generate.HERE.parent / "tests").rglob("test_*.py")
+    defined = {
+        name
+        for source in sources
+        for name in re.findall(r"^def (test_\w+)", source.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+
+    assert named
+    assert sorted(named - defined) == []
+
+
 def test_every_check_says_what_to_do() -> None:
     assert [check.id for check in generate.declared_checks() if not check.hint or check.message == "…"] == []
 
