@@ -108,12 +108,11 @@ def locked_user(pk: Any) -> Any:
     return get_user_model()._default_manager.select_for_update().filter(pk=pk).first()
 
 
-def comes_by_provider_alone(user: Any) -> bool:
-    """Whether a provider made the account, and nobody has given it a password.
-
-    Who has neither here, because a directory knows their password, is none of them.
-    """
-    if user.has_usable_password() or not apps.is_installed("allauth.socialaccount"):
+def may_have_a_first_password(user: Any) -> bool:
+    """Whether the account has no password, is used by a provider, and the project lets it have one."""
+    if user.has_usable_password() or not settings.first_passwords:
+        return False
+    if not apps.is_installed("allauth.socialaccount"):
         return False
     # Its app may be missing, and then its models must not be imported.
     from allauth.socialaccount.models import SocialAccount

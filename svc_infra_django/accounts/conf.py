@@ -154,6 +154,10 @@ class AccountsSettings(Section):
     oauth_front_ends: tuple[str, ...] = ()
     """Pages of your front end that a login by a provider may end at, exactly as they are named in `next`."""
 
+    first_passwords: bool = True
+    """Whether an account without a password, which is used by a provider, may be given one by its user. Not
+    where people must come by the provider, or a directory keeps their passwords."""
+
     oauth_trusted_providers: tuple[str, ...] = ()
     """Providers whose word opens an account that has the same proven address. People who come by any other
     log in as before and connect it themselves. Staff always do."""

@@ -10,8 +10,8 @@ from django.utils import timezone
 from .compat import (
     addresses_of,
     belongs_to_another,
-    comes_by_provider_alone,
     email_of,
+    may_have_a_first_password,
     stored_address,
     user_with_address,
     waiting_address,
@@ -47,7 +47,7 @@ def mail_reset_key(address: str) -> None:
     user = user_with_address(address)
     if user is None or not user.is_active:
         return
-    if not (user.has_usable_password() or comes_by_provider_alone(user)):
+    if not (user.has_usable_password() or may_have_a_first_password(user)):
         return
     key = make_key(RESET, f"{user.pk}:{address}", reset_state(user, addresses_of(user)))
     _send(

@@ -904,6 +904,26 @@ def test_a_first_password_is_first_once(browser: Browser, provider: FakeProvider
     assert user.check_password(NEXT)
 
 
+def test_a_project_may_have_people_come_by_the_provider_alone(
+    browser: Browser, provider: FakeProvider, svc_settings: Any
+) -> None:
+    headers = came_by_provider(browser, provider)
+    drain()
+    mail.outbox.clear()
+    svc_settings(accounts={"first_passwords": False})
+
+    assert set_password(headers).status_code == 422
+    assert set_password(headers, current_password="").status_code == 422
+    assert set_password(headers, current_password="!").status_code == 401
+    sent = {"email": "ada@example.com"}
+    asked = Client().post("/api/auth/password/reset", sent, content_type="application/json")
+    drain()
+    assert asked.status_code == 202
+    assert not mail.outbox
+    path = f"/api/oauth/accounts/{SocialAccount.objects.get().pk}"
+    assert "Connect another provider" in Client().delete(path, headers=headers).json()["detail"]
+
+
 def test_an_account_of_a_provider_gets_a_first_password_by_mail(
     browser: Browser, provider: FakeProvider
 ) -> None:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
-from ..compat import addresses_of, comes_by_provider_alone, folded, locked_user, unproven_address
+from ..compat import addresses_of, folded, locked_user, may_have_a_first_password, unproven_address
 from ..conf import settings
 from ..errors import PresentPasswordMissing
 from ..events import PASSWORD_CHANGED, PasswordChanged
@@ -37,7 +37,7 @@ def change_password(
     PasswordRefused.
     """
     user = principal.user
-    is_first = comes_by_provider_alone(user)
+    is_first = may_have_a_first_password(user)
     if is_first:
         require_fresh_factor(principal, password=None, code=code, now=now)
     elif current is None:

@@ -95,7 +95,8 @@ def disconnect(principal: Principal, account: Any, *, now: datetime) -> None:
     # Locked: of two who take one of two ways each, one must see what the other did.
     user = locked_user(principal.user.pk)
     if not user.has_usable_password() and not _open_ways(user).exclude(pk=account.pk).exists():
-        raise LastWayIn()
+        other = "You could not log in any more. Connect another provider first."
+        raise LastWayIn() if settings.first_passwords else LastWayIn(other)
     account.delete()
     OAuthHandoff.objects.filter(owner=user).delete()
     federated = AuthSession.objects.others(principal).filter(amr__startswith="fed")
