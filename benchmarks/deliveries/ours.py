@@ -1,14 +1,13 @@
-"""Ours: `publish` in one process, the deliverer of one worker in another."""
+"""Ours: `publish` in one process, `run_worker` in another."""
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 import django
 from django.conf import settings
+from django.core.management import call_command
 
 from benchmarks.deliveries import drive
 
@@ -32,15 +31,13 @@ settings.configure(
 django.setup()
 
 from svc_infra_django.webhooks import Publication, publish_many  # noqa: E402  # Django must be set up first
-from svc_infra_django.webhooks.delivery import DelivererService  # noqa: E402
 from svc_infra_django.webhooks.models import Delivery  # noqa: E402
 from svc_infra_django.webhooks.services.subscribing import create_endpoint  # noqa: E402
 
 
 def work() -> None:
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    DelivererService().run(stop)
+    """What a project runs."""
+    call_command("run_worker")
 
 
 def subscribe(event_type: str, url: str) -> None:

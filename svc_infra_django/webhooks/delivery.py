@@ -202,8 +202,12 @@ class Deliverer:
             return 0
         if not claimed and not self.is_freed:
             self.empty_until = monotonic() + settings.poll_seconds
+        lags = {
+            each: metrics.series("timer", "webhooks.lag", trigger=each)
+            for each in {one.trigger for one in claimed}
+        }
         for one in claimed:
-            metrics.observe("webhooks.lag", max(one.lag, 0.0), trigger=one.trigger)
+            lags[one.trigger].observe(max(one.lag, 0.0))
             self.in_hand[one.id] = one
         self.held.add(claimed)
         now, until = self.clock(), self.claimed_at + settings.lease_seconds

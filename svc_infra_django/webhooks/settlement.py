@@ -199,15 +199,20 @@ def _emit(event: Any, payload: Any, endpoint: Endpoint) -> None:
         logger.exception("a receiver of an event failed", event_type=event.name, endpoint_id=str(endpoint.pk))
 
 
-def _report(judged: Iterable[tuple[Claimed, Outcome, Verdict]], attempts: Container[UUID]) -> None:
+def _report(judged: Sequence[tuple[Claimed, Outcome, Verdict]], attempts: Container[UUID]) -> None:
     counted: Counter[tuple[str, str]] = Counter()
+    durations = {
+        is_success: metrics.series(
+            "timer", "webhooks.attempt", outcome="success" if is_success else "failure"
+        )
+        for is_success in {verdict.is_success for *_, verdict in judged}
+    }
     says_all = logging.getLogger(LOGGER).isEnabledFor(logging.INFO)
     for claimed, outcome, verdict in judged:
         is_pending = verdict.state == Delivery.State.PENDING
         result = "late" if claimed.id not in attempts else "retry" if is_pending else verdict.state
         counted[result, verdict.error or "none"] += 1
-        kind = "success" if verdict.is_success else "failure"
-        metrics.observe("webhooks.attempt", outcome.seconds, outcome=kind)
+        durations[verdict.is_success].observe(outcome.seconds)
         if says_all or not verdict.is_success:
             _log(claimed, outcome, verdict, result=result)
     for (result, error), count in counted.items():
