@@ -11,6 +11,7 @@ from ninja import Query, Router, Status
 
 from ..api import ApiRequest, Page, PageQuery, paginated, requires
 from .conf import settings
+from .database import database
 from .errors import JobNotFound
 from .models import Job, Queue, Schedule, Worker
 from .schemas import (
@@ -34,7 +35,6 @@ from .services.operating import (
     discard,
     duplicate,
     pause,
-    queue_named,
     resume,
     retry,
     retry_failed,
@@ -81,24 +81,26 @@ def list_queues(request: ApiRequest, page: Query[PageQuery]) -> dict[str, Any]:
 @requires("svc_jobs.change_queue", everywhere=True)
 def pause_queue(request: ApiRequest, name: str) -> Queue:
     """Start no more jobs of the queue; those that run go on."""
-    pause(name)
-    return Queue.objects.with_depth().get(pk=name)
+    return _with_depth(pause(name))
 
 
 @router.post("/queues/{name}/resume", response=QueueOut)
 @requires("svc_jobs.change_queue", everywhere=True)
 def resume_queue(request: ApiRequest, name: str) -> Queue:
     """Start jobs of the queue again."""
-    resume(name)
-    return Queue.objects.with_depth().get(pk=queue_named(name).pk)
+    return _with_depth(resume(name))
 
 
 @router.patch("/queues/{name}", response=QueueOut)
 @requires("svc_jobs.change_queue", everywhere=True)
 def change_queue(request: ApiRequest, name: str, body: QueueChange) -> Queue:
     """Say how long jobs of the queue are kept."""
-    set_retention(name, **body.model_dump(exclude_unset=True))
-    return Queue.objects.with_depth().get(pk=name)
+    return _with_depth(set_retention(name, **body.model_dump(exclude_unset=True)))
+
+
+def _with_depth(queue: Queue) -> Queue:
+    # From where it was written: a replica may not have it yet.
+    return Queue.objects.using(database()).with_depth().get(pk=queue.pk)
 
 
 @router.get("/throughput", response=list[MinuteOut])
@@ -165,7 +167,7 @@ def delete_schedule(request: ApiRequest, schedule_id: UUID) -> Any:
 def fire_schedule(request: ApiRequest, schedule_id: UUID) -> Any:
     """Make the schedule's job at once, beside its times."""
     result = scheduling.fire_now(scheduling.schedule_at(schedule_id), now=timezone.now())
-    return Status(201, Job.objects.get(pk=result.id))
+    return Status(201, Job.objects.using(database()).get(pk=result.id))
 
 
 @router.get("/{uuid:job_id}", response=JobDetail)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from .compat import AnyResult, AnyTask, BaseTaskBackend, TaskResultDoesNotExist, task_enqueued
+from .database import database
 from .decorators import JobTask, task_at
 from .models import Job
 from .runner import result_of
@@ -40,7 +41,7 @@ class DatabaseBackend(BaseTaskBackend):
     def get_result(self, result_id: str) -> AnyResult:
         """The job of this id as it is now. Raises TaskResultDoesNotExist; UnknownTask if its task is gone."""
         try:
-            job = Job.objects.get(pk=UUID(str(result_id)), backend=self.alias)
+            job = Job.objects.using(database()).get(pk=UUID(str(result_id)), backend=self.alias)
         except (Job.DoesNotExist, ValueError):
             raise TaskResultDoesNotExist(result_id) from None
         return result_of(job, task_at(job.task))

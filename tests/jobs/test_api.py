@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
+from django.db.models import Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -336,6 +337,29 @@ def test_a_schedule_is_fired_by_hand(operator: Client, written: dict[str, Any]) 
 
     assert (answer.status_code, answer.json()["task"]) == (201, "tests.jobs.work.add")
     assert Schedule.objects.get().last_fire_at is None
+
+
+class ReplicaOfNothing:
+    """Reads the jobs' tables from a replica that does not have yet what was written a moment ago."""
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        return "replica" if model._meta.app_label == "svc_jobs" and not hints else None
+
+
+def test_what_was_just_written_is_not_looked_for_in_a_replica(
+    operator: Client, written: dict[str, Any], settings: Any
+) -> None:
+    settings.DATABASE_ROUTERS = [ReplicaOfNothing()]
+
+    fired = write(operator, "post", f"/{written['id']}/fire")
+    answers = [
+        operator.post(f"{URL}/queues/default/pause"),
+        operator.post(f"{URL}/queues/default/resume"),
+        operator.patch(f"{URL}/queues/default", {"keep_failed_hours": 1}, content_type="application/json"),
+    ]
+
+    assert [fired.status_code, *(answer.status_code for answer in answers)] == [201, 200, 200, 200]
+    assert work.add.get_result(fired.json()["id"]).id == fired.json()["id"]
 
 
 def test_a_schedule_that_is_broken_can_be_switched_off(operator: Client, written: dict[str, Any]) -> None:
