@@ -197,11 +197,14 @@ def get_health(request: Any, endpoint_id: UUID) -> Any:
 
 
 @router.post(
-    "/endpoints/{uuid:endpoint_id}/replay", response=Replayed, summary="Replay all that is dead or cancelled"
+    "/endpoints/{uuid:endpoint_id}/replay",
+    response=Replayed,
+    summary="Replay all that is dead or cancelled, in the background",
 )
 @not_delegated
 def replay_dead(request: Any, endpoint_id: UUID) -> Any:
-    return {"deliveries": replaying.replay_dead(_endpoint(request, endpoint_id))}
+    asked = {"owner": request.user, "tenant": request.principal.tenant}
+    return {"deliveries": replaying.start_replay(**asked, endpoint=_endpoint(request, endpoint_id)).total}
 
 
 @router.get("/messages", response=Page[MessageOut], summary="My messages, newest first")

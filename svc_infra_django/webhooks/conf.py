@@ -79,7 +79,8 @@ class WebhooksSettings(Section):
     """If set, the bodies of settled messages are taken out at this age; the rest stays till the retention."""
 
     replay_per_second: Annotated[float, Field(gt=0, le=1_000)] = 50.0
-    """How many deliveries a replay in the background sends again in a second, unless it says otherwise."""
+    """How many deliveries a replay in the background sends again in a second, unless it says otherwise, and
+    how many of one endpoint may be replayed one by one."""
 
     secret_grace_hours: Annotated[float, Field(ge=0, le=168)] = 24.0
     """How long the old secret still signs beside the new one after a rotation."""

@@ -96,6 +96,12 @@ class TooManyReplays(RateLimitedError):
     code = "webhooks.too_many_replays"
 
 
+class ReplayedTooFast(RateLimitedError):
+    """Many deliveries of this endpoint were replayed a moment ago; wait, or replay them in the background."""
+
+    code = "webhooks.replayed_too_fast"
+
+
 class ReplayFinished(ConflictError):
     """This replay is over."""
 

@@ -119,6 +119,8 @@ class Endpoint(models.Model):
     """How often in a row the breaker opened; 0 is closed. Above, one request at a time tries it."""
     paced_until = models.DateTimeField(null=True, blank=True, editable=False)
     """When what was sent lately is paid for at `rate_limit`."""
+    replays_paid_until = models.DateTimeField(null=True, blank=True, editable=False)
+    """When what was replayed lately, one by one, is paid for at the setting's rate."""
     first_failure_at = models.DateTimeField(null=True, blank=True)
     """Since when nothing has succeeded."""
     consecutive_failures = models.PositiveIntegerField(default=0)

@@ -204,6 +204,21 @@ def test_events_of_the_service_cannot_be_forged(client: Client, user: Any) -> No
     assert not Message.objects.exists()
 
 
+def test_all_dead_of_an_endpoint_are_replayed_in_the_background_at_the_rate_of_replays(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver
+) -> None:
+    endpoint = make_endpoint(owner=user, retry_schedule=[])
+    receiver.answers(500)
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+
+    assert post(client, f"/endpoints/{endpoint.pk}/replay").json() == {"deliveries": 1}
+
+    (running,) = client.get(f"{URL}/replays").json()["items"]
+    assert (running["state"], running["per_second"]) == ("running", 50.0)
+    assert client.get(f"{URL}/deliveries?state=dead").json()["items"] != []
+
+
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_a_moment_outside_of_time_is_refused(client: Client, user: Any, moment: str) -> None:
     user.user_permissions.add(Permission.objects.get(codename="add_message"))

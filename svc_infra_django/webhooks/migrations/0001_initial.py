@@ -52,6 +52,7 @@ class Migration(migrations.Migration):
                 ("held_until", models.DateTimeField(blank=True, null=True)),
                 ("breaker_trips", models.PositiveSmallIntegerField(default=0)),
                 ("paced_until", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("replays_paid_until", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("first_failure_at", models.DateTimeField(blank=True, null=True)),
                 ("consecutive_failures", models.PositiveIntegerField(default=0)),
                 ("last_success_at", models.DateTimeField(blank=True, null=True)),

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from datetime import datetime
+from math import ceil
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
 
 from ...observability.metrics import metrics
 from ..conf import settings
-from ..errors import BadReplay, EndpointNotEnabled, NotReplayable, ReplayFinished, TooManyReplays
+from ..errors import (
+    BadReplay,
+    EndpointNotEnabled,
+    NotReplayable,
+    ReplayedTooFast,
+    ReplayFinished,
+    TooManyReplays,
+)
 from ..models import REPLAY_STEP_SECONDS, Delivery, Endpoint, Message, Replay
 from ..querysets import DeliveryQuerySet
+from ..retries import allowance, paid_until
 from ..tasks import go_on_replaying
 
 MAX_PER_SECOND = 1_000
@@ -26,13 +36,16 @@ def replay(delivery: Delivery) -> Delivery:
 
     The message keeps its id and its bytes; timestamp and signature are those of the new attempt, made
     with the secret that the endpoint has then. Raises NotReplayable while it waits or is being sent, or
-    if the body was expunged; EndpointNotEnabled for a disabled endpoint.
+    if the body was expunged; EndpointNotEnabled for a disabled endpoint; ReplayedTooFast beyond the
+    setting's rate of replays at one endpoint.
     """
+    now = timezone.now()
     if delivery.endpoint.state == Endpoint.State.DISABLED:
         raise EndpointNotEnabled()
     waiting = [Delivery.State.PENDING, Delivery.State.SENDING]
-    if not _make_due(Delivery.objects.filter(pk=delivery.pk).exclude(state__in=waiting), now=timezone.now()):
+    if not _make_due(Delivery.objects.filter(pk=delivery.pk).exclude(state__in=waiting), now=now):
         raise NotReplayable()
+    _pay(delivery.endpoint_id, now=now)
     delivery.refresh_from_db()
     return delivery
 
@@ -137,6 +150,16 @@ def _asked(
         only_failed=only_failed,
         per_second=per_second,
     )
+
+
+def _pay(endpoint_id: UUID, *, now: datetime) -> None:
+    # The endpoint is locked after its delivery, as where results are written.
+    endpoint = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint_id)
+    rate = settings.replay_per_second
+    if not allowance(rate, paid_until=endpoint.replays_paid_until, now=now):
+        raise ReplayedTooFast(retry_after=ceil(1 / rate))
+    endpoint.replays_paid_until = paid_until(rate, 1, paid_until=endpoint.replays_paid_until, now=now)
+    endpoint.save(update_fields=["replays_paid_until"])
 
 
 def _make_due(deliveries: DeliveryQuerySet, *, now: datetime) -> int:

@@ -10,7 +10,13 @@ from django.utils import timezone
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish, publish_many, replay
 from svc_infra_django.webhooks.delivery import Deliverer, deliver_due
-from svc_infra_django.webhooks.errors import BadReplay, EndpointNotEnabled, NotReplayable, ReplayFinished
+from svc_infra_django.webhooks.errors import (
+    BadReplay,
+    EndpointNotEnabled,
+    NotReplayable,
+    ReplayedTooFast,
+    ReplayFinished,
+)
 from svc_infra_django.webhooks.models import Delivery, Endpoint, Message, Replay
 from svc_infra_django.webhooks.services.publishing import Publication, expunge
 from svc_infra_django.webhooks.services.replaying import (
@@ -221,3 +227,20 @@ def test_what_was_expunged_is_neither_sent_nor_replayed(dead: Endpoint) -> None:
     with pytest.raises(NotReplayable):
         replay(done)
     assert count_replayable(endpoint=dead) == 11
+
+
+def test_deliveries_of_an_endpoint_are_replayed_one_by_one_no_faster_than_a_replay(
+    dead: Endpoint, svc_settings: Callable[..., None]
+) -> None:
+    svc_settings(webhooks={"replay_per_second": 0.001})
+    first, second = Delivery.objects.dead()[:2]
+
+    assert replay(first).state == "pending"
+    with pytest.raises(ReplayedTooFast) as refused:
+        replay(second)
+
+    assert refused.value.headers["Retry-After"] == "1000"
+    second.refresh_from_db()
+    assert second.state == "dead"
+    Endpoint.objects.update(replays_paid_until=later(-1))
+    assert replay(second).state == "pending"
