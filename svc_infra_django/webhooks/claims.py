@@ -16,6 +16,7 @@ from ..observability.metrics import metrics
 from .conf import settings
 from .models import Delivery, Endpoint
 from .queue import NIL, Claimed, LaneClaim
+from .statements import clock_ahead, connection_of
 
 logger = get_logger("svc_infra_django.webhooks")
 
@@ -64,6 +65,8 @@ class Claimer:
         self.is_first_drained = False
         self.is_idle = False
         self.swept_at = self.promoted_at = self.paced_at = float("-inf")
+        self.ahead = timedelta()
+        """Leases go by the database's clock, which is so far ahead: those of several hosts differ."""
 
     def claim(self, held: Held, *, limit: int, now: datetime) -> list[Claimed]:
         """Take up to `limit` of what is due for a deliverer that has `held` already; that grows with it.
@@ -84,7 +87,8 @@ class Claimer:
         if moment - self.swept_at <= SWEEP_SECONDS:
             return
         self.swept_at = moment
-        if lost := Delivery.objects.release_expired(now=now):
+        self.ahead = clock_ahead(connection_of(Delivery))
+        if lost := Delivery.objects.release_expired(leases_at=now + self.ahead, now=now):
             logger.warning("leases ran out; due again", deliveries=lost)
             metrics.increment("webhooks.lost", lost)
         Delivery.objects.cancel_stranded(now=now)
@@ -130,7 +134,7 @@ class Claimer:
             share=settings.endpoint_concurrency,
             full=[endpoint for endpoint in held.by_endpoint if held.is_full(endpoint)],
             now=now,
-            lease_until=now + timedelta(seconds=settings.lease_seconds),
+            lease_until=self._lease_until(now),
         )
         for lane in lanes:
             served = [one.endpoint_id for one in claimed if one.lane == lane.lane]
@@ -165,11 +169,13 @@ class Claimer:
                     shares[endpoint.pk] = room
             if not shares:
                 return []
-            until = now + timedelta(seconds=settings.lease_seconds)
-            claimed = Delivery.objects.claim_for(shares, now=now, lease_until=until)
+            claimed = Delivery.objects.claim_for(shares, now=now, lease_until=self._lease_until(now))
             taken = Counter(one.endpoint_id for one in claimed)
             for endpoint in endpoints:
                 endpoint.spend(taken[endpoint.pk], now=now)
             Endpoint.objects.bulk_update(endpoints, ["paced_until"])
         held.add(claimed)
         return claimed
+
+    def _lease_until(self, now: datetime) -> datetime:
+        return now + self.ahead + timedelta(seconds=settings.lease_seconds)

@@ -328,7 +328,10 @@ class DeliveryQuerySet(DeliveryQueue):
             for pk, epoch in claimed
         )
 
-    def release_expired(self, *, now: datetime) -> int:
-        """Make what a lost deliverer held due again, behind the first attempts."""
-        expired = self.filter(state="sending", lease_until__lt=now)
+    def release_expired(self, *, leases_at: datetime, now: datetime) -> int:
+        """Make what a lost deliverer held due again, behind the first attempts.
+
+        `leases_at` is now by the clock that the leases go by.
+        """
+        expired = self.filter(state="sending", lease_until__lt=leases_at)
         return expired.update(state="pending", lease_until=None, lane=1, due_at=now)

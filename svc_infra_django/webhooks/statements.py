@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
@@ -14,6 +14,7 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.db import connections, router
+from django.utils import timezone
 
 from ..observability.logging import get_logger
 
@@ -48,6 +49,16 @@ def stored_id(connection: Any, value: UUID) -> Any:
 def read_id(value: Any) -> UUID:
     """An id as Python has it."""
     return value if isinstance(value, UUID) else UUID(value)
+
+
+def clock_ahead(connection: Any) -> timedelta:
+    """How far the database's clock is ahead of this host's; SQLite's is this host's."""
+    if connection.vendor != "postgresql":
+        return timedelta()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment - timezone.now()
 
 
 def fetched(connection: Any, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:

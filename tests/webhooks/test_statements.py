@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
 
 from svc_infra_django.webhooks import publish, statements
-from svc_infra_django.webhooks.delivery import deliver_due
+from svc_infra_django.webhooks.delivery import Deliverer, deliver_due
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint
 from svc_infra_django.webhooks.statements import fetched
 
@@ -119,3 +121,22 @@ def test_a_connection_that_broke_is_an_error_as_ever_and_the_next_one_serves() -
         fetched(connection, "SELECT %s::int", [1])
     connection.close()
     assert fetched(connection, "SELECT %s::int", [1]) == [(1,)]
+
+
+def test_a_host_whose_clock_is_ahead_takes_nobodys_deliveries(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("order.placed", {})
+    mine = Deliverer()
+    assert mine.claim(limit=1) == 1
+    real = timezone.now
+
+    monkeypatch.setattr(timezone, "now", lambda: real() + timedelta(hours=1))
+    theirs = Deliverer(clock=timezone.now)
+
+    assert theirs.deliver() == 0
+    assert Delivery.objects.get().epoch == 1
+    mine.deliver()
+    assert Delivery.objects.get().state == "succeeded"
+    mine.close()
+    theirs.close()
