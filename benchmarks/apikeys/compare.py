@@ -33,7 +33,12 @@ UNIT = "µs CPU per request"
 
 KEY = "/api/mine"
 STRICT = {"BENCH_CACHE_SECONDS": "0"}
-WHERE = {"wsgi": "SQLite", "wall": "PostgreSQL", "granian": "served by granian"}
+WHERE = {
+    "wsgi": "SQLite",
+    "wall": "PostgreSQL",
+    "threads": "PostgreSQL, four threads",
+    "granian": "served by granian",
+}
 ROUNDS = 3
 
 
@@ -50,6 +55,7 @@ def keys() -> Iterator[Case]:
         ("warm", "granian", {}, 0.95),
         ("strict", "wsgi", STRICT, 0.6),
         ("strict", "wall", STRICT, 0.4),
+        ("strict", "threads", STRICT, 0.4),
     ):
         yield left(
             f"the speed that a key leaves: {title}, {WHERE[way]}",
@@ -95,7 +101,7 @@ def share(contender: Contender, way: str, environment: dict[str, str]) -> Callab
     # `make bench` brings up a PostgreSQL if none is named.
     servers = (
         {"BENCH_DATABASE_URL": os.environ.get("DATABASE_URL", "postgresql://none-named")}
-        if way == "wall"
+        if way in ("wall", "threads")
         else {}
     )
     return contender.each_round("share", way, "1", **environment, **servers)

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ TURN_REQUESTS = 100
 IN_PROCESS_REQUESTS = 1500
 SERVED_REQUESTS = 1500
 CONNECTIONS = 4
+THREADS = 4
 SECRET_KEY = "a-key-for-measuring-only-" * 3
 
 
@@ -77,14 +79,23 @@ def main(module: str, token: Callable[[], str | dict[str, str]]) -> None:
 
 
 def share(module: str, way: str, headers: dict[str, str]) -> float:
-    """Per cent of the open operation's speed that the one with a credential has."""
-    clock = time.perf_counter if way == "wall" else time.process_time
+    """Per cent of the open operation's speed that the one with a credential has.
+
+    The way `threads` is `wall` with as many requests at once as a server's threads send.
+    """
+    clock = time.process_time if way == "wsgi" else time.perf_counter
     application = sys.modules["__main__"].application
+    threads = THREADS if way == "threads" else 1
+    pool = ThreadPoolExecutor(threads)
+
+    def some(path: str, headers: dict[str, str], requests: int) -> None:
+        for _ in range(requests):
+            _call(application, path, headers)
 
     def turn(path: str, headers: dict[str, str], requests: int) -> float:
         started = clock()
-        for _ in range(requests):
-            _call(application, path, headers)
+        for each in [pool.submit(some, path, headers, requests) for _ in range(threads)]:
+            each.result()
         return clock() - started
 
     with served(module) if way == "granian" else nullcontext(turn) as asked:
