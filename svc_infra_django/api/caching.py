@@ -20,7 +20,7 @@ def keep_to_the_caller(request: HttpRequest, response: HttpResponseBase) -> None
     An operation that sets `Cache-Control` itself is left alone; its answer is told apart by the
     credentials (`Vary`), so that no cache hands it to another caller.
     """
-    if "principal" not in request.__dict__:
+    if getattr(request, "principal", None) is None:
         return
     headers = response.headers._store
     known = headers.get("cache-control")
