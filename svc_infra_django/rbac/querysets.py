@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router
 
 from ..rows import OwnedQuerySet
 
@@ -40,8 +40,10 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
                 continue  # of an app that is not installed now
             for given in on_objects.filter(object_type=object_type).select_related("user", "group", "role"):
                 key = key_of(model, given.object_id)
-                # What a project's own manager hides, as rows in a waste basket, is there all the same.
-                if key is None or not model._base_manager.filter(pk=key).exists():
+                # What a project's own manager hides, as rows in a waste basket, is there all the same; and
+                # what a replica does not have yet.
+                rows = model._base_manager.using(router.db_for_write(model))
+                if key is None or not rows.filter(pk=key).exists():
                     yield given
 
 
