@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from inspect import iscoroutinefunction, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from math import isfinite
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
@@ -515,10 +515,20 @@ def redacted_names(path: str) -> tuple[str, ...]:
         return ("*",)
 
 
-def parameter_names(path: str) -> list[str]:
-    """The names of a task's positional parameters, without the context; empty for a task unknown here."""
+def argument_names(path: str, count: int) -> list[str]:
+    """Of so many positional arguments of a task, the names: `*rest` names all that it takes.
+
+    Without the context; nameless, and so empty, are those of a task unknown here.
+    """
     try:
         found = task_at(path)
     except UnknownTask:
-        return []
-    return list(signature(found.func).parameters)[1 if found.takes_context else 0 :]
+        return [""] * count
+    names, rest = [], ""
+    for parameter in signature(found.func).parameters.values():
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            rest = parameter.name
+        elif parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    names = names[1 if found.takes_context else 0 :][:count]
+    return names + [rest] * (count - len(names))

@@ -78,6 +78,12 @@ class ScheduleOfTheCode(ConflictError):
     code = "jobs.schedule_of_the_code"
 
 
+class ScheduleNotFireable(ConflictError):
+    """No job can be made of this schedule as it stands."""
+
+    code = "jobs.schedule_not_fireable"
+
+
 class JobNotRetryable(ConflictError):
     """Only a job that failed or was cancelled can be retried."""
 

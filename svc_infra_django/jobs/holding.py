@@ -29,7 +29,7 @@ from .turn import Outcome
 
 logger = get_logger("svc_infra_django.jobs")
 
-MOST_AHEAD = 512
+MOST_AHEAD = 1024
 HELD_SECONDS = 0.1
 BEGUN_SECONDS = 0.05
 MEAN_WEIGHT = 0.1
@@ -194,16 +194,15 @@ def write_apart(outcomes: list[Outcome], *, worker: UUID) -> None:
     is taken off the list.
     """
     while outcomes:
-        outcome = outcomes[0]
         try:
-            turn.take_turn([outcome], worker=worker, queues=(), room=0)
-        except (DataError, IntegrityError) as error:
-            outcomes[0] = outcome = broken(outcome.job, error)
-            turn.take_turn([outcome], worker=worker, queues=(), room=0)
+            try:
+                turn.take_turn(outcomes[:1], worker=worker, queues=(), room=0)
+            except (DataError, IntegrityError) as error:
+                outcomes[0] = broken(outcomes[0].job, error)
+                turn.take_turn(outcomes[:1], worker=worker, queues=(), room=0)
         except DatabaseFailure:
             return
-        del outcomes[0]
-        count([outcome])
+        count([outcomes.pop(0)])
 
 
 def count(outcomes: Iterable[Outcome]) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Count, Max
 
 from ..observability.logging import get_logger
@@ -35,6 +35,16 @@ def promote(keys: Iterable[str | None]) -> int:
     return sum(
         _promote(wanted[start : start + LOCKED_AT_ONCE]) for start in range(0, len(wanted), LOCKED_AT_ONCE)
     )
+
+
+def promote_later(keys: Iterable[str]) -> None:
+    """`promote`, after the commit. If the database refuses that, the caller hears nothing of it."""
+
+    def promote_now() -> None:
+        promote(keys)
+
+    # Robust: what the caller did is committed, and `sweep` makes up for this.
+    transaction.on_commit(promote_now, using=database(), robust=True)
 
 
 def _promote(keys: Sequence[str]) -> int:

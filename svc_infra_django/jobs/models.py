@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import zip_longest
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -16,7 +15,7 @@ from ..observability.redaction import REDACTED, redacted
 from ..rows import TENANT_LENGTH, id_field
 from .conf import settings as jobs_settings
 from .cron import interval_of, last_crons, last_intervals, next_cron, next_interval
-from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, parameter_names, redacted_names
+from .decorators import KEY_LENGTH, ONCE_KEY_LENGTH, argument_names, redacted_names
 from .errors import BadSchedule
 from .querysets import JobQuerySet, QueueQuerySet, ScheduleQuerySet, WorkerQuerySet
 
@@ -405,8 +404,7 @@ class Schedule(models.Model):
 
 def _shown_arguments(task: str, arguments: dict[str, Any]) -> dict[str, Any]:
     args, kwargs = arguments.get("args", []), arguments.get("kwargs", {})
-    names = parameter_names(task)
-    named = zip_longest(names[: len(args)], args, fillvalue="")
+    named = zip(argument_names(task, len(args)), args, strict=True)
     hidden = redacted_names(task)
     return {
         "args": [_without({name: _shown(name, value)}, hidden)[name] for name, value in named],

@@ -322,7 +322,7 @@ async def _atell(signal: Any, attempt: Attempt) -> None:
 def _is_heard(signal: Any, attempt: Attempt) -> bool:
     """Whether anybody listens beside Django's own receivers, which only write to a log that may be off."""
     level = ERROR if attempt.ended and attempt.ended.state != Job.State.SUCCEEDED else INFO
-    return tasks_logger.isEnabledFor(level) or any(key[0] not in TASK_LOGS for key, *_ in signal.receivers)
+    return tasks_logger.isEnabledFor(level) or any(entry[0][0] not in TASK_LOGS for entry in signal.receivers)
 
 
 def _sender(result: Any) -> type:

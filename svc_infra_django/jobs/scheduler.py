@@ -94,11 +94,6 @@ def fire_due(*, now: datetime) -> int:
     return fired
 
 
-def fire_now(schedule: Schedule, *, now: datetime) -> Any:
-    """Make the schedule's job at once, beside its times. Returns the TaskResult."""
-    return _enqueue(schedule, fire_at=now)
-
-
 def fire_times(schedule: Schedule, *, now: datetime) -> list[datetime]:
     """The times up to `now` for which a job is due, by the schedule's policy for what it missed."""
     limit = schedule.max_catch_up if schedule.catch_up == Schedule.CatchUp.ALL else 1
@@ -121,7 +116,7 @@ def _fire(schedule: Schedule, *, now: datetime) -> bool:
                 return False
             times = fire_times(row, now=now)
             for fire_at in times:
-                _enqueue(row, fire_at=fire_at)
+                make_job(row, fire_at=fire_at)
             row.next_fire_at = row.following(last=row.next_fire_at, now=now)
             row.last_fire_at = now if times else row.last_fire_at
             row.error = ""
@@ -153,7 +148,8 @@ def _note_failure(schedule: Schedule, error: Exception) -> None:
         logger.error("schedule did not fire", schedule=schedule.key, error=text)
 
 
-def _enqueue(schedule: Schedule, *, fire_at: datetime) -> Any:
+def make_job(schedule: Schedule, *, fire_at: datetime) -> Any:
+    """Enqueue a firing's job; returns the TaskResult. Raises UnknownTask, and what `.enqueue` raises."""
     args, kwargs = schedule.arguments()
     task = task_at(schedule.task)
     if schedule.queue:

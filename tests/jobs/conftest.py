@@ -393,6 +393,17 @@ def switch(setting: str, value: str) -> None:
         )
 
 
+def advisory_locks() -> int:
+    """How many are held in the test database; the tests beside this one hold theirs on the same server."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database "
+            "WHERE locktype = 'advisory' AND datname = current_database()"
+        )
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
 class Cutter:
     """Between workers and PostgreSQL: loses a connection when a success was written, before it says so."""
 

@@ -339,6 +339,19 @@ def test_a_schedule_is_fired_by_hand(operator: Client, written: dict[str, Any]) 
     assert Schedule.objects.get().last_fire_at is None
 
 
+@pytest.mark.parametrize(
+    "broken", [{"task": "no.such"}, {"args": {"kwargs": {"c": 1}}}, {"queue": "odd"}], ids=str
+)
+def test_of_a_schedule_that_is_broken_no_job_is_made(
+    operator: Client, written: dict[str, Any], broken: dict[str, Any]
+) -> None:
+    Schedule.objects.update(**broken)
+
+    answer = write(operator, "post", f"/{written['id']}/fire")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "jobs.schedule_not_fireable")
+
+
 class ReplicaOfNothing:
     """Reads the jobs' tables from a replica that does not have yet what was written a moment ago."""
 

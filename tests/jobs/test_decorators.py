@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 
 from svc_infra_django.jobs import Limit, Rate, Unique, exponential, periodic, task
 from svc_infra_django.jobs.compat import InvalidTask
-from svc_infra_django.jobs.decorators import JobTask, parameter_names, task_at
+from svc_infra_django.jobs.decorators import JobTask, argument_names, task_at
 from svc_infra_django.jobs.errors import BadSchedule, BadTask, UnknownTask
 from tests.jobs import work
 
@@ -89,7 +89,7 @@ def test_a_task_is_found_by_its_path() -> None:
 def test_what_is_no_task_is_unknown_whatever_the_import_says(path: str) -> None:
     with pytest.raises(UnknownTask):
         task_at(path)
-    assert parameter_names(path) == []
+    assert argument_names(path, 2) == ["", ""]
 
 
 def test_a_module_that_breaks_when_it_is_imported_makes_its_tasks_unknown(
@@ -105,9 +105,11 @@ def test_a_module_that_breaks_when_it_is_imported_makes_its_tasks_unknown(
         task_at("broken_module.job")
 
 
-def test_parameters_are_named_without_the_context() -> None:
-    assert parameter_names("tests.jobs.work.add") == ["a", "b"]
-    assert parameter_names("tests.jobs.work.record_pid") == ["path"]
+def test_arguments_are_named_without_the_context() -> None:
+    assert argument_names("tests.jobs.work.add", 2) == ["a", "b"]
+    assert argument_names("tests.jobs.work.record_pid", 1) == ["path"]
+    assert argument_names("tests.jobs.work.send_codes", 3) == ["to", "codes", "codes"]
+    assert argument_names("tests.jobs.work.send_codes", 1) == ["to"]
 
 
 def test_a_task_that_needs_arguments_cannot_be_periodic() -> None:

@@ -9,7 +9,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -228,6 +228,20 @@ def test_a_place_is_left_by_cancelling_and_taken_by_retrying(django_capture_on_c
         retry(first[0].pk)
         duplicate(first[0].pk)
     assert (count(state=READY), count(state=BLOCKED)) == (1, 2)
+
+
+def test_places_that_the_database_does_not_give_after_the_commit_are_given_by_the_next_sweep(
+    monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    def refuse(keys: Any) -> int:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as refusing, django_capture_on_commit_callbacks(execute=True):
+        refusing.setattr(limits, "promote", refuse)
+        cancel(work.two_a_tenant.enqueue("a").id)
+        enqueue_many(work.two_a_tenant, [["a"], ["a"]])
+
+    assert (count(state=BLOCKED), limits.sweep(), count(state=READY)) == (2, 2, 2)
 
 
 def test_the_places_of_the_dead_are_filled_again() -> None:

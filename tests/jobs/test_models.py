@@ -24,6 +24,12 @@ def test_a_task_names_what_nobody_is_shown() -> None:
     assert job.args["args"] == ["DE00-private", 5]  # what is kept is what was given
 
 
+def test_all_that_stand_under_one_name_are_hidden() -> None:
+    job = Job(task="tests.jobs.work.send_codes", args={"args": ["Ada", "private", "private"], "kwargs": {}})
+
+    assert job.shown_arguments()["args"] == ["Ada", "[redacted]", "[redacted]"]
+
+
 def test_a_task_may_hide_all() -> None:
     result = work.hush.enqueue("private", kind="private")
     drain()

@@ -27,6 +27,7 @@ from tests.jobs.conftest import (
     Database,
     Process,
     accepted_through_crashes,
+    advisory_locks,
     all_come_to_a_good_end,
     states,
     switch,
@@ -91,9 +92,7 @@ def test_behind_a_pooler_that_keeps_no_session_everything_goes_on(
     assert processes[0].wait() == 0
     told = "".join(process.output() for process in processes)
     assert "prepared statement" not in told and "database unavailable" not in told
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-        assert cursor.fetchone() == (0,), "no lock of a session was left to whoever has the connection next"
+    assert advisory_locks() == 0, "no lock of a session was left to whoever has the connection next"
 
 
 @pytest.mark.postgresql

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from svc_infra_django.jobs import enqueue_many
+from svc_infra_django.jobs.management.serving import SWITCH_SECONDS, YOUNG_OBJECTS
 from svc_infra_django.jobs.models import Job, JobAttempt, Schedule, Worker
 from svc_infra_django.jobs.services.operating import cancel
 from svc_infra_django.observability.context import bound
@@ -109,6 +110,18 @@ def test_a_worker_that_froze_past_its_lease_cannot_write_to_a_job_it_lost(
 
     assert list(Job.objects.order_by("pk").values()) == finished
     assert rewritten() == 0
+
+
+def test_a_worker_process_tunes_its_interpreter_for_short_jobs(worker: Start) -> None:
+    asked = work.tell_of_the_interpreter.enqueue()
+    worker()
+    wait_until(lambda: states()["succeeded"])
+
+    asked.refresh()
+    frozen, young_objects, switch_seconds = asked.return_value
+    assert frozen > 10_000
+    assert young_objects == YOUNG_OBJECTS
+    assert switch_seconds == pytest.approx(SWITCH_SECONDS)
 
 
 def test_a_worker_that_was_taken_for_dead_says_that_it_lives(worker: Start, ledger: str) -> None:
@@ -300,14 +313,15 @@ def test_a_scheduled_job_waits_for_its_time(worker: Start, ledger: str) -> None:
 @pytest.mark.postgresql
 def test_a_worker_that_lost_the_connection_it_listens_on_listens_again(worker: Start, ledger: str) -> None:
     process = worker(idle_poll_seconds=0.5).ready()
-    ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    listens = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    ends = f"SELECT pg_terminate_backend(pid) {listens}"
     with connection.cursor() as cursor:
         wait_until(lambda: cursor.execute(ends) or cursor.fetchone(), what="a connection that listens")
 
     work.record.enqueue(ledger, "meanwhile")
     wait_until(lambda: "meanwhile" in work.read(ledger))
     wait_until(lambda: "the connection that listens was lost" in process.output())
-    listening = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    listening = f"SELECT 1 {listens}"
     with connection.cursor() as cursor:
         wait_until(lambda: cursor.execute(listening) or cursor.fetchone(), what="a new connection")
 

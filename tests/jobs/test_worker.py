@@ -7,13 +7,14 @@ from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.utils import timezone
 
-from svc_infra_django.jobs import enqueue_many, rescue, waking
+from svc_infra_django.jobs import enqueue_many, rescue, turn, waking
 from svc_infra_django.jobs.holding import MOST_AHEAD, write_apart
 from svc_infra_django.jobs.management.supervisor import Supervisor
 from svc_infra_django.jobs.models import Job, JobAttempt
+from svc_infra_django.jobs.turn import Outcome
 from svc_infra_django.jobs.worker import JobWorker, drain
 from tests.jobs import work
 
@@ -74,6 +75,26 @@ def test_jobs_whose_worker_died_once_are_not_held_ahead() -> None:
     assert not worker._backlog and worker._ahead() == 0
     write_apart(worker._unwritten, worker=worker.id)
     assert {(job.state, job.attempt) for job in Job.objects.all()} == {(Job.State.READY, 0)}
+
+
+def test_a_database_that_goes_while_outcomes_are_written_apart_does_not_end_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work.add.enqueue(1)
+    answers = iter([DataError("no such text"), OperationalError("gone")])
+    worker = JobWorker()
+    (job,) = turn.take_turn([], worker=worker.id, queues=["default"], room=1)
+    unwritten = [Outcome(job, Job.State.SUCCEEDED)]
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise next(answers)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(turn, "take_turn", fail)
+        write_apart(unwritten, worker=worker.id)
+
+    write_apart(unwritten, worker=worker.id)
+    assert (Job.objects.get().state, unwritten) == (Job.State.FAILED, [])
 
 
 def test_staging_takes_no_lock_while_nothing_is_due(django_assert_num_queries: Any) -> None:

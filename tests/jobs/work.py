@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,11 @@ async def aadd(a: int, b: int = 1) -> int:
 @task
 def record(path: str, word: str = "ran") -> None:
     note(path, word)
+
+
+@task
+def tell_of_the_interpreter() -> list[float]:
+    return [gc.get_freeze_count(), gc.get_threshold()[0], sys.getswitchinterval()]
 
 
 @task(takes_context=True)
@@ -300,6 +307,10 @@ def both_limits(customer: str) -> None: ...
 @task(redact=("iban", "note"))
 def pay_out(iban: str, amount: int, **details: Any) -> dict[str, Any]:
     return {"iban": iban, "amount": amount}
+
+
+@task(redact="codes")
+def send_codes(to: str, *codes: str, note: str = "") -> None: ...
 
 
 @task(redact="*")

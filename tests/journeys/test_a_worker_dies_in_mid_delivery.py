@@ -80,5 +80,5 @@ def test_a_killed_worker_is_replaced_and_its_delivery_made_once_more(
     first = stranger.heard[0]
     assert stranger.heard.count(first) == 2
     assert len(set(stranger.heard)) == 2
-    assert show.stop() == 0
+    assert show.stop(signal.SIGTERM) == 0
     assert show.processes() == {}

@@ -23,7 +23,7 @@ from ..compat import DEFAULT_TASK_QUEUE_NAME, AnyTask, Task, task_backends
 from ..conf import settings
 from ..decorators import KEY_LENGTH, JobTask, Limit, Rate, Unique, queue_names, seconds_of, task_at
 from ..errors import ArgumentsTooLarge, BadArguments, BadTask, UnknownQueue, UnknownTask
-from ..limits import promote
+from ..limits import promote_later
 from ..models import Job
 from ..payloads import plain
 from ..publishing import announce, first_publish_at
@@ -315,7 +315,7 @@ def _let_go_of_expired(keys: Iterable[str | None]) -> None:
 def _announce(task: AnyTask, rows: Sequence[Row], state: int) -> None:
     metrics.increment("jobs.enqueued", len(rows), queue=task.queue_name)
     if keys := {row.concurrency_key for row in rows if row.concurrency_key}:
-        transaction.on_commit(partial(promote, keys), using=database())
+        promote_later(keys)
     if state == Job.State.READY:
         ids = [row.id for row in rows]
         transaction.on_commit(partial(announce, task.queue_name, ids), using=database())

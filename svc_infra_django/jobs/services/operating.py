@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -23,7 +23,7 @@ from ..errors import (
     QueueNotFound,
     UnknownTask,
 )
-from ..limits import promote
+from ..limits import promote_later
 from ..models import Job, JobAttempt, Queue
 from ..publishing import announce, first_publish_at, publish_soon
 from ..tending import prune
@@ -35,6 +35,8 @@ logger = get_logger("svc_infra_django.jobs")
 
 MOST_ATTEMPTS = 32_767
 """What the column of attempts can count."""
+
+ANOTHER_WAITS = "Another such job is waiting, and one at a time is allowed."
 
 __all__ = [
     "acancel",
@@ -95,6 +97,19 @@ def retry(job_id: UUID | str) -> Job:
 
     Crashes are forgiven. Raises JobNotFound, and JobNotRetryable also while another job has its unique key.
     """
+    try:
+        job = _retry(job_id)
+    except IntegrityError:
+        # Another such job came between the look for one and the commit.
+        raise JobNotRetryable(ANOTHER_WAITS) from None
+    logger.info("job retried by hand", job_id=str(job.pk), task=job.task)
+    return job
+
+
+aretry = sync_to_async(retry)
+
+
+def _retry(job_id: UUID | str) -> Job:
     with immediate(database()):
         job = _locked(job_id)
         if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
@@ -102,9 +117,7 @@ def retry(job_id: UUID | str) -> Job:
         key = job.unique_key or unique_key_of(job)
         holders = Job.objects.using(database()).filter(unique_key=key) if key else Job.objects.none()
         if holder := holders.exclude(pk=job.pk).first():
-            raise JobNotRetryable(
-                "Another such job is waiting, and one at a time is allowed.", job=str(holder.pk)
-            )
+            raise JobNotRetryable(ANOTHER_WAITS, job=str(holder.pk))
         blocked = {"state": Job.State.BLOCKED, "worker_id": None}
         _change(
             job,
@@ -116,11 +129,7 @@ def retry(job_id: UUID | str) -> Job:
             max_attempts=min(job.attempt + _attempts_of(job.task), MOST_ATTEMPTS),
         )
         _announce_later(job)
-    logger.info("job retried by hand", job_id=str(job.pk), task=job.task)
     return job
-
-
-aretry = sync_to_async(retry)
 
 
 def retry_failed(*, queue: str = "", task: str = "", limit: int = 1000) -> tuple[int, int]:
@@ -187,8 +196,9 @@ def discard(job_id: UUID | str) -> None:
         job = _locked(job_id)
         if job.state == Job.State.RUNNING:
             raise JobNotDiscardable
+        _promote_later(job)
         job.delete(using=database())
-    logger.info("job discarded", job_id=str(job.pk), task=job.task, state=job.get_state_display())
+    logger.info("job discarded", job_id=str(job_id), task=job.task, state=job.get_state_display())
 
 
 adiscard = sync_to_async(discard)
@@ -255,7 +265,7 @@ def _locked(job_id: UUID | str) -> Job:
 
 def _promote_later(job: Job) -> None:
     if job.concurrency_key:
-        transaction.on_commit(partial(promote, [job.concurrency_key]), using=database())
+        promote_later([job.concurrency_key])
 
 
 def _announce_later(job: Job) -> None:

@@ -10,20 +10,22 @@ from uuid import UUID
 
 from django.db import IntegrityError
 
-from ...errors import FieldProblem, ValidationError
+from ...errors import FieldProblem, SvcInfraError, ValidationError
 from ...observability.logging import get_logger
+from ..compat import InvalidTask
 from ..cron import LONGEST_SECONDS, interval_of, next_cron, timezone_named
 from ..decorators import MOST_CAUGHT_UP, discover, queue_names, task_at
 from ..errors import (
     ArgumentsTooLarge,
     BadArguments,
     BadSchedule,
+    ScheduleNotFireable,
     ScheduleNotFound,
     ScheduleOfTheCode,
     UnknownTask,
 )
 from ..models import Schedule
-from ..scheduler import fire_now
+from ..scheduler import make_job
 from ..turn import database, immediate
 from .enqueueing import checked_arguments
 
@@ -107,6 +109,17 @@ def set_enabled(schedule: Schedule, enabled: bool, *, now: datetime) -> None:
         changes["next_fire_at"] = schedule.next_fire_at = schedule.following(last=now, now=now)
     Schedule.objects.using(database()).filter(pk=schedule.pk).exclude(enabled=enabled).update(**changes)
     logger.info("schedule switched", schedule=schedule.key, enabled=enabled)
+
+
+def fire_now(schedule: Schedule, *, now: datetime) -> Any:
+    """Make the schedule's job at once, beside its times. Returns the TaskResult.
+
+    Raises ScheduleNotFireable if its task is gone, say, or takes other arguments by now.
+    """
+    try:
+        return make_job(schedule, fire_at=now)
+    except (SvcInfraError, InvalidTask) as error:
+        raise ScheduleNotFireable(str(error), schedule=schedule.key) from error
 
 
 def remove_schedule(schedule: Schedule) -> None:

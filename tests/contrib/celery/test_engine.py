@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -394,20 +395,26 @@ def end_all_connections() -> None:
 
 def test_children_that_take_the_place_of_killed_ones_work(celery: CeleryWorker, ledger: str) -> None:
     """A fork of a process that has the database open could take it for locked, for ever."""
-    enqueue_many(work.linger, [[ledger, 0.2]] * 4)
-    killed = {int(line.split()[1]) for line in wait_until(lambda: two_pids(ledger))}
+    flag = Path(f"{ledger}.go")
+    enqueue_many(work.wait_for, [[ledger, str(flag)]] * 4)
+    killed = {pid_of(line) for line in wait_until(lambda: two_pids(ledger))}
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
+    flag.touch()
 
     wait_until(lambda: states()["succeeded"] == 4)
 
-    assert not killed & {int(line.split()[1]) for line in work.read(ledger)[-2:]}
+    assert not killed & {pid_of(line) for line in work.read(ledger) if line.startswith("went on")}
     assert not celery.has_open(str(connection.settings_dict["NAME"]))
 
 
 def two_pids(ledger: str) -> list[str]:
     lines = work.read(ledger)
-    return lines if len({line.split()[1] for line in lines}) == 2 else []
+    return lines if len({pid_of(line) for line in lines}) == 2 else []
+
+
+def pid_of(line: str) -> int:
+    return int(line.split()[-1])
 
 
 def test_the_child_of_a_job_that_ignores_its_timeout_is_replaced(celery: CeleryWorker, ledger: str) -> None:

@@ -27,6 +27,7 @@ from tests.jobs.conftest import (
     Cutter,
     Database,
     accepted_through_crashes,
+    advisory_locks,
     all_come_to_a_good_end,
     states,
     wait_until,
@@ -130,9 +131,7 @@ def test_behind_a_pooler_that_keeps_no_session_everything_goes_on(
 
     told = celery.log.read_text()
     assert "prepared statement" not in told and "could not be claimed" not in told
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")
-        assert cursor.fetchone() == (0,), "no lock of a session was left to whoever has the connection next"
+    assert advisory_locks() == 0, "no lock of a session was left to whoever has the connection next"
 
 
 @pytest.mark.postgresql

@@ -53,6 +53,7 @@ def worker(request) -> Iterator[None]:
 
 
 @pytest.mark.redis
+@pytest.mark.sqlite  # once is enough: no database is asked
 @pytest.mark.usefixtures("worker")
 class TestWorker:
     def test_a_plain_task_runs_with_the_id_of_the_request(self, tasks) -> None:

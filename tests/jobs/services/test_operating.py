@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 from datetime import timedelta
 from threading import Barrier, Thread
@@ -19,6 +20,7 @@ from svc_infra_django.jobs.errors import (
     QueueNotFound,
 )
 from svc_infra_django.jobs.models import Job
+from svc_infra_django.jobs.services import operating
 from svc_infra_django.jobs.services.operating import (
     cancel,
     discard,
@@ -235,12 +237,43 @@ def test_what_another_engine_runs_is_published_when_it_is_made_ready(svc_setting
     assert duplicate(job.pk).publish_at is not None
 
 
-def test_a_job_is_discarded_with_its_attempts_unless_it_runs() -> None:
+def test_a_job_is_discarded_with_its_attempts_unless_it_runs(caplog: pytest.LogCaptureFixture) -> None:
     dead, running = dead_job(), Job.objects.get(pk=work.add.enqueue(1).id)
     take_turn([], worker=uuid7(), queues=["default"], room=1)
 
-    discard(dead.pk)
+    with caplog.at_level(logging.INFO, logger="svc_infra_django.jobs"):
+        discard(dead.pk)
     with pytest.raises(JobNotDiscardable):
         discard(running.pk)
 
     assert list(Job.objects.all()) == [running]
+    assert str(dead.pk) in caplog.text
+
+
+def test_the_place_of_a_job_that_is_discarded_is_anothers(
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    first, second = (work.add.enqueue(n) for n in (1, 2))
+    Job.objects.update(concurrency_key="k", concurrency_limit=1)
+    Job.objects.filter(pk=second.id).update(state=Job.State.BLOCKED)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        discard(first.id)
+
+    assert Job.objects.get().state == Job.State.READY
+
+
+def test_who_is_overtaken_while_it_is_retried_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = work.only_once.enqueue("a")
+    cancel(first.id)
+
+    def overtake(path: str) -> int:
+        work.only_once.enqueue("a")
+        return 1
+
+    # After it was looked whether another such job waits, and before the key is written.
+    monkeypatch.setattr(operating, "_attempts_of", overtake)
+    with pytest.raises(JobNotRetryable, match="Another such job"):
+        retry(first.id)
+
+    assert Job.objects.get(pk=first.id).state == Job.State.CANCELLED
