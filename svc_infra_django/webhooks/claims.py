@@ -27,6 +27,11 @@ PACED_SECONDS = 0.1
 PACED_ENDPOINTS = 50
 
 
+def enough() -> int:
+    """How many deliveries of an endpoint are enough at hand: a share that is sent, and one that waits."""
+    return 2 * settings.endpoint_concurrency
+
+
 class Held:
     """What is in a deliverer's hands, counted."""
 
@@ -43,18 +48,19 @@ class Held:
             self.by_endpoint[one.endpoint_id] += 1
             self.later += one.lane
 
-    def remove(self, one: Claimed) -> None:
-        self.by_endpoint[one.endpoint_id] -= 1
+    def remove(self, one: Claimed) -> bool:
+        """Put one down; whether a claim may bring more for its endpoint from now on."""
         self.later -= one.lane
-        if not self.by_endpoint[one.endpoint_id]:
+        left = self.by_endpoint[one.endpoint_id] - 1
+        if left:
+            self.by_endpoint[one.endpoint_id] = left
+        else:
             del self.by_endpoint[one.endpoint_id]
+        return left == enough()
 
     def is_full(self, endpoint: UUID) -> bool:
-        """Whether no claim may bring more for this endpoint.
-
-        The next share is claimed while the one before is being sent, and no more than that.
-        """
-        return self.by_endpoint[endpoint] > settings.endpoint_concurrency
+        """Whether no claim may bring more for this endpoint."""
+        return self.by_endpoint[endpoint] > enough()
 
 
 class Claimer:

@@ -28,12 +28,12 @@ from ..observability.context import carrying, traceparent
 from ..observability.logging import get_logger
 from ..observability.metrics import metrics
 from ..sealing import unseal
-from .claims import Claimer, Held
+from .claims import Claimer, Held, enough
 from .conf import settings
 from .errors import Expunged, NoSigningKey
 from .models import Delivery, Endpoint, SigningKey
 from .queue import Claimed
-from .settlement import settle
+from .settlement import goodbye_of, settle
 from .signing import Key, secret_key, sign
 from .transport import Outcome, Request, Transport
 
@@ -46,7 +46,7 @@ SETTLE_TRIES = 10
 CLAIM_AGAIN_SECONDS = 1.0
 KNOWN_SECRETS = 10_000
 CHALLENGE = "webhooks.challenge"
-ASK_FOR_REST = frozenset((410, 429, 503))
+ASK_FOR_REST = frozenset((429, 503))
 
 Result = TypeVar("Result")
 
@@ -173,8 +173,8 @@ class Deliverer:
         moment = monotonic()
         # A claim for every single slot that gets free would be a statement for every delivery; waiting
         # until many are free would let those that hang hold up the rest.
-        share = settings.endpoint_concurrency
-        is_enough = free < settings.concurrency // 2 or len(self.in_hand) > share * len(self.held.by_endpoint)
+        has_many = len(self.in_hand) > enough() * len(self.held.by_endpoint)
+        is_enough = free < settings.concurrency // 2 or has_many
         is_early = is_enough and moment - self.claimed_at < FLUSH_SECONDS
         is_too_early = moment < max(self.empty_until, self.claims_after) or (is_early and limit is None)
         if self.claim_made is not None or wanted < 1 or is_too_early:
@@ -220,6 +220,7 @@ class Deliverer:
 
     def receive(self, outcomes: Iterable[Outcome]) -> None:
         """Take what the transport brings; it is written with the next flush."""
+        now = self.clock()
         for outcome in outcomes:
             claimed: Claimed = outcome.tag
             if not self.results:
@@ -227,20 +228,18 @@ class Deliverer:
             self.results.append((claimed, outcome))
             self.sending[claimed.endpoint_id] -= 1
             self._put_down(claimed)
-            if outcome.error or outcome.status in ASK_FOR_REST:
+            if outcome.error or outcome.status in ASK_FOR_REST or goodbye_of(outcome):
                 # Nothing more before its health is written down and looked at again.
                 self._give_back([one for one, _ in self.waiting.pop(claimed.endpoint_id, ())])
-            self._send_next(claimed.endpoint_id)
+            self._send_next(claimed.endpoint_id, now=now)
 
     def _put_down(self, one: Claimed) -> None:
-        was_full = self.held.is_full(one.endpoint_id)
         del self.in_hand[one.id]
-        self.held.remove(one)
-        if was_full and not self.held.is_full(one.endpoint_id):
+        if self.held.remove(one):
             # This endpoint may be served again, so a claim may find what it passed over.
             self.empty_until, self.is_freed = float("-inf"), True
 
-    def _send_next(self, endpoint: UUID) -> None:
+    def _send_next(self, endpoint: UUID, *, now: datetime) -> None:
         """Give the slot that got free to what waits for it."""
         waiting = self.waiting.get(endpoint)
         if not waiting:
@@ -251,10 +250,10 @@ class Deliverer:
         if not waiting:
             del self.waiting[endpoint]
         if monotonic() + _timeout(one) <= until:
-            self._send(one, now=self.clock())
+            self._send(one, now=now)
         else:
             self._give_back([one])
-            self._send_next(endpoint)
+            self._send_next(endpoint, now=now)
 
     def flush(self) -> None:
         """Write all results, and return when they are written."""

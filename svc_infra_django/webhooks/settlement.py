@@ -49,10 +49,7 @@ class Verdict(NamedTuple):
 def judge(claimed: Claimed, outcome: Outcome, *, now: datetime) -> Verdict:
     """What follows from an outcome, by Standard Webhooks: 2xx is success, 410 is goodbye, the rest waits."""
     status = outcome.status or 0
-    control = outcome.headers.get(CONTROL_HEADER, "").strip().lower()
-    goodbye = "The receiver answered 410 Gone." if status == 410 else ""
-    if control == "disable":
-        goodbye = "The receiver asked for no more."
+    goodbye = goodbye_of(outcome)
     if 200 <= status < 300:
         return Verdict(Delivery.State.SUCCEEDED, now, disable_reason=goodbye)
 
@@ -60,13 +57,24 @@ def judge(claimed: Claimed, outcome: Outcome, *, now: datetime) -> Verdict:
     failures = claimed.attempts - claimed.attempts_before + 1
     schedule = settings.retry_schedule if claimed.retry_schedule is None else claimed.retry_schedule
     wait = delay(schedule, failures, jitter=settings.retry_jitter)
-    if goodbye or control == "abort-message" or wait is None:
+    if goodbye or _control(outcome) == "abort-message" or wait is None:
         return Verdict(Delivery.State.DEAD, now, error, disable_reason=goodbye)
 
     rest = _rest_asked_for(status, outcome.headers, now=now)
     wait = max(wait, rest)
     hold_until = now + timedelta(seconds=rest) if rest else None
     return Verdict(Delivery.State.PENDING, now + timedelta(seconds=wait), error, hold_until)
+
+
+def goodbye_of(outcome: Outcome) -> str:
+    """That the receiver wants nothing more, in words; empty if it did not say so."""
+    if _control(outcome) == "disable":
+        return "The receiver asked for no more."
+    return "The receiver answered 410 Gone." if outcome.status == 410 else ""
+
+
+def _control(outcome: Outcome) -> str:
+    return outcome.headers.get(CONTROL_HEADER, "").strip().lower()
 
 
 def _rest_asked_for(status: int, headers: Mapping[str, str], *, now: datetime) -> float:
@@ -251,5 +259,9 @@ def _kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if len(kept) == KEPT_HEADERS:
             break
         if name not in COOKIES:
-            kept[name[:KEPT_HEADER_LENGTH]] = value[:KEPT_HEADER_LENGTH].replace("\x00", "")
+            kept[_storable(name)] = _storable(value)
     return kept
+
+
+def _storable(text: str) -> str:
+    return text[:KEPT_HEADER_LENGTH].replace("\x00", "")

@@ -57,12 +57,15 @@ def prune_messages() -> int:
     before = now - timedelta(days=settings.retention_days)
     deleted = 0
     while batch := list(Message.objects.prunable(before=before).values_list("pk", flat=True)[:PRUNE_BATCH]):
-        # Each table in one statement: letting the ORM follow the keys would read every row first.
         with transaction.atomic():
-            Attempt.objects.filter(delivery__message__in=batch).delete()
-            Delivery.objects.filter(message__in=batch).delete()
-            Message.objects.filter(pk__in=batch).delete()
-        deleted += len(batch)
+            # Locked: what somebody had sent again since the batch was read is pending, and stays.
+            settled = Delivery.objects.filter(message__in=batch).exclude(state__in=["pending", "sending"])
+            list(settled.select_for_update().values_list("pk"))
+            # Each table in one statement: letting the ORM follow the keys would read every row first.
+            Attempt.objects.filter(delivery__in=settled).delete()
+            settled.delete()
+            _, gone = Message.objects.filter(pk__in=batch, deliveries=None).delete()
+        deleted += gone.get(Message._meta.label, 0)
     # Written while somebody deleted their delivery.
     stray = ~Exists(Delivery.objects.filter(pk=OuterRef("delivery_id")))
     Attempt.objects.filter(stray, pk__lt=uuid7_at(before)).delete()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -271,10 +272,50 @@ def test_what_an_owner_is_told_makes_no_map_of_our_networks(
     svc_settings(webhooks={"allowed_networks": ()})
     (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
     assert attempt["duration_ms"] >= 0
+    for error in ("blocked", "dns"):
+        Attempt.objects.update(error=error)
+        (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
+        assert (attempt["error"], attempt["duration_ms"]) == ("address", None)
     Delivery.objects.update(last_error="blocked")
     assert client.get(f"{URL}/deliveries").json()["items"][0]["last_error"] == "address"
     Delivery.objects.update(last_error="dns")
     assert client.get(f"{URL}/deliveries").json()["items"][0]["last_error"] == "address"
+
+
+def test_what_a_receiver_answers_is_its_owners_to_see_unless_it_may_be_in_a_private_network(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], receiver: Receiver, svc_settings: Any
+) -> None:
+    make_endpoint(owner=user)
+    receiver.answers(200, X_Inside="told")
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+    attempts = f"{URL}/deliveries/{Delivery.objects.get().pk}/attempts"
+
+    (hidden,) = client.get(attempts).json()["items"]
+    svc_settings(webhooks={"allowed_networks": ()})
+    (shown,) = client.get(attempts).json()["items"]
+
+    assert (hidden["status_code"], hidden["response_head"], hidden["response_headers"]) == (200, "", {})
+    assert (shown["response_head"], shown["response_headers"]["x-inside"]) == ("thank you", "told")
+
+
+def test_two_moments_do_not_tell_how_long_it_took_where_that_is_hidden(
+    client: Client, user: Any, make_endpoint: Callable[..., Endpoint], closed_port: int
+) -> None:
+    endpoint = make_endpoint(owner=user, url=f"http://127.0.0.1:{closed_port}/", retry_schedule=[])
+    publish("order.placed", {}, owner=user)
+    deliver_due()
+    endpoint.refresh_from_db()
+    over = endpoint.last_failure_at
+    assert over is not None
+    Attempt.objects.update(at=over - timedelta(milliseconds=4321), duration_ms=4321)
+
+    (listed,) = client.get(f"{URL}/deliveries").json()["items"]
+    (attempt,) = client.get(f"{URL}/deliveries/{listed['id']}/attempts").json()["items"]
+
+    at = datetime.fromisoformat(attempt["at"])
+    assert abs(at - over) < timedelta(milliseconds=1)
+    assert abs(at - datetime.fromisoformat(listed["settled_at"])) < timedelta(milliseconds=1)
 
 
 def test_lists_cost_the_same_at_1_and_at_50_rows(

@@ -380,14 +380,14 @@ def test_an_endpoint_that_gets_free_during_a_claim_is_asked_for_again_at_once(
 ) -> None:
     svc_settings(webhooks={"endpoint_concurrency": 1, "concurrency": 20})
     make_endpoint(timeout_seconds=30)
-    publish_many([Publication("order.placed", {})] * 3)
+    publish_many([Publication("order.placed", {})] * 4)
     deliverer = Deliverer()
-    for _ in range(2):
+    for _ in range(3):
         assert deliverer.claim(limit=None) == 1
     deliverer.claiming = told = WhenTold()
     deliverer.claimed_at = float("-inf")
     assert deliverer.claim(limit=None) == 0
-    send_until(deliverer, 1)
+    send_until(deliverer, 2)
     told.run()
     deliverer.claiming = Here()
 
@@ -398,7 +398,7 @@ def test_an_endpoint_that_gets_free_during_a_claim_is_asked_for_again_at_once(
     send_until(deliverer, 0)
     deliverer.flush()
     deliverer.close()
-    assert Delivery.objects.filter(state="succeeded").count() == 3
+    assert Delivery.objects.filter(state="succeeded").count() == 4
 
 
 def test_what_waited_until_its_lease_is_too_short_is_given_back(
@@ -444,6 +444,31 @@ def test_what_waits_for_an_endpoint_that_asks_for_rest_is_given_back(
     assert len(receiver.requests) == sent
     assert Delivery.objects.filter(state="pending", attempts=1).count() == sent
     assert Delivery.objects.filter(state="pending").count() == 2
+
+
+@pytest.mark.parametrize(("answer", "control"), [(410, "none"), (200, "disable"), (500, "Disable ")])
+def test_what_waits_for_a_receiver_that_says_goodbye_is_not_sent(
+    make_endpoint: Callable[..., Endpoint],
+    svc_settings: Callable[..., None],
+    receiver: Receiver,
+    answer: int,
+    control: str,
+) -> None:
+    svc_settings(webhooks={"endpoint_concurrency": 1})
+    endpoint = make_endpoint()
+    receiver.answers(answer, webhook_delivery=control)
+    publish_many([Publication("order.placed", {})] * 3)
+    deliverer = Deliverer()
+    for _ in range(3):
+        assert deliverer.claim(limit=None) == 1
+
+    send_until(deliverer, 0)
+    deliverer.flush()
+    deliverer.close()
+
+    endpoint.refresh_from_db()
+    assert (len(receiver.requests), endpoint.state) == (1, "disabled")
+    assert Delivery.objects.filter(state="cancelled", attempts=0).count() == 2
 
 
 @pytest.mark.parametrize("lane", Delivery.Lane.values)

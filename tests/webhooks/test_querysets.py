@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from svc_infra_django.webhooks import publish
 from svc_infra_django.webhooks.delivery import Deliverer
-from svc_infra_django.webhooks.models import Endpoint
+from svc_infra_django.webhooks.models import Delivery, Endpoint
 
 MUCH = """
 INSERT INTO svc_webhooks_endpoint
@@ -64,6 +65,17 @@ def test_however_much_is_past_each_statement_goes_by_an_index(endpoint: Endpoint
             assert "svc_webhooks_leases" not in plan, plan
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
+
+
+@pytest.mark.postgresql
+def test_what_is_stranded_is_found_at_once_though_the_tables_are_believed_empty(db: None) -> None:
+    """As autovacuum believes of tables that it counts while one transaction is filling them."""
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE pg_class SET reltuples = 0, relpages = 9 WHERE relname LIKE 'svc_webhooks_%'")
+    with CaptureQueriesContext(connection) as cancelled:
+        Delivery.objects.cancel_stranded(now=timezone.now())
+
+    assert "Join" not in (plan := _plan(_one(cancelled, "UPDATE"))), plan
 
 
 def _one(captured: CaptureQueriesContext, words: str) -> str:

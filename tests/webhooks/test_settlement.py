@@ -418,6 +418,16 @@ def test_the_answers_headers_are_kept_without_cookies(endpoint: Endpoint, receiv
     assert kept["content-length"] == "9"
 
 
+def test_no_header_has_nul_in_its_name_or_value_when_it_is_kept(endpoint: Endpoint) -> None:
+    publish("order.placed", {})
+    now = timezone.now()
+    (sent,) = claim_all(now=now)
+
+    settle([(sent, Outcome(sent, status=200, headers={"x-\x00a": "\x00b"}))], now=now)
+
+    assert Attempt.objects.get().response_headers == {"x-a": "b"}
+
+
 def test_the_answer_is_cut_and_kept_without_nul(endpoint: Endpoint, receiver: Receiver) -> None:
     receiver.body = b"\x00\xff" + b"x" * 5000
     publish("order.placed", {})

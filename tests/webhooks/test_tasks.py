@@ -13,6 +13,7 @@ from svc_infra_django.jobs.worker import drain
 from svc_infra_django.webhooks import publish
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, Message
+from svc_infra_django.webhooks.querysets import MessageQuerySet
 from svc_infra_django.webhooks.services.subscribing import disable_endpoint
 from svc_infra_django.webhooks.tasks import mail_owner, measure_queue, prune_messages
 
@@ -34,6 +35,23 @@ def test_old_messages_go_with_all_that_hangs_on_them_unless_something_waits(
 
     assert set(Message.objects.values_list("pk", flat=True)) == {waiting.pk, new.pk}
     assert not Attempt.objects.filter(delivery__message_id=done.pk).exists()
+
+
+def test_what_is_sent_again_while_its_message_is_pruned_stays(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("order.placed", {})
+    deliver_due()
+    Delivery.objects.all().make_due(now=timezone.now())
+    # As it was when the batch was read.
+    found = iter([Message.objects.all()])
+    monkeypatch.setattr(MessageQuerySet, "prunable", lambda self, *, before: next(found, self.none()))
+
+    assert prune_messages.func() == 0
+
+    assert Delivery.objects.get().state == "pending"
+    assert Attempt.objects.count() == 1
+    assert deliver_due() == 1
 
 
 def test_an_attempt_whose_delivery_was_deleted_under_way_goes_with_the_retention(endpoint: Endpoint) -> None:

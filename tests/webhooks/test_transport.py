@@ -42,7 +42,8 @@ def send() -> Iterator[Callable[..., Outcome]]:
     def one(url: str, *, timeout: float = 30, answers: Any = None, **options: Any) -> Outcome:
         transport = Transport(lookup=None if answers is None else looked_up_in(answers))
         opened.append(transport)
-        transport.start(Request(url, b"{}", options.get("headers", ()), timeout, tag=url))
+        body = options.get("body", b"{}")
+        transport.start(Request(url, body, options.get("headers", ()), timeout, tag=url))
         limit = time.monotonic() + timeout + 30
         while time.monotonic() < limit:
             if found := transport.turn(wait=0.2):
@@ -213,6 +214,33 @@ def test_headers_go_out_as_they_were_given(receiver: Receiver, send: Callable[..
     sent = receiver.requests[0].headers
     assert (sent["accept"], sent["x-empty"], sent["x-blank"]) == ("text/plain", "", "")
     assert "expect" not in sent
+
+
+def test_a_url_and_a_large_body_go_out_as_they_are(receiver: Receiver, send: Callable[..., Outcome]) -> None:
+    body = b"x" * 1_100_000
+
+    send(receiver.url("/a/../b/./c?q=/../"), body=body)
+
+    (sent,) = receiver.requests
+    assert (sent.path, sent.body) == ("/a/../b/./c?q=/../", body)
+    assert "expect" not in sent.headers
+
+
+def test_a_url_is_judged_by_the_settings_of_the_moment(
+    receiver: Receiver, svc_settings: Callable[..., None]
+) -> None:
+    transport = Transport()
+    errors = []
+    for is_plain in (True, False, True):
+        svc_settings(webhooks={"allow_http": is_plain})
+        transport.start(Request(receiver.url(), b"{}", (), 30))
+        while not (found := transport.turn(wait=0.2)):
+            pass
+        errors.append(found[0].error)
+    transport.close()
+
+    assert errors == ["", "blocked", ""]
+    assert len(receiver.requests) == 2
 
 
 def test_redirects_are_not_followed(receiver: Receiver, send: Callable[..., Outcome]) -> None:
