@@ -3,11 +3,13 @@
 from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from .api import api
 from .orders.hooks import payment_received
 
 urlpatterns = [
+    path("", RedirectView.as_view(url="api/docs")),
     path("admin/", admin.site.urls),
     path("api/", api.urls),
     path("hooks/payments", payment_received),

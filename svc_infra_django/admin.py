@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.constants import LOOKUP_SEP
 from django.http import HttpRequest, HttpResponse
@@ -63,7 +65,25 @@ class ReadableColumns:
         if "%00" in request.META.get("QUERY_STRING", ""):
             # PostgreSQL has no text with a NUL character to compare with.
             raise IncorrectLookupParameters
-        return super().get_changelist_instance(request)  # type: ignore[misc]
+        try:
+            return super().get_changelist_instance(request)  # type: ignore[misc]
+        except (ValueError, OverflowError):
+            if not request.GET:
+                raise
+            # A year or a number that no calendar and no column has.
+            raise IncorrectLookupParameters from None
+
+    def response_action(self, request: HttpRequest, *rest: Any, **options: Any) -> Any:
+        pk = self.model._meta.pk  # type: ignore[attr-defined]
+        try:
+            for key in request.POST.getlist(ACTION_CHECKBOX_NAME):
+                if "\x00" in key:
+                    raise ValidationError(key)
+                pk.run_validators(pk.to_python(key))
+        except ValidationError:
+            self.message_user(request, "What was selected is not there.", messages.ERROR)  # type: ignore[attr-defined]
+            return None
+        return super().response_action(request, *rest, **options)  # type: ignore[misc]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)  # type: ignore[misc]

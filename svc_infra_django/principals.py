@@ -144,10 +144,13 @@ class LazyUser(_Lazy):
     _wrapped = empty
     is_authenticated = True
     is_anonymous = False
+    # Django's own, in Python, hides the special methods from `hasattr`, and is asked for every attribute.
+    __getattribute__ = object.__getattribute__
 
     def __init__(self, pk: Any, read: Callable[[], Any]) -> None:
-        # Without the classes' above way round each attribute: one is made at every request.
-        object.__setattr__(self, "__dict__", {"pk": pk, "is_active": True, "_setupfunc": read})
+        # Past Django's `__setattr__`: one is made at every request.
+        values = self.__dict__
+        values["pk"], values["is_active"], values["_setupfunc"] = pk, True, read
 
     def _setup(self) -> None:
         self._wrapped = self._setupfunc()

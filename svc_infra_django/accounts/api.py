@@ -59,7 +59,7 @@ from .schemas import (
     client_of,
     shown,
 )
-from .services.beginning_browsers import begin
+from .services.beginning_browsers import begin, forget_device
 from .services.changing_addresses import change_address, request_address
 from .services.changing_passwords import change_password, request_reset, reset_password
 from .services.editing_profiles import edit_profile, profile_fields
@@ -390,6 +390,7 @@ def delete_device(request: ApiRequest, device_id: str) -> Any:
         raise NotFoundError("Device")
     require_fresh_factor(request.principal, password=None, code=None, now=now)
     remove_device(request.principal, device, now=now)
+    _ask_no_more(request)
     return Status(204, None)
 
 
@@ -405,8 +406,9 @@ def renew_recovery_codes(request: ApiRequest, body: FreshFactorIn) -> Any:
 @router.post("mfa/disable", response={204: None})
 @not_delegated
 def remove_second_factor(request: ApiRequest, body: CodeIn) -> Any:
-    """Remove your second factor, on a fresh code."""
+    """Remove your second factor, on a fresh code. Staff are logged out: they must have one."""
     disable_mfa(request.principal, body.code, now=timezone.now())
+    _ask_no_more(request)
     return Status(204, None)
 
 
@@ -446,3 +448,10 @@ def _begin_to_ask(request: ApiRequest, confirmed: Confirmed) -> RecoveryCodesOut
     if request.principal.method == "session":
         django_otp.login(request, confirmed.device)
     return RecoveryCodesOut(recovery_codes=confirmed.recovery_codes)
+
+
+def _ask_no_more(request: ApiRequest) -> None:
+    """The browser session that removed the last device is one without a second factor."""
+    principal = request.principal
+    if principal.method == "session" and not django_otp.user_has_device(principal.user):
+        forget_device(request, principal.user, now=timezone.now())

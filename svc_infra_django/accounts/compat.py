@@ -72,12 +72,8 @@ def users_named(name: str) -> list[Any]:
 
 
 def staff_named(name: str) -> Any:
-    """The one active member of staff with this username, or else with this address; or None."""
-    users = get_user_model()._default_manager
-    by_name = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
-    by_address = user_with_address(folded(name))
-    found = by_name or by_address
-    return found if found is not None and getattr(found, "is_staff", False) else None
+    """The member of staff with this username, or else with this address; or None."""
+    return next((user for user in users_named(name) if getattr(user, "is_staff", False)), None)
 
 
 def address_is_proven(user: Any, address: str) -> bool:

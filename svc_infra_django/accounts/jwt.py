@@ -167,6 +167,7 @@ class Claims:
 
     subject: str
     session_id: UUID
+    session_text: str
     token_id: str
     auth_time: int
     issued_at: int
@@ -196,7 +197,7 @@ def opened(token: str, name: bytes, *, ring: KeyRing, now: datetime) -> Claims:
 def digest_of(text: str) -> bytes:
     """By what a token, or a header with one, is remembered: a digest, and nothing that could be sent."""
     # Python's own, so that a request need not go through the providers of OpenSSL for it.
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=32).digest()
+    return blake2b(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def named_key(token: str) -> str:
@@ -213,7 +214,8 @@ def _verify(token: str, ring: KeyRing) -> Claims:
         claims = AccessToken(ring, token)
         return Claims(
             subject=str(claims["sub"]),
-            session_id=UUID(claims["sid"]),
+            session_id=(session_id := UUID(claims["sid"])),
+            session_text=str(session_id),
             token_id=str(claims["jti"]),
             auth_time=int(claims.get("auth_time", 0)),
             issued_at=int(claims["iat"]),

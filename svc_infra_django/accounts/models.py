@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 from secrets import token_bytes, token_hex
 from typing import Any, ClassVar
@@ -42,6 +42,11 @@ def lacks_factor(user: Any, methods: Collection[str]) -> bool:
 def methods(amr: str) -> tuple[str, ...]:
     """The authentication methods that a column names, with blanks between."""
     return tuple(amr.split())
+
+
+def without_device(methods: Iterable[str]) -> tuple[str, ...]:
+    """What a login still has of its methods when its user has no second factor any more."""
+    return tuple(method for method in methods if method not in ("otp", "mfa"))
 
 
 def stands(session: Any, owner: Any) -> bool:
@@ -511,7 +516,7 @@ class Throttle(models.Model):
         CODE = "code", "codes mailed to an address"
         SIGNUP = "signup", "sign-ups and resets from a client"
         OAUTH = "oauth", "logins by providers from a client"
-        NOTICE = "notice", "mails about wrong codes"
+        NOTICE = "notice", "mails about wrong codes, or sent again by a login"
 
     scope = models.CharField(max_length=16, choices=Scope)
     subject = models.CharField(max_length=64)

@@ -119,17 +119,12 @@ class Authentication:
 
     def __call__(self, request: HttpRequest) -> Principal:
         """Sets `request.principal` and `request.user`. Raises AuthenticationError if there is nobody."""
-        principal = self.caller(request)
+        principal = identified(request, accepts_test_keys=self.accepts_test_keys)
+        if principal is None:
+            raise nobody()
         view = getattr(request.resolver_match, "func", None)
         if view is not None and _is_asynchronous(view):
             loaded(principal.user)
-        return principal
-
-    def caller(self, request: HttpRequest) -> Principal:
-        """As a call, for operations that run in a thread: their user need not be read yet."""
-        principal = identified(request, accepts_test_keys=self.accepts_test_keys)
-        if principal is None:
-            raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
         return principal
 
 
@@ -152,15 +147,17 @@ def identified(request: Any, *, accepts_test_keys: bool = False) -> Principal | 
     for authenticator in active_authenticators():
         principal = authenticator.authenticate(request)
         if principal is not None:
-            if principal.is_test and not accepts_test_keys:
+            if principal.tenant and principal.is_test and not accepts_test_keys:
                 raise LiveKeysOnly()
             break
     else:
         return None
+    user = principal.user
     # Who is not read yet was found active a moment ago.
-    if type(principal.user) is not LazyUser and not principal.user.is_active:
+    if type(user) is not LazyUser and not user.is_active:
         raise AuthenticationError("This account is not active.")
-    user = principal.bounded_user
+    if principal.scopes is not None:
+        user = principal.bounded_user
     request.principal, request.user, request.auser = principal, user, partial(_itself, user)
     if request.method not in ("GET", "HEAD", "OPTIONS"):
         # Who did it, for what is written and logged below.
@@ -175,7 +172,7 @@ def get_current_user(request: HttpRequest) -> Any:
     """
     principal = getattr(request, "principal", None) or identified(request)
     if principal is None:
-        raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
+        raise nobody()
     loaded(principal.user)
     return principal.bounded_user
 
@@ -210,6 +207,11 @@ setting_changed.connect(_forget_authenticators, dispatch_uid="svc_infra_django.a
 def session_scheme() -> dict[str, Any]:
     """The session's security scheme, with the project's own cookie name."""
     return {**SessionAuthenticator.scheme, "name": django_settings.SESSION_COOKIE_NAME}
+
+
+def nobody() -> AuthenticationError:
+    """What is raised where somebody must be calling and nobody is."""
+    return AuthenticationError(headers={"WWW-Authenticate": challenges()})
 
 
 def challenges() -> str:

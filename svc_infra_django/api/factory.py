@@ -25,7 +25,14 @@ from ninja.router import BoundRouter
 from pydantic import TypeAdapter
 
 from ..errors import FieldProblem, ValidationError
-from .authentication import Authentication, SessionAuthenticator, active_authenticators, session_scheme
+from .authentication import (
+    Authentication,
+    SessionAuthenticator,
+    active_authenticators,
+    identified,
+    nobody,
+    session_scheme,
+)
 from .caching import keep_to_the_caller
 from .conf import settings
 from .errors import (
@@ -143,11 +150,12 @@ def _spare_the_search(operation: Operation) -> None:
     callbacks = operation.auth_callbacks
     if operation.is_async or len(callbacks) != 1 or type(callbacks[0]) is not Authentication:
         return
-    caller = callbacks[0].caller
 
     def authenticate(request: HttpRequest) -> HttpResponse | None:
         try:
-            request.auth = caller(request)  # type: ignore[attr-defined]  # as Ninja does
+            principal = request.auth = identified(request)  # type: ignore[attr-defined]  # as Ninja does
+            if principal is None:
+                raise nobody()
         except Exception as error:
             return operation.api.on_exception(request, error)
         return None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from itertools import filterfalse
 from typing import Any
 
 from django.http import HttpRequest
@@ -103,7 +104,7 @@ def redacted_line(values: dict[str, Any]) -> dict[str, Any]:
         texts = [value for value in values.values() if type(value) is str]
         whole = "\n".join(texts)
         # Every shape has a mark in it that is no letter and no digit.
-        marked = "\n".join([text for text in texts if not text.isalnum() and text not in HARMLESS])
+        marked = "\n".join(filterfalse(HARMLESS.__contains__, filterfalse(str.isalnum, texts)))
         if not _is_suspicious(marked) and scrubbed(whole, by=REDACTED) == whole:
             return values
     return {name: _named(name, value, 1) for name, value in values.items()}

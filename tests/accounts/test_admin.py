@@ -53,6 +53,21 @@ def test_staff_end_a_session_and_its_next_call_fails(ada: Any, admin_client: Any
     assert AuthSession.objects.get(browser_digest=None).revoked_for == "admin"
 
 
+@pytest.mark.parametrize(
+    ("model", "action"), [("authsession", "end_selected"), ("totpdevice", "remove_selected")]
+)
+def test_rule_65_what_no_page_offers_is_not_there(admin_client: Any, model: str, action: str) -> None:
+    for key in ("zzz", "9" * 60, "\x00", "-1"):
+        assert act(admin_client, model, action, key).status_code == 200, key
+    for query in (
+        "created_at__year=99999999",
+        "created_at__year=0",
+        "id__exact=zzz",
+        "p=9999999999999999999",
+    ):
+        assert admin_client.get(f"{url(model)}?{query}", follow=True).status_code == 200, query
+
+
 def test_rule_37_staff_end_all_sessions_of_a_user(
     ada: Any, new_visitor: Any, stranger: Any, admin_client: Any
 ) -> None:

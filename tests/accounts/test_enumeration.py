@@ -74,6 +74,31 @@ def test_rule_3_every_sign_up_computes_one_hash(visitor: Any, hashes: Count) -> 
 
 
 @pytest.mark.usefixtures("everybody")
+def test_rule_3_mails_that_logins_send_again_do_not_tell_whose_the_address_was(visitor: Any) -> None:
+    told = {}
+    for name in ("ada", "waiting", "nobody"):
+        sent = {"email": f"{name}@example.com", "password": f"{PASSWORD} of a stranger"}
+        codes = [visitor.post("signup", sent).status_code]
+        codes += [visitor.login(**sent).status_code for _ in range(7)]
+        codes += [visitor.post(path, sent).status_code for path in ("signup", "signup")]
+        codes += [visitor.post("password/reset", {"email": sent["email"]}).status_code]
+        told[name] = codes
+
+    assert list(told.values()) == [[202, *[401] * 7, 202, 202, 202]] * 3
+
+
+@pytest.mark.usefixtures("everybody")
+def test_rule_4_the_admin_and_the_api_count_alike_for_whoever_has_the_address(visitor: Any) -> None:
+    for number, name in enumerate(("ada", "gone", "boss", "empty", "waiting", "nobody")):
+        sent = {"username": f"{name}@example.com", "password": "wrong"}
+        staff = Client(REMOTE_ADDR=f"203.0.113.{number}")
+        for _ in range(10):
+            staff.post("/admin/login/", sent)
+
+        assert visitor.login(sent["username"], "wrong").status_code == 429, name
+
+
+@pytest.mark.usefixtures("everybody")
 def test_rule_3_asking_for_a_reset_computes_none_and_asks_the_database_as_much(
     visitor: Any, hashes: Count
 ) -> None:

@@ -15,6 +15,7 @@ from allauth.socialaccount.providers.github.views import GitHubOAuth2Adapter
 from allauth.socialaccount.providers.google.views import GoogleOAuth2Adapter
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core import mail
 from django.core.management import call_command
@@ -27,6 +28,7 @@ from svc_infra_django.accounts.models import AuditEvent, AuthSession, OAuthFlow,
 from svc_infra_django.accounts.providers import Identity, forget_providers
 from svc_infra_django.accounts.services.changing_passwords import change_password
 from svc_infra_django.accounts.services.connecting_providers import disconnect, user_behind
+from svc_infra_django.accounts.services.issuing_tokens import issue_tokens
 from svc_infra_django.accounts.tasks import prune_accounts
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.principals import Principal
@@ -163,7 +165,9 @@ def test_it_ends_in_a_session_of_the_browser(browser: Browser) -> None:
         return page.post("/api/oauth/exchange", sent, content_type="application/json", headers=headers)
 
     assert exchange("").json()["code"] == "csrf_failed"
-    assert exchange(page.get("/api/auth/csrf").json()["csrf_token"]).json()["session"] is True
+    begun = exchange(page.get("/api/auth/csrf").json()["csrf_token"])
+    assert begun.json()["session"] is True
+    assert begun["Cache-Control"] == "no-store"
     assert page.get("/api/auth/me").json()["amr"] == ["fed"]
 
 
@@ -464,11 +468,17 @@ def test_rule_51_an_unproven_sign_up_loses_its_password_and_all_else(
     visitor.post("signup", {"email": "jane@example.com", "password": PASSWORD})
     hijacked = get_user_model().objects.get()
     enrol(hijacked)
+    SocialAccount.objects.create(user=hijacked, provider="strangers", uid="1")
+    before = issue_tokens(hijacked, amr=("pwd",)).session
+    get_user_model().objects.update(last_login=None)
     provider.person |= proven("jane@example.com")
 
     answer = browser.log_in()
 
     assert me(answer)["id"] == str(hijacked.pk)
+    assert SocialAccount.objects.get().provider == "corp"
+    before.refresh_from_db()
+    assert before.revoked_for == "password"
     hijacked.refresh_from_db()
     assert not hijacked.has_usable_password()
     assert new_visitor().login("jane@example.com").status_code == 401
@@ -756,6 +766,18 @@ def test_the_last_way_in_stays(browser: Browser) -> None:
     refused = Client().delete(f"/api/oauth/accounts/{account.pk}", headers=headers)
 
     assert (refused.status_code, refused.json()["code"]) == (409, "accounts.last_way_in")
+
+
+def test_without_the_app_of_the_providers_nobody_has_an_account_there(
+    browser: Browser, monkeypatch: Any
+) -> None:
+    headers = {"Authorization": f"Bearer {browser.log_in().json()['access_token']}"}
+    account = SocialAccount.objects.get()
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: "social" not in name and installed(name))
+
+    assert Client().get("/api/oauth/accounts", headers=headers).json()["accounts"] == []
+    assert Client().delete(f"/api/oauth/accounts/{account.pk}", headers=headers).status_code == 404
 
 
 def test_a_provider_that_is_offered_no_more_is_no_way_in(browser: Browser) -> None:

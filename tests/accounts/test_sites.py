@@ -68,6 +68,20 @@ def test_staff_enter_by_password_and_code(boss: Any, client: Any, events: Any) -
     assert [event.type.name for event in events][-1] == "admin.entered"
 
 
+def test_a_stranger_who_is_called_as_staff_write_keeps_nobody_out(
+    boss: Any, make_user: Any, client: Any
+) -> None:
+    mallory = make_user("mallory")
+    mallory.username = "boss@example.com"
+    mallory.save()
+    device, _ = enrol(boss)
+
+    first_step(client, username="boss@example.com")
+
+    assert step(client, code=code_now(device)).status_code == 302
+    assert is_in(client)
+
+
 def test_rule_15_staff_hear_of_a_browser_that_is_new(boss: Any) -> None:
     device, _ = enrol(boss)
     for agent in ("Firefox on Linux", "Safari on iPhone"):

@@ -11,7 +11,10 @@ pytestmark = [pytest.mark.urls("tests.api.apis")]
 JSON = {"content_type": "application/json"}
 WAYS = ["/things/things", "/things/athings"]
 
+once = pytest.mark.sqlite  # what is refused comes to no database
 
+
+@once
 @pytest.mark.parametrize("path", WAYS)
 @pytest.mark.parametrize(
     ("data", "status", "pointer"),
@@ -132,6 +135,7 @@ def test_a_form_with_a_nul_is_refused(call: Any) -> None:
     assert response.json()["errors"][0]["pointer"] == "/form/name"
 
 
+@once
 def test_many_deep_mistakes_cost_no_more_than_are_shown(call: Any, user: Any) -> None:
     data = b"[" * 900 + b",".join([rb'"\u0000"'] * 200_000) + b"]" * 900
     tracemalloc.start()

@@ -13,7 +13,7 @@ ELSEWHERE = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE", "PYTEST_XDIS
 def run_inside(path: str, chosen: str) -> None:
     """Run the tests in `path` that the expression `chosen` names; fails with all that they said."""
     environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    command = [sys.executable, "-m", "pytest", path, "-q", "--ds=example_project.settings"]
+    command = [sys.executable, "-m", "pytest", path, "-q", "--ds=example_project.settings", "--no-migrations"]
     run = subprocess.run(
         [*command, "-k", chosen, "-p", "no:cacheprovider", "-p", "no:xdist"],
         env=environment | {"SVC_ENVIRONMENT": "local"},

@@ -505,7 +505,7 @@ class Migration(migrations.Migration):
                             ("code", "codes mailed to an address"),
                             ("signup", "sign-ups and resets from a client"),
                             ("oauth", "logins by providers from a client"),
-                            ("notice", "mails about wrong codes"),
+                            ("notice", "mails about wrong codes, or sent again by a login"),
                         ],
                         max_length=16,
                     ),

@@ -17,7 +17,7 @@ from ...api.authentication import LOGIN_SESSION_KEY
 from ...observability.middleware import client_address
 from ..errors import InvalidCredentials, NoSessionStore
 from ..events import USER_LOGGED_IN, UserLoggedIn
-from ..models import AuthSession
+from ..models import AuthSession, without_device
 from .issuing_tokens import Client, Tokens
 from .logging_in import SecondStep, begun
 from .noting_browsers import IN_COOKIES, NOTE_SESSION_KEY, note_browser
@@ -76,6 +76,17 @@ def begin_browser(request: HttpRequest, proven: Proven, *, now: datetime) -> Aut
     note_browser(request, user, amr=proven.amr, now=now)
     noted = request.session.get(NOTE_SESSION_KEY)
     return AuthSession.objects.get(pk=noted["id"]) if noted else None
+
+
+def forget_device(request: HttpRequest, user: Any, *, now: datetime) -> None:
+    """The user has no second factor any more: the request's session of Django's was begun with none."""
+    request.session.pop(django_otp.DEVICE_ID_SESSION_KEY, None)
+    login = request.session.get(LOGIN_SESSION_KEY) or {}
+    amr = without_device(login.get("amr", ()))
+    request.session[LOGIN_SESSION_KEY] = {**login, "amr": list(amr)}
+    # A request that has read the session before must not write it back as it was.
+    request.session.cycle_key()
+    note_browser(request, user, amr=amr, now=now)
 
 
 def _backend_of(user: Any) -> str:

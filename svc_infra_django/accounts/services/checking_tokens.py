@@ -82,15 +82,15 @@ def look_up(token: str, name: bytes, *, now: datetime) -> Principal:
     """
     claims = read_claims(token, now=now, name=name)
     begun = ticket(claims.subject)
-    shared, generation = shared_memory.recall(claims.subject, claims.session_id)
+    shared, generation = shared_memory.recall(claims.subject, claims.session_text)
     if shared is not None and _is_current(shared, claims, now=now):
         state, user = shared, LazyUser(shared.user_id, partial(_read_user, shared))
     else:
         state, _, owner = read_session(claims, now=now)
         user = LazyUser(state.user_id, owner.made)
-        shared_memory.share(claims.subject, claims.session_id, state, generation)
+        shared_memory.share(claims.subject, claims.session_text, state, generation)
     ends_at = min(state.ends_at.timestamp(), claims.expires_at + settings.token_leeway_seconds)
-    told = ("jwt", str(claims.session_id), state.tenant, None, state.amr, state.auth_time)
+    told = ("jwt", claims.session_text, state.tenant, None, state.amr, state.auth_time)
     memory.keep(name, GoodToken(claims.kid, ends_at, state.user_id, partial(_read_user, state), told), begun)
     return Principal(user, *told)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from django.apps import apps
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django_otp import devices_for_user
@@ -85,7 +87,9 @@ def connect(user: Any, identity: Identity) -> None:
 
 
 def connected(user: Any) -> Any:
-    """The user's accounts at providers, the oldest first."""
+    """The user's accounts at providers, the oldest first; none without allauth's app for them."""
+    if not apps.is_installed("allauth.socialaccount"):
+        return get_user_model()._default_manager.none()
     return _accounts().filter(user_id=user.pk).order_by("pk")
 
 
@@ -197,7 +201,7 @@ def _proven_address(identity: Identity) -> str:
 
 
 def _accounts() -> Any:
-    # Its app may be missing, and then its models must not be imported.
+    # Here, because its app may be missing, and then its models must not be imported.
     from allauth.socialaccount.models import SocialAccount
 
     return SocialAccount.objects.all()

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
-from ..compat import address_is_proven, email_of, folded
+from ..compat import address_is_proven, email_of, folded, locked_user
 from ..conf import settings
 from ..errors import (
     AlreadyAdded,
@@ -36,7 +36,15 @@ from ..events import (
     RecoveryCodesReplaced,
 )
 from ..hashing import new_recovery_code, plain_recovery_code, token_digest
-from ..models import AuthSession, EmailDevice, MFAChallenge, RecoveryCode, Throttle, TOTPDevice
+from ..models import (
+    AuthSession,
+    EmailDevice,
+    MFAChallenge,
+    RecoveryCode,
+    Throttle,
+    TOTPDevice,
+    without_device,
+)
 from ..querysets import AuthSessionQuerySet
 from ..tasks import send_code, send_notice
 from ..totp import enrolment_url, qr_svg, shown
@@ -113,8 +121,13 @@ def step_up(
     if not proved:
         raise FreshFactorRequired(max_age=settings.fresh_factor_seconds)
     amr = tuple(dict.fromkeys((*principal.amr, *proved)))
-    AuthSession.objects.of_principal(principal).update(amr=" ".join(amr), auth_time=now)
-    forget_sessions(principal.user.pk)
+    with transaction.atomic():
+        locked_user(principal.user.pk)
+        if not django_otp.user_has_device(principal.user):
+            # It was removed a moment ago, which the principal may not have heard of.
+            amr = without_device(amr)
+        AuthSession.objects.of_principal(principal).update(amr=" ".join(amr), auth_time=now)
+        forget_sessions(principal.user.pk)
     return amr
 
 
@@ -245,8 +258,11 @@ def _confirm(kind: Any, principal: Principal, code: str, *, now: datetime) -> Co
         PROOF_FAILED.emit(ProofFailed(user_id=str(user.pk), method="otp"), owner=user)
         raise WrongCode()
     with transaction.atomic():
+        locked_user(user.pk)
         forget_codes(user)
-        kind.objects.filter(pk=device.pk).update(confirmed=True)
+        # It may be gone: begun anew, or removed with all the others, since its code was looked at.
+        if not kind.objects.filter(pk=device.pk).update(confirmed=True):
+            raise NothingToConfirm()
         others = AuthSession.objects.others(principal)
         revoke_sessions(others, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
         codes = [] if RecoveryCode.objects.unused(user).exists() else _new_codes(user, now=now)
@@ -258,6 +274,7 @@ def _confirm(kind: Any, principal: Principal, code: str, *, now: datetime) -> Co
 @transaction.atomic
 def replace_recovery_codes(user: Any, *, now: datetime) -> list[str]:
     """New recovery codes; the old ones are void. Raises NoSecondFactor if there is nothing to recover."""
+    locked_user(user.pk)  # of two at once, the codes of one are void
     if not django_otp.user_has_device(user):
         raise NoSecondFactor()
     RecoveryCode.objects.filter(owner=user).delete()
@@ -269,6 +286,8 @@ def replace_recovery_codes(user: Any, *, now: datetime) -> list[str]:
 
 def disable_mfa(principal: Principal, code: str, *, now: datetime) -> None:
     """Remove every device and recovery code, on a fresh code; the user's other sessions are over.
+
+    The principal's goes on with what else it was begun with, which of staff is not enough.
 
     Raises WrongCode, TooManyAttempts or NoSecondFactor.
     """
@@ -303,6 +322,7 @@ def remove_device_of_user(device: Any, *, now: datetime) -> None:
 @transaction.atomic
 def _remove_device(device: Any, *, ended: AuthSessionQuerySet, now: datetime) -> None:
     user = device.user
+    locked_user(user.pk)  # of two who remove one of two each, one must see that it was the last
     device.delete()
     if not device.confirmed:
         return  # nobody was asked for it
@@ -316,11 +336,15 @@ def _remove_device(device: Any, *, ended: AuthSessionQuerySet, now: datetime) ->
 
 @transaction.atomic
 def _remove_factors(user: Any, *, ended: AuthSessionQuerySet, now: datetime) -> None:
+    locked_user(user.pk)
     for device in list(django_otp.devices_for_user(user, confirmed=None)):
         device.delete()
     RecoveryCode.objects.filter(owner=user).delete()
     MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
     revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
+    for session in AuthSession.objects.of_user(user).filter(revoked_at=None):
+        session.amr = " ".join(without_device(session.methods))
+        session.save(update_fields=["amr"])
     send_notice.enqueue(str(user.pk), "mfa_disabled")
     MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 

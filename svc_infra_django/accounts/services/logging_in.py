@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from django.contrib.auth import authenticate, get_user_model
+from django.contrib.auth.hashers import check_password as matches_hash
 from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 from django_otp import user_has_device
@@ -73,8 +74,10 @@ def log_in_staff(name: str, password: str, *, client: Client, now: datetime) -> 
     Attempts count together with those of `prove_login`. Raises InvalidCredentials, for whoever is not staff
     too, or TooManyAttempts.
     """
+    # Who has the address is counted as at the API's door, staff or not: else the two tell who has an account.
+    owner = user_with_address(folded(name))
     candidate = staff_named(name)
-    subject = counted_as(candidate, name)
+    subject = counted_as(candidate or owner, name)
     _take_slots(subject, client=client, now=now)
     user = check_password(candidate, password)
     _demand(user, subject, client=client)
@@ -127,7 +130,7 @@ def check_password(candidate: Any, password: str) -> Any:
     user = authenticate(None, **{model.USERNAME_FIELD: name}, password=password)
     if candidate is None or user is None or user.pk != candidate.pk:
         return None
-    _carry_over(user, before=candidate.password)
+    _carry_over(user, password, before=candidate.password)
     return user if user.is_active else None
 
 
@@ -144,9 +147,10 @@ def _settle(subject: str, *, client: Client) -> None:
 
 
 def _mail_again(address: str, *, now: datetime) -> None:
-    # Whoever knows the password may have lost the mail; nobody else learns that it was sent.
+    # Whoever knows the password may have lost the mail; nobody else learns that it was sent. Counted apart:
+    # a sign-up that is stopped sooner, after some logins, would tell that the address was nobody's before.
     with suppress(TooManyAttempts):
-        take_slot(Throttle.Scope.MAIL, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
+        take_slot(Throttle.Scope.NOTICE, address, limit=settings.mails_per_hour, seconds=HOUR, now=now)
         send_signup_mail.enqueue(address)
 
 
@@ -165,10 +169,11 @@ def _take_slots(subject: str, *, client: Client, now: datetime) -> None:
         )
 
 
-def _carry_over(user: Any, *, before: str) -> None:
+@sensitive_variables()
+def _carry_over(user: Any, password: str, *, before: str) -> None:
     # Django hashes the password anew when its parameters have risen. It is the same password, so the
-    # user's other sessions must not end.
-    if user.password == before:
+    # user's other sessions must not end. If it is another one, set by somebody meanwhile, they must.
+    if user.password == before or not matches_hash(password, before):
         return
     present = password_state(user)
     user.password, fresh = before, user.password

@@ -45,29 +45,23 @@ def note_browser(request: HttpRequest, user: Any, *, amr: Iterable[str] = (), no
         request.session.flush()
         raise SessionOver()
     ends_at = now + timedelta(seconds=django_settings.SESSION_COOKIE_AGE)
+    present = {
+        "owner": user,
+        "amr": methods,
+        "password_state": password_state(user),
+        "refreshed_at": now,
+        "browser_digest": digest,
+        "browser_key": seal(key, context=_context(digest)),
+        "idle_expires_at": ends_at,
+        "expires_at": ends_at,
+    }
     row, _ = AuthSession.objects.update_or_create(
         **({"pk": known.pk} if known is not None else {"browser_digest": digest}),
-        defaults={
-            "owner": user,
-            "amr": methods,
-            "password_state": password_state(user),
-            "refreshed_at": now,
-            "browser_digest": digest,
-            "browser_key": seal(key, context=_context(digest)),
-            "idle_expires_at": ends_at,
-            "expires_at": ends_at,
-        },
+        defaults=present,
         create_defaults={
-            "owner": user,
-            "amr": methods,
+            **present,
             "auth_time": now,
-            "password_state": password_state(user),
             "created_at": now,
-            "refreshed_at": now,
-            "browser_digest": digest,
-            "browser_key": seal(key, context=_context(digest)),
-            "idle_expires_at": ends_at,
-            "expires_at": ends_at,
             "user_agent": user_agent(request)[:255],
             "client_address": client_address(request) or None,
         },

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from secrets import token_hex
 from time import monotonic
 from typing import Any, TypeVar
-from uuid import UUID
 
 import orjson
 from django.contrib.auth import get_user_model
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
 from django.db import transaction
 
 from ...cache.backends import outages, shared
 from ...observability.logging import get_logger
 from ...observability.metrics import metrics
 from ..conf import settings
-from .remembering_sessions import SessionState, memory
+from .remembering_sessions import LIMIT, SessionState, memory
 
 ResultT = TypeVar("ResultT")
 
@@ -44,14 +44,14 @@ class SharedMemory:
     def __init__(self) -> None:
         self._asks_again_at = float("-inf")
 
-    def recall(self, subject: str, session_id: UUID) -> tuple[SessionState | None, str]:
+    def recall(self, subject: str, session_id: str) -> tuple[SessionState | None, str]:
         """The session, if all agree that it is good, and the generation to share it under."""
         if not settings.shared_cache:
             return None, ""
         nothing: tuple[SessionState | None, str] = (None, "")
         return self._tried(lambda cache: _recalled(cache, subject, session_id), nothing)
 
-    def share(self, subject: str, session_id: UUID, state: SessionState, generation: str) -> None:
+    def share(self, subject: str, session_id: str, state: SessionState, generation: str) -> None:
         """Tell the others what was read after `recall` gave the generation."""
         if not generation:
             return
@@ -85,19 +85,24 @@ class SharedMemory:
             return otherwise
 
 
-def _recalled(cache: BaseCache, subject: str, session_id: UUID) -> tuple[SessionState | None, str]:
+def _recalled(cache: BaseCache, subject: str, session_id: str) -> tuple[SessionState | None, str]:
     user_key, session_key = _user_key(subject), _session_key(session_id)
     found = cache.get_many([user_key, session_key])
     generation = found.get(user_key)
     if generation is None:
         cache.add(user_key, token_hex(16), GENERATION_SECONDS)
         generation = cache.get(user_key) or ""
-    return _state(subject, found.get(session_key), generation), generation
+    text = found.get(session_key)
+    # Whoever writes into the cache may have put anything there.
+    is_text = isinstance(text, str) and isinstance(generation, str)
+    return _state(subject, text, generation) if is_text else None, generation
 
 
-def _state(subject: str, text: str | None, generation: str) -> SessionState | None:
+# What the same texts say is the same, and to read them takes longer than to look them up.
+@lru_cache(maxsize=LIMIT)
+def _state(subject: str, text: str, generation: str) -> SessionState | None:
     try:
-        stamp, tenant, amr, auth_time, ends_at = orjson.loads(text or "")
+        stamp, tenant, amr, auth_time, ends_at = orjson.loads(text)
         at, until = datetime.fromisoformat(auth_time), datetime.fromisoformat(ends_at)
     except (TypeError, ValueError):
         return None
@@ -107,16 +112,25 @@ def _state(subject: str, text: str | None, generation: str) -> SessionState | No
     return SessionState(user_id, tenant, tuple(amr), at, until)
 
 
+@lru_cache(maxsize=LIMIT)
 def _user_key(subject: str) -> str:
     # A digest, because a user's key may be any text.
     return f"{PREFIX}:user:{sha256(subject.encode()).hexdigest()}"
 
 
-def _session_key(session_id: UUID) -> str:
-    return f"{PREFIX}:session:{session_id.hex}"
+def _session_key(session_id: str) -> str:
+    return f"{PREFIX}:session:{session_id}"
 
 
 shared_memory = SharedMemory()
+
+
+def _forget_user_model(*, setting: str, **_: Any) -> None:
+    if setting == "AUTH_USER_MODEL":
+        _state.cache_clear()
+
+
+setting_changed.connect(_forget_user_model, dispatch_uid="svc_infra_django.accounts.sharing_sessions")
 
 
 def forget_sessions(user_id: Any, *, using: str | None = None) -> None:

@@ -24,7 +24,8 @@ class PersonManager(BaseUserManager["Person"]):
 
 
 class Person(AbstractBaseUser, PermissionsMixin):
-    """The address is the name, there is no `username`, the key is a UUID, and groups know them as people."""
+    """The address is the name, there is no `username`, the key is a UUID, groups know them as people, and
+    nobody keeps when they logged in."""
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     email = models.EmailField(unique=True)
@@ -32,6 +33,7 @@ class Person(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
     groups = models.ManyToManyField(Group, related_name="people", blank=True)
+    last_login = None
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = []

@@ -87,6 +87,15 @@ def test_rule_38_another_site_logs_nobody_in(user: Any, page: Page) -> None:
     assert not AuthSession.objects.exists()
 
 
+@pytest.mark.parametrize("path", ["mfa/verify", "mfa/enrol/confirm"])
+def test_rule_38_nor_does_it_finish_a_login_of_its_own_here(db: None, page: Page, path: str) -> None:
+    page.csrf = "x" * 64
+
+    answer = page.post(path, {"mfa_token": "mfa_of_somebody_else", "code": "123456", "session": True})
+
+    assert answer.json()["code"] == "csrf_failed"
+
+
 def test_what_changes_something_wants_the_token_afterwards_too(user: Any, page: Page) -> None:
     page.post("login", ADA)
     page.csrf = ""

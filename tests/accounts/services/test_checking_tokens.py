@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from django.utils import timezone
 from jwt.algorithms import OKPAlgorithm
+from pydantic import ValidationError
 
+from svc_infra_django.accounts.conf import AccountsSettings
 from svc_infra_django.accounts.errors import InvalidAccessToken
 from svc_infra_django.accounts.jwt import derived_ring
 from svc_infra_django.accounts.models import AuthSession
@@ -100,6 +102,25 @@ def test_rule_20_every_claim_is_demanded(token: str, missing: str) -> None:
 )
 def test_rules_20_and_21_every_claim_is_checked(token: str, claim: str, value: Any) -> None:
     assert is_refused(signed({**claims_of(token), claim: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("token_leeway_seconds", 61), ("access_token_seconds", 3601), ("revocation_seconds", 61)),
+        *(
+            ("login_attempts", 16),
+            ("mfa_attempts", 11),
+            ("mfa_challenge_seconds", 301),
+            ("recovery_codes", 7),
+        ),
+        *(("password_min_length", 7), ("password_reset_seconds", 3601), ("email_code_seconds", 601)),
+        *(("oauth_flow_seconds", 601), ("oauth_handoff_seconds", 61), ("fresh_factor_seconds", 3601)),
+    ],
+)
+def test_rules_20_and_24_no_setting_goes_further_than_the_rules(name: str, value: int) -> None:
+    with pytest.raises(ValidationError):
+        AccountsSettings(**{name: value})
 
 
 def test_rule_20_clocks_may_differ_by_the_leeway_only(token: str) -> None:

@@ -4,12 +4,14 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+import jwt
 import pytest
 from django.apps import apps
 from django.db import connections
 from django.utils import timezone
 
 from svc_infra_django.accounts.errors import InvalidRefreshToken
+from svc_infra_django.accounts.hashing import token_digest
 from svc_infra_django.accounts.models import AuthSession, RefreshToken
 from svc_infra_django.accounts.services.issuing_tokens import issue_tokens, refresh_tokens
 
@@ -82,6 +84,20 @@ def test_rule_34_of_eight_refreshes_at_once_at_most_one_member_lives(make_user: 
         assert living.count() <= 1
 
 
+def test_rule_34_a_refresh_token_is_taken_by_one_statement_that_compares_and_sets(
+    user: Any, django_assert_num_queries: Any
+) -> None:
+    digest = token_digest(issue_tokens(user, amr=("pwd",)).refresh_token)
+
+    with django_assert_num_queries(1) as asked:
+        assert RefreshToken.objects.use(digest, now=timezone.now())
+
+    sql = asked.captured_queries[0]["sql"]
+    assert sql.startswith("UPDATE")
+    assert '"used_at" IS NULL' in sql
+    assert not RefreshToken.objects.use(digest, now=timezone.now())
+
+
 def test_rule_35_the_absolute_end_is_fixed_at_login(user: Any, svc_settings: Any) -> None:
     svc_settings(accounts={"session_seconds": 1000, "session_idle_seconds": 600})
     start = timezone.now()
@@ -134,7 +150,15 @@ def test_the_admins_own_password_form_ends_every_session(ada: Any, user: Any, ad
 def test_rule_47_methods_survive_refreshing(user: Any) -> None:
     tokens = issue_tokens(user, amr=("pwd", "otp", "mfa"))
 
-    assert refresh_tokens(tokens.refresh_token, now=timezone.now()).session.methods == ("pwd", "otp", "mfa")
+    later = refresh_tokens(tokens.refresh_token, now=timezone.now() + timedelta(minutes=5))
+
+    assert later.session.methods == ("pwd", "otp", "mfa")
+    first, second = (
+        jwt.decode(each.access_token, options={"verify_signature": False}) for each in (tokens, later)
+    )
+    for claim in ("amr", "acr", "auth_time", "sid"):
+        assert second[claim] == first[claim]
+    assert second["iat"] > first["iat"]
 
 
 def test_rule_36_no_table_holds_a_token(ada: Any, user: Any) -> None:

@@ -11,6 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 from jwt import PyJWKSet
 
+from svc_infra_django.accounts.conf import settings
 from svc_infra_django.accounts.errors import (
     InvalidAccessToken,
     KeyTooYoung,
@@ -125,6 +126,9 @@ def test_rule_30_a_rolled_key_verifies_until_its_last_token_is_over_and_signs_no
     assert not is_refused(fresh)
     states = dict(SigningKey.objects.values_list("kid", "state"))
     assert states.pop(first.kid) == "retiring"
+    # Another process may sign with it for half a minute more.
+    longest = timedelta(seconds=settings.access_token_seconds + settings.token_leeway_seconds + 30)
+    assert SigningKey.objects.get(pk=first.pk).retires_at == now + longest
     assert states.pop(following.kid) == "active"
     assert list(states.values()) == ["next"]
 

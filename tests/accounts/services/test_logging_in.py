@@ -14,6 +14,7 @@ from django.utils import timezone
 from svc_infra_django.accounts.errors import InvalidCredentials, TooManyAttempts
 from svc_infra_django.accounts.models import AuthSession, Throttle
 from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens, issue_tokens
+from svc_infra_django.accounts.services.logging_in import check_password
 from svc_infra_django.errors import AuthenticationError
 from tests.accounts.conftest import log_in
 from tests.accounts.hashers import Counted
@@ -126,9 +127,9 @@ def test_rule_5_a_stop_ends_by_itself_and_never_ended_live_sessions(
     ada: Any, user: Any, new_visitor: Any
 ) -> None:
     now = timezone.now()
-    for _ in range(10):
+    for number in range(10):
         with pytest.raises(InvalidCredentials):
-            log_in("ada@example.com", WRONG, client=Client(), now=now)
+            log_in("ada@example.com", WRONG, client=Client(), now=now + timedelta(minutes=number))
     with pytest.raises(TooManyAttempts):
         log_in("ada@example.com", PASSWORD, client=Client(), now=now + timedelta(seconds=899))
 
@@ -149,6 +150,16 @@ def test_rule_6_many_accounts_tried_from_one_client_are_stopped(db: None, visito
     codes = [visitor.login(f"user{n}@example.com", WRONG).status_code for n in range(120)]
 
     assert codes == [401] * 60 + [429] * 60
+
+
+def test_rule_6_an_account_of_ones_own_gives_no_guesses_back(user: Any, visitor: Any) -> None:
+    codes = []
+    for number in range(70):
+        codes.append(visitor.login(f"user{number}@example.com", WRONG).status_code)
+        if number % 7 == 0:
+            visitor.login()
+
+    assert codes == [401] * 60 + [429] * 10
 
 
 def test_rule_7_attempts_survive_the_failed_request_also_with_atomic_requests(
@@ -208,6 +219,13 @@ def test_rule_10_a_password_hashed_anew_at_login_keeps_the_other_sessions(
     user.refresh_from_db()
     assert user.password != before
     assert ada.get("me").status_code == 200
+
+
+def test_a_password_that_somebody_set_during_a_login_revives_no_session(ada: Any, user: Any) -> None:
+    type(user).objects.filter(pk=user.pk).update(password=make_password("another one 9"))
+
+    assert check_password(user, "another one 9") == user
+    assert ada.get("me").status_code == 401
 
 
 def test_a_disabled_user_gets_no_tokens_by_any_path(make_user: Any) -> None:

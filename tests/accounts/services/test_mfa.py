@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,11 +15,20 @@ from django_otp.plugins.otp_static.models import StaticDevice
 from svc_infra_django.accounts import models
 from svc_infra_django.accounts.errors import InvalidMFAToken, TooManyAttempts, WrongCode
 from svc_infra_django.accounts.models import AuthSession, MFAChallenge, RecoveryCode, TOTPDevice
-from svc_infra_django.accounts.services.enrolling_mfa import begin_totp, confirm_totp
+from svc_infra_django.accounts.services import enrolling_mfa
+from svc_infra_django.accounts.services.enrolling_mfa import (
+    begin_totp,
+    confirm_totp,
+    remove_device,
+    remove_device_of_user,
+    replace_recovery_codes,
+    step_up,
+)
 from svc_infra_django.accounts.services.issuing_tokens import Client, Tokens
 from svc_infra_django.accounts.services.logging_in import SecondStep
-from svc_infra_django.accounts.services.verifying_mfa import prove_factor
+from svc_infra_django.accounts.services.verifying_mfa import challenge_of, prove_factor, use_challenge
 from svc_infra_django.accounts.totp import code_of
+from svc_infra_django.api.authentication import LOGIN_SESSION_KEY
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.principals import Principal
 from svc_infra_django.sealing import UnsealingFailed
@@ -90,6 +100,15 @@ def test_rule_39_the_pre_auth_token_is_good_once(user: Any) -> None:
 
     with pytest.raises(InvalidMFAToken):
         finish_login(token, codes[0], client=Client(), now=timezone.now())
+
+
+def test_rule_39_of_two_codes_for_one_token_at_once_one_counts(user: Any) -> None:
+    enrol(user)
+    challenge = challenge_of(first_step(), now=timezone.now())
+
+    use_challenge(challenge, None, now=timezone.now())
+    with pytest.raises(InvalidMFAToken):
+        use_challenge(challenge, None, now=timezone.now())
 
 
 def test_rule_39_the_pre_auth_token_lasts_five_minutes(user: Any) -> None:
@@ -307,6 +326,14 @@ def test_rule_43_enrolment_ends_only_by_a_good_code(ada: Any, user: Any) -> None
     assert ada.post("mfa/totp/confirm", {"code": "000000"}).status_code == 409
 
 
+def test_rule_42_wrong_codes_for_a_device_that_waits_count_too(ada: Any) -> None:
+    ada.post("mfa/totp", {})
+
+    codes = [ada.post("mfa/totp/confirm", {"code": "000000"}).status_code for _ in range(12)]
+
+    assert codes == [401] * 10 + [429] * 2
+
+
 def test_a_device_waits_no_longer_than_its_login_was_fresh(ada: Any) -> None:
     ada.post("mfa/totp", {})
     TOTPDevice.objects.update(created_at=timezone.now() - timedelta(seconds=601))
@@ -341,7 +368,7 @@ def test_rule_45_changing_a_factor_needs_a_fresh_one(ada: Any, user: Any) -> Non
     device, _ = enrol(user)
 
     # Fresh, but by password only.
-    for path in ("mfa/totp", "mfa/recovery-codes"):
+    for path in ("mfa/totp", "mfa/email", "mfa/recovery-codes"):
         refused = ada.post(path, {})
         assert refused.status_code == 401
         assert "insufficient_user_authentication" in refused["WWW-Authenticate"]
@@ -375,6 +402,8 @@ def test_other_sessions_end_when_the_factors_change(ada: Any, user: Any, new_vis
 def test_rule_44_new_recovery_codes_void_the_old(ada: Any, user: Any) -> None:
     device, old = enrol(user)
     new = ada.post("mfa/recovery-codes", {"code": code_now(device)}).json()["recovery_codes"]
+    drain()
+    assert mail.outbox[-1].subject == "Your recovery codes were replaced"
 
     with pytest.raises(WrongCode):
         prove_factor(user, old[0], now=timezone.now())
@@ -394,6 +423,122 @@ def test_rule_45_disabling_needs_a_code_and_removes_everything(ada: Any, user: A
         "A second factor was added",
         "Your second factor was removed",
     ]
+
+
+def test_rule_47_who_removes_the_second_factor_has_proved_one_factor_from_then_on(
+    ada: Any, user: Any
+) -> None:
+    for path in ("mfa/disable", "mfa/devices"):
+        device, _ = enrol(user)
+        assert ada.post("step-up", {"code": code_now(device)}).status_code == 204
+        assert ada.get("me").json()["amr"] == ["pwd", "otp", "mfa"]
+        TOTPDevice.objects.update(last_step=-1)
+
+        if path == "mfa/disable":
+            assert ada.post(path, {"code": code_now(device)}).status_code == 204
+        else:
+            assert ada.delete(f"{path}/{device.persistent_id}").status_code == 204
+
+        assert ada.get("me").json()["amr"] == ["pwd"]
+        assert ada.post("step-up", {"password": PASSWORD}).status_code == 204
+        assert ada.get("me").json()["amr"] == ["pwd"]
+
+
+def test_rule_47_a_step_up_by_who_has_not_heard_of_it_does_not_bring_it_back(ada: Any, user: Any) -> None:
+    device, _ = enrol(user)
+    ada.post("step-up", {"code": code_now(device)})
+    session = AuthSession.objects.get()
+    before = Principal(user, "jwt", str(session.pk), amr=session.methods, auth_time=session.auth_time)
+    remove_device(before, device, now=timezone.now())
+
+    assert step_up(before, password=PASSWORD, code=None, now=timezone.now()) == ("pwd",)
+    session.refresh_from_db()
+    assert session.amr == "pwd"
+
+
+@pytest.mark.parametrize("path", ["mfa/disable", "mfa/devices"])
+def test_rule_47_so_has_a_browser(user: Any, client: Any, path: str) -> None:
+    device, _ = enrol(user)
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    session = client.session
+    session[django_otp.DEVICE_ID_SESSION_KEY] = device.persistent_id
+    session[LOGIN_SESSION_KEY] = {"amr": ["pwd", "otp", "mfa"], "auth_time": int(timezone.now().timestamp())}
+    session.save()
+    assert client.get("/api/auth/me").json()["amr"] == ["pwd", "otp", "mfa"]
+    before = client.cookies["sessionid"].value
+
+    if path == "mfa/disable":
+        sent = {"code": code_now(device)}
+        answer = client.post(f"/api/auth/{path}", sent, content_type="application/json")
+    else:
+        answer = client.delete(f"/api/auth/{path}/{device.persistent_id}")
+
+    assert answer.status_code == 204, answer.content
+    assert client.get("/api/auth/me").json()["amr"] == ["pwd"]
+    assert AuthSession.objects.get(revoked_at=None).amr == "pwd"
+    assert client.cookies["sessionid"].value != before
+
+
+def test_a_device_that_goes_while_its_code_is_looked_at_is_not_confirmed(
+    ada: Any, user: Any, events: Any, monkeypatch: Any
+) -> None:
+    device = begin_totp(user, name="Phone", now=timezone.now()).device
+    verify = django_otp.verify_token
+
+    def begun_anew(*args: Any) -> Any:
+        found = verify(*args)
+        begin_totp(user, name="Another", now=timezone.now())
+        return found
+
+    monkeypatch.setattr(django_otp, "verify_token", begun_anew)
+
+    assert ada.post("mfa/totp/confirm", {"code": code_now(device)}).status_code == 409
+    assert not django_otp.user_has_device(user)
+    assert not RecoveryCode.objects.exists()
+    assert "user.mfa_enabled" not in [event.type.name for event in events]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_whoever_removes_the_last_device_knows_it_also_if_two_do_at_once(
+    make_user: Any, monkeypatch: Any
+) -> None:
+    ada = make_user("ada")
+    for _ in range(2):
+        enrol(ada)
+    devices = list(TOTPDevice.objects.all())
+    wait_for_each_other(monkeypatch, enrolling_mfa.django_otp, "user_has_device")
+
+    race(2, lambda: remove_device_of_user(devices.pop(), now=timezone.now()))
+
+    assert not TOTPDevice.objects.exists()
+    assert not RecoveryCode.objects.exists()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_rule_44_of_two_sets_of_recovery_codes_made_at_once_one_is_good(
+    make_user: Any, monkeypatch: Any
+) -> None:
+    ada = make_user("ada")
+    enrol(ada)
+    wait_for_each_other(monkeypatch, enrolling_mfa, "_new_codes")
+
+    race(2, lambda: replace_recovery_codes(ada, now=timezone.now()))
+
+    assert RecoveryCode.objects.unused(ada).count() == 10
+
+
+def wait_for_each_other(monkeypatch: Any, where: Any, name: str) -> None:
+    """Both callers go on from here together, unless one is kept from coming."""
+    both, act = threading.Barrier(2), getattr(where, name)
+
+    def together(*args: Any, **kwargs: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)
+        return act(*args, **kwargs)
+
+    monkeypatch.setattr(where, name, together)
 
 
 def test_rule_45_one_device_is_removed_on_a_fresh_code_and_the_others_go_on(
@@ -492,6 +637,17 @@ def test_rule_46_staff_get_no_tokens_without_a_factor(boss: Any, visitor: Any) -
     assert len(done.json()["recovery_codes"]) == 10
     assert visitor.get("me", token=done.json()["access_token"]).json()["amr"] == ["pwd", "otp", "mfa"]
     assert visitor.post("mfa/enrol", {"mfa_token": token}, token="").status_code == 401
+
+
+def test_rule_46_staff_who_remove_their_factor_are_out(boss: Any, visitor: Any) -> None:
+    device, _ = enrol(boss)
+    token = visitor.login("boss@example.com").json()["mfa_token"]
+    visitor.tokens = visitor.post("mfa/verify", {"mfa_token": token, "code": code_now(device)}).json()
+    TOTPDevice.objects.update(last_step=-1)
+
+    assert visitor.post("mfa/disable", {"code": code_now(device)}).status_code == 204
+    assert visitor.get("me").status_code == 401
+    assert visitor.refresh().status_code == 401
 
 
 def test_rule_46_who_becomes_staff_must_log_in_anew(ada: Any, user: Any, svc_settings: Any) -> None:
