@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connections
+from django.db.models import Model
 from hypothesis import HealthCheck, settings
 
 from tests import servers
@@ -40,6 +42,33 @@ def user(make_user: Callable[..., Any]) -> Any:
 @pytest.fixture
 def stranger(make_user: Callable[..., Any]) -> Any:
     return make_user("mallory")
+
+
+class Replicated:
+    """Sends the reads of an app to a replica."""
+
+    def __init__(self, app_label: str) -> None:
+        self.app_label = app_label
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        return "replica" if model._meta.app_label == self.app_label else None
+
+
+@pytest.fixture
+def no_replica(settings: Any) -> Iterator[Callable[[str], None]]:
+    """From now on no table of the app may be read from its replica: `no_replica("svc_rbac")`."""
+
+    def forbid(app_label: str) -> None:
+        settings.DATABASE_ROUTERS = [Replicated(app_label)]
+
+    def refuse(execute: Any, sql: str, *args: Any) -> None:
+        raise AssertionError(f"A replica was asked: {sql}")
+
+    connections.settings["replica"] = connections.settings["default"]
+    with connections["replica"].execute_wrapper(refuse):
+        yield forbid
+    connections["replica"].close()
+    del connections["replica"], connections.settings["replica"]
 
 
 # Which tests a pass leaves to another one. Nothing else may leave a test out: a skip is a failure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from ..admin import ChainedRowAdmin, MachineRowAdmin, UserPicker, secret_shown_once
 from ..errors import SvcInfraError
+from .errors import KeyAlreadyRevoked
 from .models import ApiKey, AuditEntry
 from .services.issuing import (
     change_key,
@@ -237,11 +239,13 @@ class ApiKeyAdmin(UserPicker, MachineRowAdmin):
 
     @admin.action(description="Revoke: stop at once, for good", permissions=["act"])
     def revoke(self, request: HttpRequest, queryset: models.QuerySet[ApiKey]) -> None:
-        keys = list(queryset.filter(revoked_at=None).select_related("owner"))
-        for key in keys:
-            revoke_key(key, actor=request.user)
-            self.log_change(request, key, "Revoked.")
-        self.message_user(request, f"Keys revoked: {len(keys)}.")
+        revoked = 0
+        for key in queryset.filter(revoked_at=None).select_related("owner"):
+            with suppress(KeyAlreadyRevoked):
+                revoke_key(key, actor=request.user)
+                self.log_change(request, key, "Revoked.")
+                revoked += 1
+        self.message_user(request, f"Keys revoked: {revoked}.")
 
     @sensitive_variables("secret")
     def _show(self, request: HttpRequest, key: ApiKey, secret: str) -> HttpResponse:

@@ -40,7 +40,7 @@ class ForeignTenant(PermissionDeniedError):
 
 
 class LimitLoosened(PermissionDeniedError):
-    """You may tighten the rate and the quota of a key, not loosen them."""
+    """You may tighten the networks, the rate and the quota of a key, not loosen them."""
 
     code = "apikeys.limit_loosened"
 

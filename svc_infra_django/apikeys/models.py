@@ -17,6 +17,8 @@ from .conf import settings
 from .limits import Quota, Rate, parsed_quota, parsed_rate
 from .querysets import ApiKeyQuerySet, AuditQuerySet, UsageQuerySet
 
+Network = IPv4Network | IPv6Network
+
 NAME_LENGTH = 100
 LIMIT_LENGTH = 24
 MAX_NETWORKS = 50
@@ -121,7 +123,7 @@ class ApiKey(models.Model):
         return None if self.scopes is None else frozenset(self.scopes)
 
     @property
-    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+    def networks(self) -> tuple[Network, ...]:
         """Where the key may be used from; none is anywhere."""
         return tuple(map(ip_network, self.allowed_networks))
 
@@ -235,7 +237,7 @@ def network_texts(texts: Iterable[str]) -> list[str]:
     return found
 
 
-def _plain(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+def _plain(network: Network) -> Network:
     # Callers from ::ffff:192.0.2.1 are known as 192.0.2.1.
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     return IPv4Network((mapped, network.prefixlen - 96)) if mapped and network.prefixlen >= 96 else network

@@ -7,13 +7,13 @@ was refused. What a process that is killed had not written yet is lost; one that
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
+from multiprocessing.util import Finalize
 from threading import Event, Lock, Thread
 from typing import Any
 from uuid import UUID
@@ -47,8 +47,8 @@ class Refusals:
 class Notes:
     """What is not written yet, by the id of the key as text and the minute since 1970."""
 
-    used: dict[tuple[str, int], int] = field(default_factory=dict)
-    refused: dict[tuple[str, int], int] = field(default_factory=dict)
+    used: Counter[tuple[str, int]] = field(default_factory=Counter)
+    refused: Counter[tuple[str, int]] = field(default_factory=Counter)
     refusals: dict[tuple[str, str], Refusals] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -56,9 +56,8 @@ class Notes:
 
     def add(self, other: Notes) -> None:
         """Take what `other` noted too."""
-        for mine, theirs in ((self.used, other.used), (self.refused, other.refused)):
-            for place, times in theirs.items():
-                mine[place] = mine.get(place, 0) + times
+        self.used.update(other.used)
+        self.refused.update(other.refused)
         for cause, found in other.refusals.items():
             ours = self.refusals.setdefault(cause, Refusals(first_at=found.first_at))
             ours.times += found.times
@@ -83,10 +82,8 @@ class Recorder:
 
     def note_use(self, key: str, at: float) -> None:
         """The key was used."""
-        place = (key, int(at // MINUTE))
         with self._lock:
-            used = self._notes.used
-            used[place] = used.get(place, 0) + 1
+            self._notes.used[key, int(at // MINUTE)] += 1
         if self._thread is None:
             self._start()
 
@@ -94,7 +91,7 @@ class Recorder:
         """The key was sent and refused."""
         metrics.increment("apikeys.refused", reason=reason)
         logger.info("api key refused", key_id=key, reason=reason, client=address)
-        one = Notes(refused={(key, int(at // MINUTE)): 1})
+        one = Notes(refused=Counter([(key, int(at // MINUTE))]))
         one.refusals[key, reason] = Refusals(1, at, at, address)
         with self._lock:
             self._notes.add(one)
@@ -130,6 +127,8 @@ class Recorder:
                 self._database = _database()
                 self._thread = Thread(target=self._run, args=(self._stop,), name="apikeys-usage", daemon=True)
                 self._thread.start()
+                # Not `atexit`, which the forked workers of a server pass by.
+                Finalize(None, self.finish, exitpriority=0)
 
     def _run(self, stop: Event) -> None:
         with isolated():
@@ -152,7 +151,6 @@ class Recorder:
 
 
 recorder = Recorder()
-atexit.register(recorder.finish)
 os.register_at_fork(after_in_child=recorder._forget)
 
 

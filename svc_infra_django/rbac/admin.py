@@ -21,7 +21,7 @@ from .services.checking import NO_EFFECT, check_widening, effect_of, find_object
 from .services.deciding import Scope, scope_of, scope_of_grant
 from .services.defining import change_role, check_change, define_role, is_declared, remove_role
 from .services.explaining import explain
-from .services.granting import check_grant, check_shortening, grant, withdraw
+from .services.granting import check_grant, check_shortening, grant, takes_away, withdraw
 
 if TYPE_CHECKING:
     RoleModelForm = forms.ModelForm[Role]
@@ -200,6 +200,8 @@ class GrantForm(GrantModelForm):
     def _check_new(self, cleaned: dict[str, Any]) -> None:
         if (cleaned.get("user") is None) == (cleaned.get("group") is None):
             raise forms.ValidationError("Choose either a user or a group.")
+        if takes_away(cleaned["role"]) and not self.actor.has_perm("svc_rbac.delete_assignment"):
+            raise forms.ValidationError("This role denies something, and you may not take from others.")
         named = cleaned.get("object_type", ""), cleaned.get("object_id", "")
         if any(named):
             found = find_object(*named) if all(named) else None

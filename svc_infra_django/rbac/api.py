@@ -30,7 +30,7 @@ from .services.checking import find_object
 from .services.deciding import Scope, scope_of, scope_of_grant
 from .services.defining import change_role, define_role, remove_role
 from .services.explaining import explain
-from .services.granting import grant, place_of, withdraw
+from .services.granting import grant, place_of, takes_away, withdraw
 
 NO_TENANT = "\0"
 """The tenant of nothing: no name that could be stored."""
@@ -114,7 +114,7 @@ def create_assignment(request: Any, body: NewAssignment) -> Any:
     if role is None:
         raise ValidationError.at("/body/role", "There is no such role.", code="unknown")
     obj = None if body.object is None else _object(request.principal, body.object)
-    _may_move(request.principal, user, role, place_of(obj, tenant))
+    _may_grant(request.principal, user, role, place_of(obj, tenant))
     given = grant(
         user,
         role,
@@ -189,12 +189,16 @@ def list_changes(request: Any, page: Query[PageQuery], of: Query[Filter]) -> Any
     return paginated(changes, page)
 
 
-def _may_move(principal: Principal, user: Any, role: Role, place: Scope) -> None:
-    """Who may add grants shall not end those that are there, by giving them an end."""
-    needed = "svc_rbac.change_assignment"
-    there = Assignment.objects.filter(user=user, role=role, **place._asdict())
-    if there.exists() and not principal.can(needed):
-        raise PermissionDeniedError(f"You need the permission {needed}.", permission=needed)
+def _may_grant(principal: Principal, user: Any, role: Role, place: Scope) -> None:
+    """Who may add grants shall take nothing away: end no grant that is there, and deny nothing."""
+    needed = []
+    if Assignment.objects.filter(user=user, role=role, **place._asdict()).exists():
+        needed.append("svc_rbac.change_assignment")
+    if takes_away(role):
+        needed.append("svc_rbac.delete_assignment")
+    for permission in needed:
+        if not principal.can(permission):
+            raise PermissionDeniedError(f"You need the permission {permission}.", permission=permission)
 
 
 def _roles(principal: Principal, ids: list[UUID]) -> list[Role]:

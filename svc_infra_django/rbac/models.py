@@ -10,11 +10,11 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 
-from ..chains import ChainedQuerySet, ChainedRow, ChainHead
+from ..chains import ChainedRow, ChainHead
 from ..principals import PATTERN_LENGTH, is_pattern
 from ..rows import id_field, owner_field, tenant_field
 from .conf import NAME_LENGTH
-from .querysets import AssignmentQuerySet, RoleQuerySet
+from .querysets import AssignmentQuerySet, RoleChangeQuerySet, RoleQuerySet
 
 OBJECT_TYPE_LENGTH = 200
 OBJECT_ID_LENGTH = 64
@@ -145,6 +145,16 @@ class Assignment(models.Model):
             f" in {self.tenant}" if self.tenant else ""
         )
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """Who has which role, and on what, as events tell it."""
+        return {
+            "user_id": None if self.user is None else str(self.user.pk),
+            "group": None if self.group is None else self.group.name,
+            "role": self.role.name,
+            "object": f"{self.object_type}:{self.object_id}" if self.object_type else "",
+        }
+
 
 class RoleChange(ChainedRow):
     """One change of grants or roles, written in the transaction that makes it.
@@ -185,7 +195,7 @@ class RoleChange(ChainedRow):
     credential_id = models.CharField(max_length=64, blank=True)
     request_id = models.CharField(max_length=128, blank=True)
 
-    objects = ChainedQuerySet.as_manager()
+    objects = RoleChangeQuerySet.as_manager()
 
     class Meta(ChainedRow.Meta):
         verbose_name = "change"

@@ -1,4 +1,4 @@
-"""Questions about roles and grants."""
+"""Questions about roles and grants, and the one way into the record of their changes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db import models, router
 
+from ..chains import ChainedQuerySet
+from ..observability.context import request_id
+from ..principals import Principal
 from ..rows import OwnedQuerySet
 
 if TYPE_CHECKING:
-    from .models import Assignment, Role  # noqa: F401 - the type parameters below
+    from .models import Assignment, Role, RoleChange
 
 
 class RoleQuerySet(OwnedQuerySet["Role"]):
@@ -45,6 +48,37 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
                 rows = model._base_manager.using(router.db_for_write(model))
                 if key is None or not rows.filter(pk=key).exists():
                     yield given
+
+
+class RoleChangeQuerySet(ChainedQuerySet["RoleChange"]):
+    def append(
+        self,
+        kind: str,
+        *,
+        role: Role | None = None,
+        user: Any = None,
+        group: Any = None,
+        actor: Any = None,
+        actor_key: str = "",
+        **columns: Any,
+    ) -> RoleChange:
+        """Write what changed, in the caller's transaction: what is undone leaves no row.
+
+        `actor_key` is for changes that Django makes, and of which only a signal tells: whoever is signed in.
+        """
+        doer = actor.user if isinstance(actor, Principal) else actor
+        return self.create(
+            kind=kind,
+            user_key="" if user is None else str(user.pk),
+            group="" if group is None else group.name,
+            role_id=None if role is None else role.pk,
+            role="" if role is None else role.name,
+            actor_key=actor_key if doer is None else str(doer.pk),
+            method=actor.method if isinstance(actor, Principal) else "",
+            credential_id=actor.credential_id if isinstance(actor, Principal) else "",
+            request_id=request_id(),
+            **columns,
+        )
 
 
 def model_named(object_type: str) -> type[models.Model]:

@@ -31,27 +31,19 @@ def withdraw_from_gone_objects() -> None:
 
 @transaction.atomic
 def _take_back(given: Assignment, *, reason: str) -> None:
-    given.delete()
-    group = "" if given.group is None else given.group.name
-    RoleChange.objects.create(
-        kind=RoleChange.Kind.WITHDRAWN,
+    if not given.delete()[0]:
+        return  # somebody was quicker
+    RoleChange.objects.append(
+        RoleChange.Kind.WITHDRAWN,
+        role=given.role,
+        user=given.user,
+        group=given.group,
         tenant=given.tenant,
         object_type=given.object_type,
         object_id=given.object_id,
-        user_key="" if given.user is None else str(given.user.pk),
-        group=group,
-        role_id=given.role_id,
-        role=given.role.name,
         reason=reason,
     )
-    payload = RoleWithdrawn(
-        user_id=None if given.user is None else str(given.user.pk),
-        group=group or None,
-        role=given.role.name,
-        object=f"{given.object_type}:{given.object_id}",
-        reason=reason,
-        actor_id=None,
-    )
+    payload = RoleWithdrawn(**given.told, reason=reason, actor_id=None)
     ROLE_WITHDRAWN.emit(payload, owner=given.user, tenant=given.tenant)
 
 

@@ -54,6 +54,15 @@ def until_refused(
     os._exit(0)
 
 
+def use_and_end(
+    database: str, caches: dict[str, Any], section: dict[str, Any], text: str, pipe: Connection
+) -> None:
+    """Use the key once, and end as a worker of a server does that is told to stop."""
+    _join(database, caches, section)
+    verify_key(text)
+    pipe.send("used")
+
+
 def as_often_as_allowed(
     database: str, caches: dict[str, Any], section: dict[str, Any], text: str, tries: int, pipe: Connection
 ) -> None:

@@ -95,6 +95,7 @@ def test_scopes_and_tenant_are_kept(admin: Client, root: Any) -> None:
         ({"expires_at_0": "2001-01-01", "expires_at_1": "00:00:00"}, "The end must be in the future."),
         ({"owner": ""}, "This field is required."),
         ({"name": "a\0b"}, "Null characters are not allowed."),
+        ({"tenant": "x" * 124}, "Use 0 to 123 characters."),
     ],
 )
 def test_a_refusal_is_shown_beside_its_field(admin: Client, user: Any, fields: Any, told: str) -> None:
@@ -111,7 +112,7 @@ def test_staff_cannot_take_a_superusers_rights_by_a_key(root: Any, make_user: An
     client.force_login(staff)
     key, _ = issue_key(owner=root, name="root's")
 
-    assert "name its scopes" in client.post(ADD, form(root)).content.decode()
+    assert "Name the scopes" in client.post(ADD, form(root)).content.decode()
     rotated = act(client, "rotate", key)
 
     assert not KEY.search(rotated.content.decode())
@@ -126,6 +127,23 @@ def test_revoking_in_the_list_stops_the_next_call(admin: Client, user: Any) -> N
 
     with pytest.raises(InvalidKey):
         verify_key(keys[1][1])
+    assert LogEntry.objects.filter(change_message="Revoked.").count() == 1
+
+
+def test_what_somebody_else_revokes_meanwhile_stops_nobody(
+    admin: Client, user: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [issue_key(owner=user, name=name)[0] for name in ("one", "two")]
+
+    def slowly(key: ApiKey, **options: Any) -> None:
+        if key == keys[0] and ApiKey.objects.filter(pk=key.pk, revoked_at=None).exists():
+            revoke_key(keys[0])
+        revoke_key(key, **options)
+
+    monkeypatch.setattr("svc_infra_django.apikeys.admin.revoke_key", slowly)
+    assert act(admin, "revoke", *keys).status_code == 302
+
+    assert not ApiKey.objects.filter(revoked_at=None).exists()
     assert LogEntry.objects.filter(change_message="Revoked.").count() == 1
 
 

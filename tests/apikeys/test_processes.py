@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from svc_infra_django.apikeys import issue_key, revoke_key
-from svc_infra_django.apikeys.models import Allowance, ApiKey
+from svc_infra_django.apikeys.models import Allowance, ApiKey, UsageHour
 from svc_infra_django.cache import cache
 from tests.apikeys import forked
 from tests.servers import redis
@@ -133,6 +133,17 @@ def test_rule_55_also_without_a_shared_cache_and_around_our_services(start: Any,
         type(user).objects.filter(pk=user.pk).update(is_active=False)
 
     assert seconds_until_all_refuse(start, secret, change) < BOUND
+
+
+def test_what_a_process_counted_is_written_when_it_ends(start: Any, user: Any) -> None:
+    key, secret = issue_key(owner=user, name="robot")
+
+    assert heard(start(forked.use_and_end, secret)) == "used"
+
+    deadline = monotonic() + 60
+    while not UsageHour.objects.filter(key=key, used=1).exists():
+        assert monotonic() < deadline, "it ended and wrote nothing"
+        sleep(0.05)
 
 
 def test_rule_57_four_processes_together_get_exactly_the_rate_and_the_quota(start: Any, user: Any) -> None:

@@ -301,6 +301,22 @@ def test_staff_do_not_lift_a_denial_of_what_they_lack(staff: Client, make_role: 
     assert Assignment.objects.get().expires_at is None
 
 
+def test_staff_who_may_only_add_grants_take_nothing_from_others(
+    staff: Client, make_role: Any, user: Any
+) -> None:
+    barred = make_role("barred", denies=["orders.*"])
+    may_delete = Permission.objects.get(codename="delete_assignment")
+    member = User.objects.get(username="staff")
+    member.user_permissions.remove(may_delete)
+
+    page = staff.post(f"{GRANTS}add/", grant_form(user, barred))
+    assert "may not take from others" in page.content.decode()
+    assert not Assignment.objects.exists()
+
+    member.user_permissions.add(may_delete)
+    assert staff.post(f"{GRANTS}add/", grant_form(user, barred)).status_code == 302
+
+
 def test_staff_ask_why(admin: Client, staff: Client, make_role: Any, user: Any) -> None:
     row = make_role("a row", tenant="acme")
     grant(user, make_role("clerk", "svc_rbac.view_role"), obj=row)

@@ -225,6 +225,20 @@ def test_who_may_add_grants_does_not_end_those_that_are_there(
     assert Assignment.objects.get().expires_at is not None
 
 
+def test_who_may_add_grants_does_not_take_from_others_by_a_role_that_denies(
+    signed_in: Any, client: Client, make_role: Any, stranger: Any
+) -> None:
+    signed_in("add_assignment")
+    suspended = make_role("suspended", includes=[make_role("barred", denies=["*"])])
+    body = {"user": str(stranger.pk), "role": str(suspended.pk)}
+
+    refused = post(client, "/assignments", body)
+
+    assert (refused.status_code, refused.json()["permission"]) == (403, "svc_rbac.delete_assignment")
+    signed_in("delete_assignment")
+    assert post(client, "/assignments", body).status_code == 201
+
+
 def test_roles_and_grants_of_another_tenant_are_not_there(
     root_in_acme: Any, client: Client, make_role: Any, stranger: Any
 ) -> None:

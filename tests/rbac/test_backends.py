@@ -169,6 +169,14 @@ def test_a_grant_of_another_tenants_role_that_somehow_exists_gives_nothing(user:
     assert not Principal(user, "jwt", tenant="a").can("orders.add_order")
 
 
+def test_nor_does_a_role_of_another_tenant_that_is_somehow_included(user: Any, make_role: Any) -> None:
+    inner = make_role("inner", "orders.add_order", tenant="a")
+    grant(user, make_role("outer", "orders.view_order", includes=[inner]), tenant="b")
+
+    assert Principal(user, "jwt", tenant="b").can("orders.view_order")
+    assert not Principal(user, "jwt", tenant="b").can("orders.add_order")
+
+
 def test_scopes_narrow_what_roles_give(user: Any, make_role: Any) -> None:
     grant(user, make_role("boss", "orders.*"))
     principal = Principal(user, "api_key", scopes=frozenset({"orders.view_order", "svc_rbac.*"}))

@@ -81,6 +81,24 @@ def test_rule_60_nobody_grants_in_a_scope_they_lack(user: Any, stranger: Any, ma
         grant(user, role, **place, actor=actor)
 
 
+def test_rule_60_a_credential_grants_within_its_tenant_and_its_scopes(
+    user: Any, make_user: Any, make_role: Any
+) -> None:
+    viewer, clerk = make_role("viewer", "orders.view_order"), make_role("clerk", "orders.add_order")
+    root, boss = make_user("root", is_superuser=True), make_user("boss")
+    grant(boss, make_role("everything", "*"))
+    for who in (root, boss):
+        scoped = Principal(who, "token", tenant="acme", scopes=frozenset({"orders.view_order"}))
+        with pytest.raises(BeyondOwnRights):
+            grant(user, clerk, tenant="acme", actor=scoped)
+        for tenant in ("", "globex"):
+            with pytest.raises(BeyondOwnRights):
+                grant(user, viewer, tenant=tenant, actor=scoped)
+            with pytest.raises(BeyondOwnRights):
+                define_role("theirs", ["orders.view_order"], tenant=tenant, actor=scoped)
+        grant(user, viewer, tenant="acme", actor=scoped)
+
+
 @pytest.mark.parametrize("field", ["owner", "tenant", "source", "is_staff", "granted_by", "id"])
 def test_rule_60_no_field_of_the_input_sets_more_than_it_should(
     staff: Client, user: Any, make_role: Any, field: str

@@ -55,6 +55,16 @@ def test_grants_on_what_is_hidden_or_not_installed_now_stay(user: Any, make_role
     assert Assignment.objects.count() == 2
 
 
+def test_no_replica_is_asked_whether_an_object_is_gone(user: Any, make_role: Any, no_replica: Any) -> None:
+    row = Session.objects.create(session_key="a" * 40, session_data="", expire_date=timezone.now())
+    grant(user, make_role("keeper", "sessions.change_session"), obj=row)
+    no_replica("sessions")
+
+    withdraw_from_gone_objects.call()
+
+    assert Assignment.objects.exists()
+
+
 def test_what_is_no_key_of_its_model_is_gone(user: Any, make_role: Any) -> None:
     Assignment.objects.create(user=user, role=make_role(), object_type="auth.group", object_id="x")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.db import transaction
+from django.db import router, transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -30,7 +32,7 @@ from ..errors import (
 from ..events import KEY_ISSUED, KEY_REVOKED, KEY_ROTATED, KeyIssued, KeyRevoked, KeyRotated
 from ..hashing import digest, new_key, peppers
 from ..limits import Quota, Rate, parsed_quota, parsed_rate
-from ..models import MAX_NETWORKS, NAME_LENGTH, Allowance, ApiKey, AuditEntry, network_texts
+from ..models import MAX_NETWORKS, NAME_LENGTH, Allowance, ApiKey, AuditEntry, Network, network_texts
 from .remembering import forget
 
 MAX_SCOPES = 100
@@ -71,7 +73,6 @@ def issue_key(
     """
     now = now or timezone.now()
     _check_text("name", name, shortest=1, longest=NAME_LENGTH)
-    _check_text("tenant", tenant, longest=TENANT_LENGTH - len(TEST_TENANT))
     _hold(owner)
     expires_at = check_new_key(
         owner=owner,
@@ -163,7 +164,7 @@ def rotate_key(
         environment=key.environment,
         now=now,
     )
-    for spent in Allowance.objects.filter(key=key):
+    for spent in Allowance.objects.select_for_update().filter(key=key):
         spent.key = successor
         spent.save(force_insert=True)
     key.successor = successor
@@ -207,7 +208,8 @@ def change_key(
     """Change what is given, and not what the key may do: for that, make another.
 
     Raises KeyNotUsable if the key is revoked or expired, LimitLoosened if the actor may not change any key
-    and this one would let more through than before, KeysCannotManageKeys, ValidationError.
+    and this one would let more through, or be taken from more places, than before; KeysCannotManageKeys,
+    ValidationError.
     """
     _refuse_keys(actor)
     now = now or timezone.now()
@@ -220,6 +222,7 @@ def change_key(
         wanted["name"] = name
     if allowed_networks is not None:
         wanted["allowed_networks"] = checked_networks(allowed_networks)
+        _check_networks(actor, wanted["allowed_networks"], before=key.networks, tenant=key.tenant)
     if rate is not None:
         wanted["rate"] = rate
     if quota is not None:
@@ -270,7 +273,7 @@ achange_key = sync_to_async(change_key)
 def delete_key(key: ApiKey, *, actor: Any = None, now: datetime | None = None) -> None:
     """Stop the key and take it off the lists; the audit log remembers it."""
     now = now or timezone.now()
-    if key.revoked_at is None:
+    with suppress(KeyAlreadyRevoked):
         revoke_key(key, actor=actor, now=now)
     AuditEntry.objects.append(key, AuditEntry.Action.DELETED, actor=actor, now=now)
     key.delete()
@@ -290,6 +293,7 @@ def check_new_key(
 ) -> datetime | None:
     """Raise what `issue_key` would raise; return the end that the key will have."""
     now = now or timezone.now()
+    _check_text("tenant", tenant, longest=TENANT_LENGTH - len(TEST_TENANT))
     if tenant.startswith(TEST_TENANT):
         raise ValidationError.at("/body/tenant", "Give `test` as environment instead.", code="bad_text")
     if environment and environment not in environments():
@@ -325,18 +329,20 @@ def check_actor(actor: Any, *, owner: Any, scopes: Sequence[str] | None, tenant:
     """Raise unless `actor` may hold a key that acts for `owner`.
 
     For themselves everybody may, in their own tenant. For somebody else, who is not a superuser must
-    name scopes and hold each of them: otherwise making a key would be a way to another's rights.
+    name scopes and hold each of them: otherwise making a key would be a way to another's rights. So must
+    whoever comes with a credential that has scopes: a key would be a way round them.
     """
     _refuse_keys(actor)
     user = actor.user if isinstance(actor, Principal) else actor
-    if user is None or (user.is_active and user.is_superuser):
+    is_bounded = isinstance(actor, Principal) and actor.scopes is not None
+    if user is None or (user.is_active and user.is_superuser and not is_bounded):
         return
     if isinstance(actor, Principal) and actor.tenant != tenant:
         raise ForeignTenant()
-    if user.pk == owner.pk:
+    if user.pk == owner.pk and not is_bounded:
         return
     if scopes is None:
-        raise ScopeNotHeld("To make a key for somebody else, name its scopes.", permission="*")
+        raise ScopeNotHeld("Name the scopes of this key: it may do no more than you.", permission="*")
     _check_held(_principal(actor, tenant), scopes)
 
 
@@ -374,6 +380,19 @@ def _is_within(limit: Any, bound: Any) -> bool:
     return limit is not None and limit.is_within(bound)
 
 
+def _check_networks(actor: Any, texts: Sequence[str], *, before: Sequence[Network], tenant: str) -> None:
+    """Raise unless the networks, for who may not change any key, are within those before, if it had some."""
+    loosened = [
+        FieldProblem(f"/body/allowed_networks/{place}", "loosened", "In none of the networks of this key.")
+        for place, network in enumerate(map(ip_network, texts))
+        if not any(network.network_address in each and network.prefixlen >= each.prefixlen for each in before)
+    ]
+    if not texts:
+        loosened = [FieldProblem("/body/allowed_networks", "loosened", "It would be taken from anywhere.")]
+    if before and loosened and not _may_change_any(actor, tenant):
+        raise LimitLoosened(errors=loosened)
+
+
 def _hold(owner: Any) -> None:
     """Until the open transaction ends, let nobody else make a key for the owner: keys are being counted."""
     # Other rows may still come to point at the user meanwhile.
@@ -382,8 +401,9 @@ def _hold(owner: Any) -> None:
 
 
 def _check_room(actor: Any, *, owner: Any, tenant: str, now: datetime) -> None:
-    usable = ApiKey.objects.usable(now=now).filter(owner=owner, tenant=tenant)
-    if usable.count() >= settings.max_keys_per_owner and not _may_change_any(actor, tenant):
+    # Where they are written: a copy that lags behind would let in one too many.
+    keys = ApiKey.objects.using(router.db_for_write(ApiKey)).filter(owner=owner, tenant=tenant)
+    if keys.usable(now=now).count() >= settings.max_keys_per_owner and not _may_change_any(actor, tenant):
         raise TooManyKeys()
 
 

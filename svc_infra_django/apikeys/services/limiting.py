@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NoReturn, cast
 from uuid import UUID
 
+from django.db import router
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Greatest
 
@@ -28,7 +29,8 @@ def spend(key_id: UUID, *, rate: Rate | None, quota: Quota | None, now: datetime
     # Not there yet for a key that was given a limit by the settings or a moment ago.
     Allowance.objects.bulk_create([Allowance(key_id=key_id)], ignore_conflicts=True)
     if not Allowance.objects.filter(fits, pk=key_id).update(**spent):
-        _refuse(Allowance.objects.get(pk=key_id), rate, quota, now=now)
+        allowance = Allowance.objects.using(router.db_for_write(Allowance)).get(pk=key_id)
+        _refuse(allowance, rate, quota, now=now)
 
 
 def _terms(rate: Rate | None, quota: Quota | None, *, now: datetime) -> tuple[Q, dict[str, Any]]:

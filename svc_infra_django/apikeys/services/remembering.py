@@ -126,7 +126,7 @@ unchanged = Memory[KnownKey](MOST)
 
 def name_of(text: str) -> bytes:
     """By what this process knows a key: nothing that could be sent in its place."""
-    return blake2b(text.encode(errors="replace"), digest_size=32).digest()
+    return blake2b(text.encode("utf-8", "replace")).digest()
 
 
 def shared(name: bytes, digest: bytes, *, ticket: Ticket) -> KnownKey | None:

@@ -8,9 +8,9 @@ from typing import Any
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from ...api.authentication import challenges
+from ...api.authentication import nobody
 from ...api.guards import DelegationRefused
-from ...errors import AuthenticationError, ConfigurationError, PermissionDeniedError
+from ...errors import ConfigurationError, PermissionDeniedError
 from ...principals import Principal
 
 
@@ -66,5 +66,5 @@ class NotDelegated(BasePermission):
 def caller(request: Request) -> Principal:
     """The principal of `PrincipalAuthentication`. Raises AuthenticationError if there is none."""
     if not isinstance(request.auth, Principal):
-        raise AuthenticationError(headers={"WWW-Authenticate": challenges()})
+        raise nobody()
     return request.auth

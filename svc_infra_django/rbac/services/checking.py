@@ -12,6 +12,7 @@ from django.apps import apps
 from django.contrib import auth
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.db import router
 from django.db.models import CharField, Model, Q, QuerySet, TextField
 from django.utils import timezone
 
@@ -127,8 +128,9 @@ def effect_of(
     patterns: Iterable[str] = (), denies: Iterable[str] = (), *, includes: Iterable[Any] = ()
 ) -> Effect:
     """The effect of patterns and included roles (by primary key) together."""
-    everything = RolePermission.objects.filter(role_id__in=with_included(includes))
-    rows = list(everything.values_list("pattern", "denies"))
+    everything = RolePermission.objects.using(router.db_for_write(RolePermission))
+    included = everything.filter(role_id__in=with_included(includes))
+    rows = list(included.values_list("pattern", "denies"))
     return Effect(
         frozenset(patterns).union(pattern for pattern, is_denied in rows if not is_denied),
         frozenset(denies).union(pattern for pattern, is_denied in rows if is_denied),
@@ -137,7 +139,8 @@ def effect_of(
 
 def with_included(roles: Iterable[Any]) -> set[Any]:
     """The primary keys of these roles and of all that they include; one query for each level."""
-    links = Role.includes.through.objects
+    # Where they are written: a copy that lags behind does not know yet what a role gives by now.
+    links = Role.includes.through.objects.using(router.db_for_write(Role))
     found: set[Any] = set(roles)
     waiting = found
     while waiting:

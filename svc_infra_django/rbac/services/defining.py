@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from ...errors import FieldProblem, ValidationError
 from ...principals import is_pattern
@@ -81,10 +81,10 @@ def change_role(
     role = Role.objects.select_for_update().get(pk=role.pk)
     if role.source == Role.Source.CODE:
         raise RoleDeclared()
-    own = dict(role.permissions.values_list("pattern", "denies"))
+    own = _own_patterns(role)
     given = {each for each in own if not own[each]} if patterns is None else set(patterns)
     taken = {each for each in own if own[each]} if denies is None else set(denies)
-    below = list(role.includes.all() if includes is None else includes)
+    below = list(_included(role) if includes is None else includes)
     check_change(role, given, taken, below, actor=actor)
     if name is not None or description is not None:
         role.name = role.name if name is None else name
@@ -243,7 +243,7 @@ def _checked_effect(
 
 def _write(role: Role, given: set[str], taken: set[str], below: dict[Any, str]) -> dict[str, Any]:
     """Make the role's rows so; what was added and removed, by part."""
-    own = dict(role.permissions.values_list("pattern", "denies"))
+    own = _own_patterns(role)
     wanted = {**dict.fromkeys(given, False), **dict.fromkeys(taken, True)}
     gone = [pattern for pattern, denies in own.items() if wanted.get(pattern) is not denies]
     if gone:
@@ -256,7 +256,7 @@ def _write(role: Role, given: set[str], taken: set[str], below: dict[Any, str]) 
         ),
         ignore_conflicts=True,
     )
-    above = dict(role.includes.values_list("pk", "name"))
+    above = {each.pk: each.name for each in _included(role)}
     if below.keys() != above.keys():
         role.includes.set(below)
     parts = {
@@ -269,6 +269,17 @@ def _write(role: Role, given: set[str], taken: set[str], below: dict[Any, str]) 
         for part, (before, after) in parts.items()
         if before != after
     }
+
+
+# Both read from where the role was read to be changed: a copy that lags behind would bring back what was
+# taken.
+def _own_patterns(role: Role) -> dict[str, bool]:
+    """Whether the role denies it, by pattern."""
+    return dict(role.permissions.using(role._state.db).values_list("pattern", "denies"))
+
+
+def _included(role: Role) -> QuerySet[Role]:
+    return role.includes.using(role._state.db)
 
 
 def _tell(kind: RoleChange.Kind, role: Role, details: dict[str, Any], actor: Any) -> None:

@@ -70,14 +70,7 @@ def grant(
         **holder,
     )
     ROLE_GRANTED.emit(
-        RoleGranted(
-            **_named(user),
-            role=role.name,
-            object=_text(scope),
-            expires_at=expires_at,
-            reason=reason,
-            actor_id=_actor_id(actor),
-        ),
+        RoleGranted(**given.told, expires_at=expires_at, reason=reason, actor_id=_actor_id(actor)),
         owner=holder.get("user"),
         tenant=scope.tenant,
     )
@@ -100,9 +93,9 @@ def withdraw(
     if not roles:
         raise RoleUnknown()
     holder = _holder(user)
-    taken = list(
-        Assignment.objects.filter(**holder, **scope._asdict(), role__in=roles).select_related("role")
-    )
+    # Of two who take it at once, the second waits here and then finds nothing.
+    there = Assignment.objects.select_for_update(of=("self",)).select_related("user", "group", "role")
+    taken = list(there.filter(**holder, **scope._asdict(), role__in=roles))
     if not taken:
         raise NotGranted()
     for given in taken:
@@ -110,13 +103,7 @@ def withdraw(
         given.delete()
         record(RoleChange.Kind.WITHDRAWN, role=given.role, scope=scope, actor=actor, reason=reason, **holder)
         ROLE_WITHDRAWN.emit(
-            RoleWithdrawn(
-                **_named(user),
-                role=given.role.name,
-                object=_text(scope),
-                reason=reason,
-                actor_id=_actor_id(actor),
-            ),
+            RoleWithdrawn(**given.told, reason=reason, actor_id=_actor_id(actor)),
             owner=holder.get("user"),
             tenant=scope.tenant,
         )
@@ -150,6 +137,11 @@ def check_grant(
         check_widening(actor, NO_EFFECT, effect_of(includes=[role.pk]), scope=scope, until=expires_at)
 
 
+def takes_away(role: Role) -> bool:
+    """Whether the role, with all that it includes, denies something to whoever has it."""
+    return bool(effect_of(includes=[role.pk]).denies)
+
+
 def _check_end(expires_at: datetime | None, *, now: datetime) -> None:
     if expires_at is not None and expires_at <= now:
         raise ValidationError.at("/body/expires_at", "The end must be in the future.", code="past")
@@ -180,16 +172,6 @@ def place_of(obj: Any, tenant: str) -> Scope:
 
 def _holder(user: Any) -> dict[str, Any]:
     return {"group": user} if isinstance(user, Group) else {"user": user}
-
-
-def _named(user: Any) -> dict[str, Any]:
-    if isinstance(user, Group):
-        return {"user_id": None, "group": user.name}
-    return {"user_id": str(user.pk)}
-
-
-def _text(scope: Scope) -> str:
-    return f"{scope.object_type}:{scope.object_id}" if scope.is_object else ""
 
 
 def _actor_id(actor: Any) -> str | None:

@@ -136,7 +136,7 @@ class _Memory:
     def rights(self, user: Any, now: datetime) -> tuple[Rights, float]:
         """The rights, and for how many seconds the caller need not ask again."""
         recheck = settings.recheck_seconds
-        if connections[router.db_for_read(Assignment)].in_atomic_block:
+        if connections[router.db_for_write(Assignment)].in_atomic_block:
             # What it sees may be old.
             return Rights(held_by(user, now=now)), recheck
         key = str(user.pk)
@@ -184,8 +184,8 @@ class _Memory:
                 return
             # Changes are found by when they were written, which may be long before they were committed.
             since = uuid7_at(timezone.now() - timedelta(seconds=LONGEST_MEMORY))
-            found = RoleChange.objects.filter(id__gte=since).order_by("-id").values_list("id", "user_key")
-            rows = list(found[:MANY_CHANGES])
+            changes = RoleChange.objects.using(router.db_for_write(RoleChange)).filter(id__gte=since)
+            rows = list(changes.order_by("-id").values_list("id", "user_key")[:MANY_CHANGES])
             with self._lock:
                 new = [user_key for id, user_key in rows if id not in self._seen]
                 self._seen = {id for id, _ in rows}
@@ -229,7 +229,8 @@ def held_by(user: Any, *, now: datetime) -> list[Held]:
 
     SQL by hand, because Django's queries cannot follow a hierarchy.
     """
-    connection = connections[router.db_for_read(Assignment)]
+    # Where the rows are written: what a copy that lags behind still has would be believed for a minute.
+    connection = connections[router.db_for_write(Assignment)]
     quoted = connection.ops.quote_name
     model = get_user_model()
     key = model._meta.pk.get_db_prep_value(user.pk, connection)

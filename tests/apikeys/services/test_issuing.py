@@ -116,6 +116,21 @@ def test_a_disabled_user_gets_no_key(make_user: Any) -> None:
         issue_key(owner=make_user("gone", is_active=False), name="robot")
 
 
+def test_a_key_of_who_is_disabled_by_now_has_no_successor(user: Any) -> None:
+    key, _ = issue_key(owner=user, name="robot")
+    type(user).objects.update(is_active=False)
+
+    with pytest.raises(OwnerDisabled):
+        rotate_key(key)
+
+
+def test_a_superuser_who_is_disabled_by_now_makes_no_key_for_others(user: Any, make_user: Any) -> None:
+    gone = make_user("gone", is_superuser=True, is_active=False)
+
+    with pytest.raises(ScopeNotHeld):
+        issue_key(owner=user, name="robot", actor=gone)
+
+
 def test_the_end_must_be_in_the_future(user: Any) -> None:
     with pytest.raises(ValidationError):
         issue_key(owner=user, name="robot", expires_at=NOW, now=NOW)
@@ -377,6 +392,61 @@ def test_an_owner_does_not_lift_the_limit_that_an_operator_set(user: Any, strang
     assert change_key(key, rate="30/minute", name="new", actor=Principal(user, "session")).rate == "30/minute"
     operator = Principal(permit(stranger, "change_apikey"), "session")
     assert change_key(key, rate="", actor=operator).rate == ""
+
+
+def test_an_owner_does_not_lift_the_networks_that_an_operator_set(
+    user: Any, stranger: Any, permit: Any
+) -> None:
+    key, _ = issue_key(owner=user, name="robot", allowed_networks=["192.0.2.0/24", "2001:db8::/32"])
+    owner = Principal(user, "session")
+
+    for wish, refused in (
+        ([], ""),
+        (["0.0.0.0/0"], "/0"),
+        (["192.0.2.7", "192.0.2.0/23"], "/1"),
+        (["2001:db8::/31"], "/0"),
+        (["::ffff:198.51.100.0/120"], "/0"),
+    ):
+        with pytest.raises(LimitLoosened) as found:
+            change_key(key, allowed_networks=wish, actor=owner)
+        assert [each.pointer for each in found.value.errors] == [f"/body/allowed_networks{refused}"]
+
+    narrower = ["192.0.2.7/32", "2001:db8:1::/48"]
+    assert change_key(key, allowed_networks=narrower, actor=owner).allowed_networks == narrower
+    assert change_key(key, name="new", actor=owner).allowed_networks == narrower
+    operator = Principal(permit(stranger, "change_apikey"), "session")
+    assert change_key(key, allowed_networks=[], actor=operator).allowed_networks == []
+    assert change_key(key, allowed_networks=["192.0.2.0/24"], actor=owner).allowed_networks
+
+
+def test_a_credential_with_scopes_makes_no_key_that_may_more(make_user: Any, permit: Any) -> None:
+    for owner in (permit(make_user("ada"), "view_role", "add_role"), make_user("root", is_superuser=True)):
+        token = Principal(owner, "token", scopes=frozenset({"svc_rbac.view_role"}))
+
+        for scopes in (None, ["svc_rbac.add_role"], ["svc_rbac.view_role", "svc_rbac.add_role"]):
+            with pytest.raises(ScopeNotHeld):
+                issue_key(owner=owner, name="robot", scopes=scopes, actor=token)
+        key, _ = issue_key(owner=owner, name="robot", scopes=["svc_rbac.view_role"], actor=token)
+        rotate_key(key, actor=token)
+        with pytest.raises(ScopeNotHeld):
+            rotate_key(issue_key(owner=owner, name="whole")[0], actor=token)
+
+
+def test_no_replica_is_asked_how_many_keys_there_are_or_what_they_spent(
+    user: Any, svc_settings: Any, no_replica: Any
+) -> None:
+    svc_settings(apikeys={"max_keys_per_owner": 2})
+    no_replica("svc_apikeys")
+    key, secret = issue_key(owner=user, name="robot", quota="1/month", actor=user)
+    verify_key(secret)
+
+    _, successor = rotate_key(key, actor=user)
+
+    for text in (secret, successor):
+        with pytest.raises(QuotaExceeded):
+            verify_key(text)
+    with pytest.raises(TooManyKeys):
+        issue_key(owner=user, name="one too many", actor=user)
 
 
 def test_a_successor_has_spent_what_the_key_had_spent(user: Any) -> None:

@@ -149,7 +149,31 @@ def test_rule_55_what_our_services_change_is_seen_by_the_very_next_call(issued: 
     change_key(key, allowed_networks=["192.0.2.0/24"])
     with pytest.raises(AddressNotAllowed):
         verify_key(secret, address="198.51.100.1")
+    change_key(key, allowed_networks=[])
+    successor, fresh = rotate_key(key, grace=timedelta(hours=1))
+    assert verify_key(secret).successor_id == successor.pk
+    assert verify_key(fresh) == successor
+    _, last = rotate_key(successor, grace=timedelta(0))
+    with pytest.raises(InvalidKey):
+        verify_key(fresh)
     revoke_key(key)
+    with pytest.raises(InvalidKey):
+        verify_key(secret)
+    verify_key(last)
+
+
+def test_what_was_read_while_a_change_was_not_committed_is_forgotten_with_the_commit(issued: Any) -> None:
+    key, secret = issued
+    verify_key(secret)
+    name = remembering.name_of(secret)
+    known = remembering.nearby.recall(name)
+    assert known is not None
+
+    with transaction.atomic():
+        revoke_key(key)
+        # As another thread would, for which the key is good until the commit.
+        remembering.nearby.keep(name, known, remembering.begin_to_read(secret))
+
     with pytest.raises(InvalidKey):
         verify_key(secret)
 
@@ -246,14 +270,15 @@ def test_what_cannot_be_read_in_the_shared_cache_is_not_there(issued: Any, found
     assert verify_key(issued[1]).pk == issued[0].pk
 
 
-def test_an_entry_that_outlived_its_time_is_not_believed(
-    issued: Any, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+@pytest.mark.parametrize("seconds", [BOUND + 1, -1], ids=["outlived its time", "is of the future"])
+def test_an_entry_that_is_of_another_time_is_not_believed(
+    issued: Any, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any, seconds: float
 ) -> None:
     verify_key(issued[1])
     text = cache.get(place(issued[0]))
     cache.set(place(issued[0]), text, 60)
     another_process()
-    moment = remembering.time() + BOUND + 1
+    moment = remembering.time() + seconds
     monkeypatch.setattr(remembering, "time", lambda: moment)
 
     with django_assert_num_queries(1):

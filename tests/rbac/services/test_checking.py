@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -21,6 +22,7 @@ from svc_infra_django.rbac import (
     rights_of,
     withdraw,
 )
+from svc_infra_django.rbac.backends import RoleBackend
 from svc_infra_django.rbac.errors import BeyondOwnRights, NotGranted
 from svc_infra_django.rbac.models import Assignment, Role, RolePermission
 from svc_infra_django.rbac.services.checking import find_object
@@ -96,7 +98,8 @@ def test_what_a_role_denies_is_denied_whatever_gives_it(user: Any, make_role: An
         assert not check(user, permission), permission
     assert user.has_perm("svc_rbac.add_role")
     assert not user.has_perm("*")
-    assert "svc_rbac.view_role" not in user.get_all_permissions() - {"svc_rbac.view_role"}
+    assert "svc_rbac.view_role" not in RoleBackend().get_all_permissions(user)
+    assert "svc_rbac.add_role" in RoleBackend().get_all_permissions(user)
 
 
 def test_a_denial_in_a_tenant_or_for_an_object_beats_a_grant_everywhere(user: Any, make_role: Any) -> None:
@@ -187,6 +190,64 @@ def test_lists_come_in_one_query_however_many_grants_there_are(user: Any, make_r
         with CaptureQueriesContext(connection) as queries:
             assert list_objects(asker, "auth.change_group", Group.objects.all()).count() == many
         assert len(queries) == 1
+
+
+def test_what_is_denied_in_the_tenant_is_listed_for_no_row(user: Any, make_role: Any) -> None:
+    Group.objects.create(name="of no tenant")
+    grant(user, make_role("all", "*"))
+    grant(user, make_role("suspended", denies=["auth.*"]), tenant="acme")
+
+    for tenant, permission, listed in (
+        ("acme", "auth.view_group", 0),
+        ("acme", "svc_rbac.x", 1),
+        ("other", "auth.view_group", 1),
+    ):
+        rows = list_objects(user, permission, Group.objects.all(), tenant=tenant)
+        assert len(rows) == listed, (tenant, permission)
+        assert check(user, permission, Group.objects.get(), tenant=tenant) is bool(listed)
+
+
+def test_where_tenant_is_no_text_roles_say_nothing_of_single_rows(
+    user: Any, make_role: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Group.objects.create(name="sales")
+    grant(user, make_role("keeper", "auth.change_group"), obj=row)
+    monkeypatch.setattr(Group, "tenant", 7, raising=False)
+
+    assert not check(user, "auth.change_group", row)
+    assert not list_objects(user, "auth.change_group", Group.objects.all())
+
+
+def test_without_the_backend_what_roles_give_is_not_handed_on(
+    user: Any, stranger: Any, make_role: Any, settings: Any
+) -> None:
+    clerk = make_role("clerk", "orders.add_order")
+    grant(stranger, clerk)
+    settings.AUTHENTICATION_BACKENDS = ["django.contrib.auth.backends.ModelBackend"]
+
+    assert not check(stranger, "orders.add_order")
+    with pytest.raises(BeyondOwnRights):
+        grant(user, clerk, actor=stranger)
+    assert not explain(stranger, "orders.add_order").allowed
+
+
+class Forbids:
+    """As a project's own backend that ends Django's search."""
+
+    def has_perm(self, *_: Any, **__: Any) -> bool:
+        raise PermissionDenied
+
+
+def test_what_another_backend_forbids_is_neither_had_nor_handed_on(
+    user: Any, stranger: Any, make_role: Any, settings: Any
+) -> None:
+    stranger.user_permissions.add(Permission.objects.get(codename="view_role"))
+    settings.AUTHENTICATION_BACKENDS = [f"{__name__}.Forbids", *settings.AUTHENTICATION_BACKENDS]
+
+    assert not check(stranger, "svc_rbac.view_role")
+    with pytest.raises(BeyondOwnRights):
+        grant(user, make_role("viewer", "svc_rbac.view_role"), actor=stranger)
+    assert not explain(stranger, "svc_rbac.view_role").allowed
 
 
 def test_a_model_without_a_table_has_no_rows_to_name(user: Any, monkeypatch: pytest.MonkeyPatch) -> None:

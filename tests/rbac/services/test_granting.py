@@ -227,6 +227,16 @@ def test_who_was_given_an_empty_role_does_not_get_what_is_declared_under_its_nam
         call_command("sync_roles")
 
 
+def test_nor_who_has_a_role_that_includes_an_empty_one_of_that_name(
+    svc_settings: Any, make_role: Any
+) -> None:
+    manager = make_role("manager", includes=[make_role("clerk")])
+    svc_settings(rbac={"roles": {"clerk": ("orders.add_order",)}})
+
+    assert sync_declared_roles().refused == ("clerk",)
+    assert not manager.includes.get().permissions.exists()
+
+
 def test_a_role_that_is_declared_no_more_is_withdrawn_and_not_granted(
     user: Any, stranger: Any, svc_settings: Callable[..., None]
 ) -> None:

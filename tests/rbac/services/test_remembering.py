@@ -133,6 +133,23 @@ def test_what_another_process_changed_is_seen_within_the_bound(user: Any, later:
     assert not may(user)
 
 
+def test_no_replica_is_asked_what_somebody_may(user: Any, later: Any, no_replica: Any) -> None:
+    actor = User.objects.create(username="root", is_superuser=True)
+    no_replica("svc_rbac")
+    viewer = define_role("viewer", ["orders.view_order"])
+    clerk = define_role("clerk", denies=["orders.delete_order"], includes=[viewer], actor=actor)
+    clerk = change_role(clerk, patterns=["orders.add_order"], actor=actor)
+
+    grant(user, clerk, actor=actor)
+    assert may(user)
+    later(1.1)
+    assert may(user)
+    assert may(user, "orders.view_order")
+    withdraw(user, clerk, actor=actor)
+
+    assert not may(user)
+
+
 def test_a_change_of_somebody_else_leaves_the_memory_as_it_is(user: Any, stranger: Any, later: Any) -> None:
     clerk = define_role("clerk", ["orders.add_order"])
     grant(user, clerk)
