@@ -53,7 +53,7 @@ def mine(request: Request) -> Response:
     return Response({"id": 7, "name": "seven"})
 
 
-urlpatterns = [path("api/open", open_to_all), path("api/mine", mine)]
+urlpatterns = [path("api/open", open_to_all), path("api/mine", mine), path("api/open/last", open_to_all)]
 application = WSGIHandler()
 
 

@@ -82,6 +82,8 @@ def mine(request: HttpRequest) -> dict[str, object]:
     return {"id": 7, "name": "seven"}
 
 
+api.get("/open/last", auth=None)(open_to_all)
+
 urlpatterns = [path("api/", api.urls)]
 application = WSGIHandler()
 
