@@ -9,7 +9,7 @@ import sys
 
 def main(arguments: list[str]) -> int:
     workers = os.environ.get("TEST_WORKERS", "3")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "--dist", "worksteal", *arguments]
     on_postgresql = dict(os.environ)
     on_sqlite = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     failures = 0

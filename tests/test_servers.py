@@ -24,16 +24,17 @@ pytestmark = pytest.mark.sqlite
 SHOW = "import os; print(os.environ['DATABASE_URL'], os.environ['REDIS_URL'], flush=True)"
 
 
-def wrapped(*command: str) -> subprocess.Popen[str]:
+def wrapped(*command: str, **urls: str) -> subprocess.Popen[str]:
     environment = {
         name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")
     }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.servers", "--", *command],
-        env=environment,
+        env=environment | urls,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
 
 
@@ -59,21 +60,25 @@ def test_the_command_gets_two_servers_that_are_gone_afterwards() -> None:
 
 
 def test_the_exit_code_is_the_commands() -> None:
-    process = wrapped(sys.executable, "-c", "raise SystemExit(7)")
+    process = wrapped(sys.executable, "-c", "raise SystemExit(7)", DATABASE_URL="there", REDIS_URL="there")
 
     process.communicate(timeout=60)
 
     assert process.returncode == 7
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_takes_everything_down(how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    # A terminal tells the command too.
+    ("tell", "how"),
+    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)],
+)
+def test_a_signal_takes_everything_down(tell: Callable[[int, int], None], how: signal.Signals) -> None:
     process = wrapped(sys.executable, "-c", f"{SHOW}; import time; time.sleep(60)")
     assert process.stdout
     urls = process.stdout.readline().split()
     assert all(is_open(url) for url in urls)
 
-    process.send_signal(how)
+    tell(process.pid, how)
     process.communicate(timeout=60)
 
     assert process.returncode == 128 + how

@@ -150,6 +150,8 @@ def operations() -> Iterator[Operation]:
 
 OPERATIONS = sorted(operations())
 
+once = pytest.mark.sqlite  # guards are asked before any database, and answer the same beside all
+
 
 @pytest.fixture
 def call(db, settings):
@@ -183,6 +185,7 @@ def test_no_path_of_the_api_is_left_out_of_its_document() -> None:
     }
 
 
+@once
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
 def test_rule_59_nobody_gets_in_unless_it_is_public(call, operation) -> None:
     status = call(operation, Client())
@@ -191,6 +194,7 @@ def test_rule_59_nobody_gets_in_unless_it_is_public(call, operation) -> None:
     assert status < 500
 
 
+@once
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
 def test_rule_59_a_user_without_permissions_reaches_their_own_only(call, operation, user) -> None:
     client = Client()
@@ -203,6 +207,7 @@ def test_rule_59_a_user_without_permissions_reaches_their_own_only(call, operati
         assert (status == 403) is (operation not in OF_ONES_OWN), f"a plain user: {status}"
 
 
+@once
 @pytest.mark.parametrize("operation", OPERATIONS, ids="-".join)
 def test_rule_59_a_key_without_scopes_reaches_nothing(call, operation, make_user) -> None:
     root = make_user("root", is_superuser=True, is_staff=True)

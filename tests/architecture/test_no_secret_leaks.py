@@ -196,6 +196,7 @@ def test_no_column_holds_a_bare_digest_of_what_can_be_guessed(story: Story) -> N
     assert leaks == []
 
 
+@pytest.mark.sqlite  # once is enough: a page shows what a row holds
 def test_no_admin_page_shows_one(story: Story, make_user: Callable[..., Any]) -> None:
     root = make_user("root", is_staff=True, is_superuser=True)
     # Django builds another page for who may look and not change: of attributes, not of the form's fields.

@@ -39,7 +39,11 @@ CHECKS = [
 # Examples for each caller: whom authentication stops, one stops as well as many.
 EXAMPLES = {"nobody": 1, "somebody": 3, "everybody": 5}
 EXAMPLES_IN_PUBLIC = 3
-CALLERS = tuple(EXAMPLES)
+# Once is enough: whom the guards stop comes to no database, and who passes asks it what everybody asks.
+ON_SQLITE_ALONE = {"nobody", "somebody"}
+CALLERS = [
+    pytest.param(name, marks=[pytest.mark.sqlite] if name in ON_SQLITE_ALONE else []) for name in EXAMPLES
+]
 
 
 def application(environ: Any, start_response: Any) -> list[bytes]:
