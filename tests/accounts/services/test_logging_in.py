@@ -86,6 +86,19 @@ def test_a_dotless_i_is_not_an_i(make_user: Any, visitor: Any) -> None:
     assert visitor.login("\u0131an@example.com").status_code == 401
 
 
+@pytest.mark.postgresql
+def test_rule_14_not_even_where_the_database_folds_it(make_user: Any, visitor: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT collname FROM pg_collation WHERE collname IN ('und-x-icu', 'pg_c_utf8')")
+        folds_unicode = connection.ops.quote_name(cursor.fetchone()[0])
+        table = connection.ops.quote_name(get_user_model()._meta.db_table)
+        cursor.execute(f"ALTER TABLE {table} ALTER COLUMN email TYPE varchar(254) COLLATE {folds_unicode}")
+    make_user("\u0131an")
+
+    assert get_user_model().objects.filter(email__iexact="ian@example.com").exists(), "the database folds it"
+    assert visitor.login("ian@example.com").status_code == 401
+
+
 def test_an_address_of_two_users_logs_nobody_in(user: Any, visitor: Any) -> None:
     get_user_model().objects.create_user("twin", email="Ada@example.com", password=PASSWORD)
 
