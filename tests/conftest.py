@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from threading import Thread
 from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connections
+from django.db import connection, connections
 from django.db.models import Model
 from hypothesis import HealthCheck, settings
 
@@ -42,6 +44,35 @@ def user(make_user: Callable[..., Any]) -> Any:
 @pytest.fixture
 def stranger(make_user: Callable[..., Any]) -> Any:
     return make_user("mallory")
+
+
+def held_up(work: Callable[[], object]) -> Thread:
+    """Start `work` in a thread of its own; it runs, and waits for a lock that this connection has."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = Thread(target=run)
+    thread.start()
+    wait_until_somebody_waits()
+    return thread
+
+
+def wait_until_somebody_waits() -> None:
+    """Until another connection waits for a lock of this one."""
+    for _ in range(6000):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks"
+                " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waited")
 
 
 class Replicated:

@@ -116,8 +116,11 @@ def _prune(which: Q, *, now: datetime, until: datetime, limit: int | None) -> in
     while limit is None or deleted < limit:
         size = PRUNED_AT_ONCE if limit is None else min(PRUNED_AT_ONCE, limit - deleted)
         ids = list(old.values_list("pk", flat=True)[:size])
-        # The state is asked again: one of them may have been retried in between.
-        deleted += jobs.filter(pk__in=ids).delete()[1].get("svc_jobs.Job", 0) if ids else 0
+        with immediate(database()):
+            # Locked: one that is retried meanwhile stays.
+            finished = jobs.filter(pk__in=ids).order_by("pk").select_for_update()
+            found = list(finished.values_list("pk", flat=True))
+            deleted += jobs.filter(pk__in=found).delete()[1].get("svc_jobs.Job", 0) if found else 0
         if len(ids) < size:
             break
     return deleted

@@ -48,7 +48,8 @@ def grant(
     role = find_role(role, tenant=scope.tenant)
     check_grant(role, scope=scope, expires_at=expires_at, actor=actor, now=now)
     holder = _holder(user)
-    given, is_new = Assignment.objects.get_or_create(
+    # Who takes it away meanwhile is waited for.
+    given, is_new = Assignment.objects.select_for_update().get_or_create(
         **holder,
         **scope._asdict(),
         role=role,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from uuid import UUID
 
+from django.db import transaction
 from django.utils import timezone
 
 from ...jobs import periodic, task
 from ...jobs.decorators import Unique
 from .conf import settings
-from .handlers import handle
+from .handlers import database, handle
 from .models import InboxMessage
 
 PRUNE_BATCH = 1000
@@ -28,9 +29,11 @@ def handle_message(message_id: str) -> bool:
 def prune_inbox() -> int:
     """Delete settled webhooks that are older than the retention."""
     before = timezone.now() - timedelta(days=settings.retention_days)
-    old = InboxMessage.objects.prunable(before=before).values_list("pk", flat=True)
+    old = InboxMessage.objects.using(database()).prunable(before=before).values_list("pk", flat=True)
     deleted = 0
     while batch := list(old[:PRUNE_BATCH]):
-        InboxMessage.objects.filter(pk__in=batch).delete()
-        deleted += len(batch)
+        with transaction.atomic(using=database()):
+            # Locked: one that is replayed meanwhile stays.
+            settled = list(old.filter(pk__in=batch).order_by("pk").select_for_update())
+            deleted += InboxMessage.objects.filter(pk__in=settled).delete()[0]
     return deleted

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.core import mail, signing
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
 from svc_infra_django.accounts import compat
@@ -22,7 +21,7 @@ from svc_infra_django.accounts.services.signing_up import verify_email
 from svc_infra_django.accounts.signing import RESET, VERIFY, make_key, verification_state
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.worker import drain
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, held_up, wait_until_somebody_waits
 
 pytestmark = pytest.mark.django_db
 
@@ -177,37 +176,18 @@ def test_rule_12_who_proves_an_address_sees_the_password_that_a_sign_up_has_just
     row = EmailAddress.objects.get()
     seen: list[str] = []
 
+    @transaction.atomic
     def prove() -> None:
-        try:
-            with transaction.atomic():
-                seen.append(locked_address(str(row.pk)).user.password)  # type: ignore[union-attr]
-        finally:
-            connections.close_all()
+        seen.append(locked_address(str(row.pk)).user.password)  # type: ignore[union-attr]
 
     with transaction.atomic():
         user = locked_address(str(row.pk)).user  # type: ignore[union-attr]
         user.set_password("the password of a stranger 7")
         user.save(update_fields=["password"])
-        prover = threading.Thread(target=prove)
-        prover.start()
-        wait_until_somebody_waits()
+        prover = held_up(prove)
     prover.join()
 
     assert seen == [user.password]
-
-
-def wait_until_somebody_waits() -> None:
-    """Until another connection waits for a lock of this one."""
-    for _ in range(6000):
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks"
-                " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-            )
-            if cursor.fetchone()[0]:
-                return
-        time.sleep(0.01)
-    raise AssertionError("nobody waited")
 
 
 def test_a_user_model_that_knows_no_staff_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -33,6 +33,7 @@ from svc_infra_django.jobs.services.operating import (
 )
 from svc_infra_django.jobs.turn import Outcome, take_turn
 from svc_infra_django.jobs.worker import drain
+from tests.conftest import held_up
 from tests.jobs import work
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +56,22 @@ def test_a_dead_job_keeps_its_error_and_can_be_retried() -> None:
     job.refresh_from_db()
     assert (job.state, job.attempt, job.max_attempts) == (Job.State.FAILED, 6, 6)
     assert job.attempts.count() == 6
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_retried_while_it_is_pruned_stays() -> None:
+    job = dead_job()
+    pruned: list[int] = []
+
+    with transaction.atomic():
+        retry(job.pk)
+        pruner = held_up(lambda: pruned.append(prune(now=timezone.now() + timedelta(days=400))))
+    pruner.join()
+
+    assert pruned == [0]
+    job.refresh_from_db()
+    assert (job.state, job.attempts.count()) == (Job.State.READY, 3)
 
 
 def test_however_often_a_job_is_retried_its_attempts_can_be_counted() -> None:

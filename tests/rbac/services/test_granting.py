@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from svc_infra_django.errors import ValidationError
@@ -27,6 +27,7 @@ from svc_infra_django.rbac.errors import (
 from svc_infra_django.rbac.events import ROLE_GRANTED, ROLE_WITHDRAWN
 from svc_infra_django.rbac.models import Assignment, Role
 from svc_infra_django.rbac.services.defining import define_role, remove_role
+from tests.conftest import held_up
 
 NOW = timezone.now()
 DAY = timedelta(days=1)
@@ -46,6 +47,21 @@ def heard() -> Any:
 
 def patterns(name: str) -> list[str]:
     return sorted(Role.objects.get(name=name).permissions.values_list("pattern", flat=True))
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_grant_that_is_withdrawn_while_it_is_given_again_is_given_anew(user: Any, make_role: Any) -> None:
+    grant(user, make_role("clerk"))
+    given: list[Assignment] = []
+
+    with transaction.atomic():
+        withdraw(user, "clerk")
+        granter = held_up(lambda: given.append(grant(user, "clerk", reason="back again")))
+    granter.join()
+
+    assert [each.reason for each in given] == ["back again"]
+    assert Assignment.objects.get() == given[0]
 
 
 def test_granting_and_withdrawing_are_told(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import resolve
 from django.utils import timezone
@@ -28,6 +28,7 @@ from svc_infra_django.webhooks.inbound.errors import HandlerTaken, NoHandler
 from svc_infra_django.webhooks.inbound.handlers import handle, handler_of, register
 from svc_infra_django.webhooks.inbound.models import InboxMessage
 from svc_infra_django.webhooks.inbound.tasks import prune_inbox
+from tests.conftest import held_up
 
 from .conftest import SOURCES, Shop
 
@@ -367,6 +368,25 @@ def test_old_webhooks_are_deleted_unless_they_wait(at_work: Shop) -> None:
     assert prune_inbox.func() == 1
 
     assert set(InboxMessage.objects.values_list("source", flat=True)) == {"github", "later"}
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_webhook_that_is_replayed_while_it_is_pruned_stays(at_work: Shop) -> None:
+    for source in ("stripe", "github"):
+        WebhookSender(source).post(f"/hooks/{source}", EVENT)
+    InboxMessage.objects.update(received_at=timezone.now() - timedelta(days=31))
+    pruned: list[int] = []
+
+    with transaction.atomic():
+        replay(InboxMessage.objects.get(source="stripe"))
+        pruner = held_up(lambda: pruned.append(prune_inbox.func()))
+    pruner.join()
+
+    assert pruned == [1]
+    drain()
+    assert InboxMessage.objects.get().state == InboxMessage.State.HANDLED
+    assert InboxMessage.objects.get().attempts == 2
 
 
 @pytest.mark.django_db(transaction=True)
