@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import models
+from django.utils.text import capfirst
 
+from .errors import NotFoundError
 from .identifiers import uuid7
 from .principals import Principal
 
@@ -18,6 +20,19 @@ TENANT_LENGTH = 128
 def id_field() -> models.UUIDField[Any, Any]:
     """A primary key that sorts by birth (UUIDv7)."""
     return models.UUIDField(primary_key=True, default=uuid7, editable=False)
+
+
+def locked(rows: models.QuerySet[RowT], key: Any, *, no_key: bool = False) -> RowT:
+    """The row of this primary key as it is now, locked until the transaction ends.
+
+    With `no_key`, rows that refer to it can be made meanwhile. Raises NotFoundError: whoever looked it up
+    a moment ago may find that it was deleted since.
+    """
+    # Of the rows that `select_related` joins, none is locked.
+    found = rows.select_for_update(of=("self",), no_key=no_key).filter(pk=key).first()
+    if found is None:
+        raise NotFoundError(capfirst(str(rows.model._meta.verbose_name)), key)
+    return found
 
 
 def owner_field(*, on_delete: Any) -> models.ForeignKey[Any, Any]:

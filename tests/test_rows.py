@@ -3,10 +3,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from django.contrib.auth.models import AnonymousUser
-from django.db import models
+from django.contrib.auth.models import AnonymousUser, Group
+from django.db import models, transaction
 
 from svc_infra_django import rows
+from svc_infra_django.errors import NotFoundError
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.principals import Principal
 
@@ -86,3 +87,14 @@ def test_processes_that_fork_make_different_ids(processes: int) -> None:
     for _ in pipes:
         os.wait()
     assert len(made) == processes * 100
+
+
+@pytest.mark.django_db
+def test_a_row_that_is_gone_cannot_be_locked() -> None:
+    group = Group.objects.create(name="staff")
+    with transaction.atomic():
+        assert rows.locked(Group.objects.all(), group.pk) == group
+
+        Group.objects.all().delete()
+        with pytest.raises(NotFoundError, match=f"Group {group.pk} not found"):
+            rows.locked(Group.objects.all(), group.pk)

@@ -19,11 +19,11 @@ from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core import mail
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
-from svc_infra_django.accounts.errors import LastWayIn, PresentPasswordMissing
+from svc_infra_django.accounts.errors import AccountExists, LastWayIn, PresentPasswordMissing
 from svc_infra_django.accounts.models import AuditEvent, AuthSession, OAuthFlow, OAuthHandoff
 from svc_infra_django.accounts.providers import Identity, forget_providers
 from svc_infra_django.accounts.services.changing_passwords import change_password
@@ -35,7 +35,7 @@ from svc_infra_django.principals import Principal
 from tests.accounts.providers import CALLBACK, FOREIGN_KEY, KEY, FakeProvider, query_of, running
 from tests.accounts.services.test_mfa import code_now, enrol
 from tests.accounts.services.test_signing_up import mailed_key
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, held_up
 
 pytestmark = pytest.mark.django_db
 
@@ -120,6 +120,27 @@ def test_names_are_taken_from_the_provider_until_people_have_their_own(db: None)
     assert (known.first_name, known.last_name) == ("J" * 150, "Doe")
     assert known.get_username() != "root"
     assert arrive(first_name="Other", last_name="").first_name == "J" * 150
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_what_is_disconnected_during_a_login_by_it_stays_disconnected(make_user: Any) -> None:
+    ada = make_user("ada")
+    account = SocialAccount.objects.create(user=ada, provider="corp", uid="7")
+    refused: list[str] = []
+
+    def arrive() -> None:
+        try:
+            user_behind(Identity("corp", "7", (("ada@example.com", True),), {}, {}), now=timezone.now())
+        except AccountExists as error:
+            refused.append(error.code)
+
+    with transaction.atomic():
+        disconnect(Principal(ada, method="access_token"), account, now=timezone.now())
+        arrival = held_up(arrive)
+    arrival.join()
+
+    assert refused and not SocialAccount.objects.exists()
 
 
 def test_a_stranger_becomes_a_user_and_stays_the_same_one(browser: Browser, provider: FakeProvider) -> None:

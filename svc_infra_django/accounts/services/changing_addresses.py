@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 from django.views.decorators.debug import sensitive_variables
 
 from ...principals import Principal
+from ...rows import locked
 from ..compat import addresses_of, belongs_to_another, email_of, folded, replace_address
 from ..conf import settings
 from ..errors import SameAddress
@@ -61,7 +62,7 @@ def change_address(principal: Principal, key: str, *, now: datetime) -> None:
     user_id, _, address = subject.partition(":")
     if user_id != str(principal.user.pk):
         raise bad_key()
-    user = get_user_model()._default_manager.select_for_update().get(pk=principal.user.pk)
+    user = locked(get_user_model()._default_manager.all(), principal.user.pk)
     demand_state(CHANGE, wanted, address_state(user, addresses_of(user)))
     former = email_of(user)
     if not _replaced(user, address):

@@ -114,8 +114,10 @@ def _open_ways(user: Any) -> Any:
     return connected(user).filter(provider__in=[key for key, _ in configured_providers()])
 
 
+@transaction.atomic
 def _known(identity: Identity) -> Any:
-    rows = _accounts().select_related("user")
+    # Locked: saved while it is disconnected, it would be there again.
+    rows = _accounts().select_related("user").select_for_update(of=("self",))
     account = rows.filter(provider=identity.provider, uid=identity.uid).first()
     if account is None:
         return None

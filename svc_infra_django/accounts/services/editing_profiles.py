@@ -10,6 +10,7 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 
 from ...errors import FieldProblem
+from ...rows import locked
 from ..conf import settings
 from ..errors import ProfileRefused
 from ..events import PROFILE_CHANGED, ProfileChanged
@@ -54,7 +55,7 @@ def edit_profile(user: Any, changes: Mapping[str, Any]) -> Any:
     alien = changes.keys() - {field.name for field in profile_fields()}
     if alien:
         raise ValueError(f"Nobody changes {', '.join(sorted(alien))} of themselves.")
-    present = get_user_model()._default_manager.select_for_update().get(pk=user.pk)
+    present = locked(get_user_model()._default_manager.all(), user.pk)
     changed = [name for name, value in changes.items() if getattr(present, name) != value]
     for name in changed:
         setattr(present, name, changes[name])

@@ -343,8 +343,7 @@ def _remove_factors(user: Any, *, ended: AuthSessionQuerySet, now: datetime) -> 
     MFAChallenge.objects.filter(owner=user, used_at=None).update(used_at=now)
     revoke_sessions(ended, user_id=user.pk, reason=AuthSession.Reason.MFA, now=now)
     for session in AuthSession.objects.of_user(user).filter(revoked_at=None):
-        session.amr = " ".join(without_device(session.methods))
-        session.save(update_fields=["amr"])
+        AuthSession.objects.filter(pk=session.pk).update(amr=" ".join(without_device(session.methods)))
     send_notice.enqueue(str(user.pk), "mfa_disabled")
     MFA_DISABLED.emit(MFADisabled(user_id=str(user.pk)), owner=user)
 

@@ -17,7 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 from ...api.schemas import storable
 from ...errors import FieldProblem, ValidationError
 from ...principals import TEST_TENANT, Principal, is_pattern
-from ...rows import TENANT_LENGTH
+from ...rows import TENANT_LENGTH, locked
 from ..conf import environments, settings
 from ..errors import (
     ForeignTenant,
@@ -139,7 +139,7 @@ def rotate_key(
     grace = settings.rotation_grace if grace is None else grace
     grace = max(timedelta(0), min(grace, settings.max_rotation_grace))
     # Of two who rotate at once, the second waits here and then finds a successor.
-    key = ApiKey.objects.select_for_update(of=("self",)).select_related("owner").get(pk=key.pk)
+    key = locked(ApiKey.objects.select_related("owner"), key.pk)
     if key.state(now=now) != "active":
         raise KeyNotUsable()
     check_actor(actor, owner=key.owner, scopes=key.scopes, tenant=key.tenant)
@@ -213,7 +213,7 @@ def change_key(
     """
     _refuse_keys(actor)
     now = now or timezone.now()
-    key = ApiKey.objects.select_for_update(of=("self",)).select_related("owner").get(pk=key.pk)
+    key = locked(ApiKey.objects.select_related("owner"), key.pk)
     if key.state(now=now) in ("revoked", "expired"):
         raise KeyNotUsable()
     wanted: dict[str, Any] = {}

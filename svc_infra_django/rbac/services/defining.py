@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet
 
 from ...errors import FieldProblem, ValidationError
 from ...principals import is_pattern
+from ...rows import locked
 from ..conf import DeclaredRole, settings
 from ..errors import (
     RoleCycle,
@@ -78,7 +79,7 @@ def change_role(
     """
     refuse_delegates(actor)
     _one_at_a_time()
-    role = Role.objects.select_for_update().get(pk=role.pk)
+    role = locked(Role.objects.all(), role.pk)
     if role.source == Role.Source.CODE:
         raise RoleDeclared()
     own = _own_patterns(role)
@@ -136,7 +137,7 @@ def remove_role(role: Role, *, actor: Any = None) -> None:
     Raises RoleDeclared while the settings declare it, RoleInUse, or RoleIncluded if another role includes it.
     """
     refuse_delegates(actor)
-    role = Role.objects.select_for_update().get(pk=role.pk)
+    role = locked(Role.objects.all(), role.pk)
     if is_declared(role):
         raise RoleDeclared()
     if role.assignments.exists():

@@ -22,7 +22,7 @@ from ...events import catalog
 from ...identifiers import uuid7
 from ...observability.context import carried
 from ...observability.metrics import metrics
-from ...rows import TENANT_LENGTH
+from ...rows import TENANT_LENGTH, locked
 from ..conf import settings
 from ..errors import BadPayload, EndpointNotEnabled, TooManyTests
 from ..models import Attempt, Delivery, Endpoint, EventType, Message, wants
@@ -131,14 +131,14 @@ def expunge(message: Message) -> Message:
     What still waits for it is cancelled. What is being sent in this moment is sent.
     """
     now = timezone.now()
-    locked: Message = Message.objects.select_for_update().get(pk=message.pk)
-    if locked.expunged_at is None:
-        Delivery.objects.waiting().filter(message=locked).update(
+    present = locked(Message.objects.all(), message.pk)
+    if present.expunged_at is None:
+        Delivery.objects.waiting().filter(message=present).update(
             state=Delivery.State.CANCELLED, settled_at=now
         )
-        Attempt.objects.filter(delivery__message=locked).update(response_head="", response_headers={})
-        locked.mark_expunged(now=now)
-    return locked
+        Attempt.objects.filter(delivery__message=present).update(response_head="", response_headers={})
+        present.mark_expunged(now=now)
+    return present
 
 
 def _message(publication: Publication, *, now: datetime) -> Message:

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from ...observability.metrics import metrics
+from ...rows import locked
 from ..conf import settings
 from ..errors import (
     BadReplay,
@@ -119,11 +120,11 @@ def start_replay(
 @transaction.atomic
 def cancel_replay(replay: Replay) -> Replay:
     """Stop a replay; what it has made due already is sent. Raises ReplayFinished."""
-    locked: Replay = Replay.objects.select_for_update().get(pk=replay.pk)
-    if locked.state != Replay.State.RUNNING:
+    present = locked(Replay.objects.all(), replay.pk)
+    if present.state != Replay.State.RUNNING:
         raise ReplayFinished()
-    locked.finish(Replay.State.CANCELLED, now=timezone.now())
-    return locked
+    present.finish(Replay.State.CANCELLED, now=timezone.now())
+    return present
 
 
 def _asked(
@@ -154,7 +155,7 @@ def _asked(
 
 def _pay(endpoint_id: UUID, *, now: datetime) -> None:
     # The endpoint is locked after its delivery, as where results are written.
-    endpoint = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint_id)
+    endpoint = locked(Endpoint.objects.all(), endpoint_id, no_key=True)
     rate = settings.replay_per_second
     if not allowance(rate, paid_until=endpoint.replays_paid_until, now=now):
         raise ReplayedTooFast(retry_after=ceil(1 / rate))

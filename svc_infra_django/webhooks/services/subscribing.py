@@ -13,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from ...errors import FieldProblem
+from ...rows import locked
 from ..addresses import checked_headers, checked_url
 from ..conf import settings
 from ..errors import BadEndpoint, TooManyEndpoints
@@ -69,7 +70,7 @@ def create_endpoint(
     """
     if owner is not None:
         # Two requests at once must not both take the last place.
-        get_user_model()._default_manager.select_for_update().get(pk=owner.pk)
+        locked(get_user_model()._default_manager.all(), owner.pk, no_key=True)
         check_room(owner=owner, tenant=tenant)
     endpoint = Endpoint()
     _apply(
@@ -99,6 +100,7 @@ def update_endpoint(endpoint: Endpoint, **changes: Any) -> Endpoint:
     A new URL is tried at once, whatever breaker or rest the old one had earned; or it is asked before, like
     that of a new endpoint.
     """
+    locked(Endpoint.objects.all(), endpoint.pk, no_key=True)
     is_moved = "url" in changes and changes["url"] != endpoint.url
     _apply(endpoint, **changes)
     # Only what was changed: the deliverer writes the other columns all the time.
@@ -274,8 +276,7 @@ def _schedule(value: Any) -> list[float]:
 
 
 def _locked(endpoint: Endpoint) -> Endpoint:
-    locked: Endpoint = Endpoint.objects.select_for_update().get(pk=endpoint.pk)
-    return locked
+    return locked(Endpoint.objects.all(), endpoint.pk)
 
 
 def _bad(pointer: str, message: str) -> BadEndpoint:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
+from svc_infra_django.errors import NotFoundError
 from svc_infra_django.webhooks import publish
 from svc_infra_django.webhooks.delivery import deliver_due
 from svc_infra_django.webhooks.models import Attempt, Delivery, Endpoint, Message
@@ -24,6 +26,28 @@ def test_an_endpoint_goes_with_its_deliveries_and_attempts(endpoint: Endpoint) -
     assert not Delivery.objects.exists()
     assert not Attempt.objects.exists()
     assert Message.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        partial(subscribing.update_endpoint, description="new"),
+        subscribing.rotate_secret,
+        subscribing.sign_publicly,
+        subscribing.pause_endpoint,
+        subscribing.resume_endpoint,
+        subscribing.disable_endpoint,
+    ],
+)
+def test_an_endpoint_that_was_deleted_a_moment_ago_is_not_found(
+    endpoint: Endpoint, change: Callable[[Endpoint], Any]
+) -> None:
+    delete_endpoint(Endpoint.objects.get())
+
+    with pytest.raises(NotFoundError):
+        change(endpoint)
+
+    assert not Endpoint.objects.exists()
 
 
 @pytest.mark.postgresql

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from ....rows import locked
 from ..handlers import database, handler_of
 from ..models import InboxMessage
 from ..tasks import handle_message
@@ -16,7 +17,7 @@ def replay(message: InboxMessage) -> InboxMessage:
     """
     handler_of(message.source)
     with transaction.atomic(using=database()):
-        locked: InboxMessage = InboxMessage.objects.select_for_update().get(pk=message.pk)
-        locked.mark_waiting()
-        handle_message.enqueue(str(locked.pk))
-    return locked
+        present = locked(InboxMessage.objects.all(), message.pk)
+        present.mark_waiting()
+        handle_message.enqueue(str(present.pk))
+    return present
