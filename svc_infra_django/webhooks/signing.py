@@ -220,9 +220,8 @@ def _verifying_key(secret: str) -> bytes | Ed25519PublicKey:
 
 
 def _decoded(text: str) -> bytes:
-    bare = text.rstrip("=")
     try:
-        raw = b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+        raw = b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (Base64Error, ValueError):
         raise ValueError("A webhook key is a prefix and base64.") from None
     if not raw:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from svc_infra_django.webhooks import sign, verify, verify_webhook_signature
 from svc_infra_django.webhooks.errors import VerificationError
 from svc_infra_django.webhooks.signing import (
+    MAX_HEADER_LENGTH,
     MAX_SIGNATURES,
     new_private_key,
     new_secret,
@@ -64,7 +65,13 @@ def test_the_timestamp_may_lie_five_minutes_off(age: int, is_fresh: bool) -> Non
 
 @pytest.mark.parametrize(
     "signature",
-    [f"{WRONG} {RIGHT}", f"{RIGHT} {WRONG}", f"v1a,AAAA {RIGHT}", f"v9,x nonsense , {RIGHT}"],
+    [
+        f"{WRONG} {RIGHT}",
+        f"{RIGHT} {WRONG}",
+        f"v1a,AAAA {RIGHT}",
+        f"v1,é {RIGHT}",
+        f"v9,x nonsense , {RIGHT}",
+    ],
 )
 def test_one_right_signature_among_others_is_enough(signature: str) -> None:
     assert verify(BODY, {**HEADERS, "webhook-signature": signature}, SECRET, now=NOW)
@@ -102,11 +109,46 @@ def test_what_is_malformed_is_refused_like_what_is_forged(change: dict[str, str]
 
 
 @pytest.mark.parametrize(
+    ("message_id", "timestamp"),
+    [
+        *((message_id, str(NOW)) for message_id in ("", "a.b", "a b", "é", "a\n", "x" * 257)),
+        *(("a", timestamp) for timestamp in (f" {NOW}", f"+{NOW}", f"0_{NOW}", "١٦١٤٢٦٥٣٣٠", f"000{NOW}")),
+    ],
+)
+def test_a_head_that_could_be_read_in_another_way_is_refused_though_it_is_signed(
+    message_id: str, timestamp: str
+) -> None:
+    def is_good(message_id: str, timestamp: str) -> bool:
+        content = f"{message_id}.{timestamp}.".encode() + BODY
+        signature = b64encode(hmac.digest(b64decode(SECRET[6:]), content, "sha256")).decode()
+        headers = {
+            "webhook-id": message_id,
+            "webhook-timestamp": timestamp,
+            "webhook-signature": f"v1,{signature}",
+        }
+        return verify_webhook_signature(BODY, secret=SECRET, headers=headers, now=NOW)
+
+    assert is_good("a", str(NOW))
+    assert not is_good(message_id, timestamp)
+
+
+def test_a_header_that_is_too_long_is_refused_though_its_first_signature_is_right() -> None:
+    fits = f"{RIGHT} {'x' * (MAX_HEADER_LENGTH - len(RIGHT) - 1)}"
+
+    assert verify(BODY, {**HEADERS, "webhook-signature": fits}, SECRET, now=NOW)
+    assert not verify_webhook_signature(
+        BODY, secret=SECRET, headers={**HEADERS, "webhook-signature": f"{fits}x"}, now=NOW
+    )
+
+
+@pytest.mark.parametrize(
     "secret",
     [
         "",
         "whsec_",
         "whsec_!!!",
+        f"{SECRET}!",
+        "\ud800",
         "é",
         None,
         [],
@@ -127,8 +169,21 @@ def test_a_bad_secret_verifies_nothing(secret: Any) -> None:
 
 def test_an_empty_key_never_verifies() -> None:
     signature = hmac.new(b"", BODY, sha256).hexdigest()
+    made = sign(BODY, message_id="msg_1", timestamp=NOW, keys=[b""])
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(NOW), "webhook-signature": made}
 
     assert verify_webhook_signature(payload=BODY, signature=signature, secret="") is False
+    for secret in ("", "whsec_", "whsec_===="):
+        assert verify_webhook_signature(BODY, secret=secret, headers=headers, now=NOW) is False
+
+
+def test_headers_without_a_signature_are_no_way_to_the_weaker_form() -> None:
+    assert verify_webhook_signature(BODY, sign_simply(BODY, secret=SECRET), SECRET)
+    assert not verify_webhook_signature(BODY, sign_simply(BODY, secret=SECRET), SECRET, headers={})
+
+
+def test_a_number_is_no_payload() -> None:
+    assert not verify_webhook_signature(3, sign_simply(b"\0\0\0", secret=SECRET), SECRET)  # type: ignore[arg-type]
 
 
 @given(body=st.binary(), name=st.sampled_from(sorted(HEADERS)), value=anything)
@@ -231,6 +286,16 @@ def test_a_key_verifies_its_own_scheme_only() -> None:
     for scheme in ("v1", "v1a"):
         headers = {**headers_for(BODY, SECRET), "webhook-signature": f"{scheme},{b64encode(forged).decode()}"}
         assert not verify_webhook_signature(BODY, secret=PUBLIC_KEY, headers=headers, now=NOW)
+    right = headers_for(BODY, PRIVATE_KEY)
+    item = right["webhook-signature"]
+    for changed, is_good in (
+        (item, True),
+        (f"v1a,!!! {item}", True),
+        (item.removeprefix("v1a,"), False),
+        (f"{item[:9]}!{item[9:]}", False),
+    ):
+        headers = {**right, "webhook-signature": changed}
+        assert verify_webhook_signature(BODY, secret=PUBLIC_KEY, headers=headers, now=NOW) is is_good
     swapped = headers_for(BODY, SECRET)
     swapped["webhook-signature"] = swapped["webhook-signature"].replace("v1,", "v1a,")
     assert not verify_webhook_signature(BODY, secret=SECRET, headers=swapped, now=NOW)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 
-from ...api.errors import BodyTooLarge, MethodNotAllowed, problem
+from ...api.errors import BadRequest, BodyTooLarge, MethodNotAllowed, problem
 from ...errors import SvcInfraError
 from .conf import settings
 from .errors import HandlingFailed
@@ -94,9 +94,11 @@ def _verified(request: HttpRequest, source: str, *, secrets: Secrets | None) -> 
 
 
 def _body(request: HttpRequest) -> bytes:
-    """The raw body. Raises BodyTooLarge before it is read, if the request says so."""
+    """The raw body. Raises BodyTooLarge before it is read, if the request says so, and BadRequest."""
     told = request.headers.get("content-length") or "0"
-    if told.isascii() and told.isdigit() and int(told[:20]) > settings.max_body_bytes:
+    if not (told.isascii() and told.isdigit()):
+        raise BadRequest("The Content-Length is no number.")
+    if int(told[:20]) > settings.max_body_bytes:
         raise BodyTooLarge()
     try:
         body = request.body

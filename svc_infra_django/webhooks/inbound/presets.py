@@ -290,7 +290,7 @@ def _check_age(timestamp: str, *, tolerance: int, now: float) -> None:
 
 def _bounded(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(name, "")
-    if not value or len(value) > MAX_HEADER_LENGTH:
+    if len(value) > MAX_HEADER_LENGTH:
         raise VerificationError()
     return value
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +17,16 @@ from django.db import connection, transaction
 from django.test import Client
 from django.urls import resolve
 from django.utils import timezone
+from prometheus_client import REGISTRY
 
 from svc_infra_django.config import Secret
+from svc_infra_django.events import any_event
 from svc_infra_django.identifiers import uuid7
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.turn import Outcome, take_turn
 from svc_infra_django.jobs.worker import drain
 from svc_infra_django.testing.senders import WebhookSender
-from svc_infra_django.webhooks.inbound import Received, replay
+from svc_infra_django.webhooks.inbound import Received, handlers, replay
 from svc_infra_django.webhooks.inbound.errors import HandlerTaken, NoHandler
 from svc_infra_django.webhooks.inbound.handlers import handle, handler_of, register
 from svc_infra_django.webhooks.inbound.models import InboxMessage
@@ -80,6 +83,37 @@ def test_an_old_one_is_refused(at_work: Shop) -> None:
     assert sender.post("/hooks/stripe", EVENT, at=time.time() - 301).status_code == 401
     assert sender.post("/hooks/stripe", EVENT, at=time.time() + 310).status_code == 401
     assert sender.post("/hooks/stripe", EVENT, at=time.time() - 290).status_code == 204
+
+
+def test_how_old_is_a_setting_of_the_source(at_work: Shop, svc_settings: Callable[..., None]) -> None:
+    strict = {"preset": "stripe", "secrets": [Secret("env:TEST_SHARED_SECRET")], "tolerance_seconds": 10}
+    svc_settings(inbound={"sources": {"stripe": strict}})
+    sender = WebhookSender("stripe")
+
+    assert sender.post("/hooks/stripe", EVENT, at=time.time() - 20).status_code == 401
+    assert sender.post("/hooks/stripe", EVENT).status_code == 204
+
+
+def test_what_became_of_them_is_counted_and_told(at_work: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    def counts() -> list[float]:
+        return [
+            REGISTRY.get_sample_value("inbound_received_total", {"source": source, "outcome": outcome}) or 0
+            for source, outcome in (
+                ("stripe", "refused"), ("stripe", "handled"), ("stripe", "duplicate"), ("stripe", "failed"),
+                ("later", "queued"),
+            )
+        ]  # fmt: skip
+
+    before = counts()
+    WebhookSender("stripe", secret="another").post("/hooks/stripe", EVENT)
+    assert "webhook refused" in caplog.text
+    for _ in range(2):
+        WebhookSender("stripe").post("/hooks/stripe", EVENT)
+    at_work.acts = lambda message: 1 / 0
+    calm("stripe").post("/hooks/stripe", {"id": "evt_2"})
+    WebhookSender("later").post("/hooks/later", EVENT)
+
+    assert [after - then for after, then in zip(counts(), before, strict=True)] == [1, 1, 1, 1, 1]
 
 
 def test_the_secret_before_the_rotation_is_taken_while_it_is_named(at_work: Shop) -> None:
@@ -154,6 +188,87 @@ def test_the_worker_handles_what_may_wait(at_work: Shop) -> None:
     assert sender.post("/hooks/later", EVENT, message_id="m1").status_code == 204
     drain()
     assert len(at_work.heard) == 1
+
+
+def test_what_waits_is_handled_at_once_if_it_comes_again_where_nothing_waits(at_work: Shop) -> None:
+    sender = WebhookSender("stripe")
+    sender.post("/hooks/stripe", EVENT)
+    replay(InboxMessage.objects.get())
+
+    sender.post("/hooks/stripe", EVENT)
+
+    assert (len(at_work.heard), InboxMessage.objects.get().state) == (2, "handled")
+    drain()
+    assert len(at_work.heard) == 2
+
+
+def test_a_job_that_runs_twice_handles_once(at_work: Shop) -> None:
+    WebhookSender("later").post("/hooks/later", EVENT, message_id="m1")
+    message = InboxMessage.objects.get()
+
+    assert [handle(message.pk), handle(message.pk)] == [True, False]
+    assert len(at_work.heard) == 1
+    assert handle(uuid7()) is False
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_two_jobs_at_once_handle_once(at_work: Shop) -> None:
+    WebhookSender("later").post("/hooks/later", EVENT, message_id="m1")
+    message = InboxMessage.objects.get()
+    handled: list[bool] = []
+
+    with transaction.atomic():
+        handled.append(handle(message.pk))
+        second = held_up(lambda: handled.append(handle(message.pk)))
+    second.join()
+
+    assert (handled, len(at_work.heard)) == ([True, False], 1)
+
+
+def test_the_record_of_a_failure_stays_whatever_was_raised_and_whoever_hears_of_it(at_work: Shop) -> None:
+    def raise_oddly(message: Received) -> None:
+        raise RuntimeError("no\x00 stock\ud800")
+
+    def fail(event: Any, **_: Any) -> None:
+        raise OSError("the pager is on fire")
+
+    at_work.acts = raise_oddly
+    any_event.connect(fail)
+    try:
+        calm("stripe").post("/hooks/stripe", EVENT, headers={"x-request-id": "of-the-sender"})
+    finally:
+        any_event.disconnect(fail)
+
+    kept = InboxMessage.objects.get()
+    assert (kept.state, kept.error) == ("failed", "builtins.RuntimeError: no stock?")
+    assert kept.context["request_id"] == "of-the-sender"
+
+
+def test_a_worker_that_has_read_no_view_yet_finds_the_handler(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "urls_of_a_worker.py").write_text(
+        "from svc_infra_django.webhooks.inbound import webhook_receiver\n"
+        "@webhook_receiver('stripe')\n"
+        "def paid(message): ...\n"
+        "urlpatterns = []\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(handlers, "_handlers", {})
+    settings.ROOT_URLCONF = "urls_of_a_worker"
+
+    assert handler_of("stripe").__name__ == "paid"
+
+
+def test_what_failed_waits_for_the_worker_when_it_comes_again(at_work: Shop) -> None:
+    WebhookSender("later").post("/hooks/later", EVENT, message_id="m1")
+    InboxMessage.objects.update(state="failed", error="builtins.OSError: x")
+
+    assert WebhookSender("later").post("/hooks/later", EVENT, message_id="m1").status_code == 202
+
+    kept = InboxMessage.objects.get()
+    assert (kept.state, kept.error, kept.repeats) == ("received", "", 1)
 
 
 def test_a_handler_that_fails_in_the_worker_is_tried_again(at_work: Shop) -> None:
@@ -321,6 +436,25 @@ def test_a_body_that_does_not_say_its_length_is_measured(svc_settings: Callable[
 
     assert view(ASGIRequest(scope, BytesIO(b"x" * 101))).status_code == 413
     assert view(ASGIRequest(scope, BytesIO(b"x" * 100))).status_code == 401
+
+
+class Unread(BytesIO):
+    def read(self, *args: Any) -> bytes:
+        raise AssertionError("it was read")
+
+
+@pytest.mark.parametrize(
+    ("length", "body", "status"),
+    [("101", Unread(), 413), ("9" * 5000, Unread(), 413), ("\u00b2", Unread(), 400), ("-1", Unread(), 400)],
+)
+def test_a_body_that_says_too_much_or_nonsense_is_not_read(
+    svc_settings: Callable[..., None], length: str, body: BytesIO, status: int
+) -> None:
+    svc_settings(inbound={"max_body_bytes": 100})
+    told = [(b"content-length", length.encode("latin-1"))]
+    scope = {"type": "http", "method": "POST", "path": "/hooks/stripe", "headers": told}
+
+    assert resolve("/hooks/stripe").func(ASGIRequest(scope, body)).status_code == status
 
 
 def test_only_a_post_is_a_webhook() -> None:
