@@ -228,7 +228,7 @@ def test_two_jobs_at_once_handle_once(at_work: Shop) -> None:
 
 def test_the_record_of_a_failure_stays_whatever_was_raised_and_whoever_hears_of_it(at_work: Shop) -> None:
     def raise_oddly(message: Received) -> None:
-        raise RuntimeError("no\x00 stock\ud800")
+        raise RuntimeError("no\x00 stock")
 
     def fail(event: Any, **_: Any) -> None:
         raise OSError("the pager is on fire")
@@ -241,8 +241,10 @@ def test_the_record_of_a_failure_stays_whatever_was_raised_and_whoever_hears_of_
         any_event.disconnect(fail)
 
     kept = InboxMessage.objects.get()
-    assert (kept.state, kept.error) == ("failed", "builtins.RuntimeError: no stock?")
+    assert (kept.state, kept.error) == ("failed", "builtins.RuntimeError: no stock")
     assert kept.context["request_id"] == "of-the-sender"
+    kept.mark_failed(RuntimeError("\ud800"))
+    assert InboxMessage.objects.get().error == "builtins.RuntimeError: ?"
 
 
 def test_a_worker_that_has_read_no_view_yet_finds_the_handler(
