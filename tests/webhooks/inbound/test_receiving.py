@@ -243,8 +243,8 @@ def test_the_record_of_a_failure_stays_whatever_was_raised_and_whoever_hears_of_
     kept = InboxMessage.objects.get()
     assert (kept.state, kept.error) == ("failed", "builtins.RuntimeError: no stock")
     assert kept.context["request_id"] == "of-the-sender"
-    kept.mark_failed(RuntimeError("\ud800"))
-    assert InboxMessage.objects.get().error == "builtins.RuntimeError: ?"
+    kept.mark_failed(RuntimeError("\ud800" + "x" * 2000))
+    assert InboxMessage.objects.get().error == f"builtins.RuntimeError: ?{'x' * 2000}"[:1000]
 
 
 def test_a_worker_that_has_read_no_view_yet_finds_the_handler(
