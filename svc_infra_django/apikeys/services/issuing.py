@@ -395,9 +395,7 @@ def _check_networks(actor: Any, texts: Sequence[str], *, before: Sequence[Networ
 
 def _hold(owner: Any) -> None:
     """Until the open transaction ends, let nobody else make a key for the owner: keys are being counted."""
-    # Other rows may still come to point at the user meanwhile.
-    users = get_user_model()._base_manager.select_for_update(no_key=True)
-    list(users.filter(pk=owner.pk).values_list("pk"))
+    locked(get_user_model()._base_manager.all(), owner.pk, no_key=True)
 
 
 def _check_room(actor: Any, *, owner: Any, tenant: str, now: datetime) -> None:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from datetime import timedelta
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from allauth.account.models import EmailAddress
 from django.contrib.auth import get_user_model
 from django.core import mail, signing
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from svc_infra_django.accounts import compat
@@ -21,7 +21,7 @@ from svc_infra_django.accounts.services.signing_up import verify_email
 from svc_infra_django.accounts.signing import RESET, VERIFY, make_key, verification_state
 from svc_infra_django.jobs.models import Job
 from svc_infra_django.jobs.worker import drain
-from tests.conftest import PASSWORD, held_up, wait_until_somebody_waits
+from tests.conftest import PASSWORD, held_up
 
 pytestmark = pytest.mark.django_db
 
@@ -146,23 +146,19 @@ def test_of_two_sign_ups_at_once_there_is_one_account_and_it_can_be_proved(
     make = signing_up.new_user
     statuses: list[int] = []
 
-    def sign_up() -> None:
-        try:
-            statuses.append(new_visitor().post("signup", NEW).status_code)
-        finally:
-            connections.close_all()
+    second: list[Thread] = []
 
-    second = threading.Thread(target=sign_up)
+    def sign_up(visitor: Any) -> None:
+        statuses.append(visitor.post("signup", NEW).status_code)
 
     def make_while_another_comes(address: str, password: str) -> Any:
-        if threading.current_thread() is not second:
-            second.start()
-            wait_until_somebody_waits()
+        monkeypatch.setattr(signing_up, "new_user", make)
+        second.append(held_up(lambda: sign_up(new_visitor())))
         return make(address, password)
 
     monkeypatch.setattr(signing_up, "new_user", make_while_another_comes)
-    statuses.append(visitor.post("signup", NEW).status_code)
-    second.join()
+    sign_up(visitor)
+    second[0].join()
 
     assert statuses == [202, 202]
     assert get_user_model().objects.filter(email=NEW["email"]).count() == 1
